@@ -1,0 +1,71 @@
+/* What a registry says about an image, parsed and checked: manifests (Docker schema 2, OCI),
+ * manifest lists and OCI indexes, and image configs. Parsers without I/O. */
+#pragma once
+
+#include "proto/base/digest.h"
+
+#define MANIFEST_MAX_BYTES (4 * MIB)
+#define MANIFEST_MAX_LAYERS 127
+#define INDEX_MAX_ENTRIES 1024
+
+struct platform {
+    char *os, *architecture, *variant; /* Go's names; variant NULL if none */
+};
+void platform_done(struct platform *platform);
+/* "linux/arm64/v8", "arm64", or empty for this machine. */
+bool platform_parse(const char *text, struct platform *ret, struct error *err);
+char *platform_text(const struct platform *platform);
+
+struct descriptor {
+    char *media_type;
+    struct digest digest;
+    uint64_t size_bytes;
+};
+
+enum manifest_kind { MANIFEST_IMAGE, MANIFEST_INDEX };
+
+struct manifest {
+    enum manifest_kind kind;
+    char *media_type;
+    struct descriptor config;  /* MANIFEST_IMAGE */
+    struct descriptor *layers; /* MANIFEST_IMAGE, bottom first */
+    size_t layer_count;
+    struct index_entry {
+        struct descriptor descriptor;
+        struct platform platform;
+    } *entries; /* MANIFEST_INDEX */
+    size_t entry_count;
+};
+
+struct manifest *manifest_free(struct manifest *manifest);
+static inline void manifest_cleanup(struct manifest **manifest)
+{
+    *manifest = manifest_free(*manifest);
+}
+
+/* content_type is the HTTP header's, may be NULL; a document that could be two things at once, or
+ * that contradicts its content type, is refused. Reasons: INVALID_MANIFEST, UNSUPPORTED_MANIFEST
+ * (schema 1, foreign layers, artifacts that are no images). */
+struct manifest *manifest_parse(const void *data, size_t size, const char *content_type,
+                                struct error *err);
+
+/* The entry for a platform as containerd's matcher would choose it; NULL with NOT_FOUND, reason
+ * NO_MATCHING_PLATFORM, listing what there is. Owned by the manifest. */
+const struct index_entry *manifest_choose(const struct manifest *index,
+                                          const struct platform *wanted, struct error *err);
+
+/* An image config (OCI image-spec config.md), the part that davit acts on. */
+struct image_config {
+    char *os, *architecture, *variant;
+    int64_t created_unix_ns; /* 0 if absent */
+    char **env, **entrypoint, **cmd;
+    char *user, *working_dir, *stop_signal;
+    struct digest *diff_ids; /* bottom first */
+    size_t diff_id_count;
+};
+struct image_config *image_config_parse(const void *data, size_t size, struct error *err);
+struct image_config *image_config_free(struct image_config *config);
+static inline void image_config_cleanup(struct image_config **config)
+{
+    *config = image_config_free(*config);
+}

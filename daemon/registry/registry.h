@@ -1,0 +1,68 @@
+/* The registry client: the pull side of the OCI distribution-spec and Docker's token
+ * authentication, over HTTP(S) on the loop. Begin with await_registry_resolve() for a reference,
+ * with await_blob_open() for its bytes. */
+#pragma once
+
+#include "daemon/registry/manifest.h"
+#include "daemon/registry/reference.h"
+#include "proto/async/task.h"
+
+struct registry_client;
+
+struct registry_options {
+    char *const *insecure_registries; /* "host[:port]" or CIDR; HTTP or unverified TLS allowed */
+    char *const *mirrors;             /* URLs, tried in order for docker.io */
+    const char *certs_dir;            /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
+    const char *user_agent;
+};
+
+/* Options are copied. Curl and the TLS store are set up at the first request, not here. */
+struct registry_client *registry_client_new(const struct registry_options *options);
+struct registry_client *registry_client_free(struct registry_client *client); /* no request open */
+
+struct registry_auth {
+    const char *username, *password; /* NULL: anonymous */
+    const char *identity_token;
+};
+
+/* What a reference stands for, for one platform. */
+struct resolved_image {
+    struct digest digest;          /* of what the reference named: manifest or index */
+    struct digest manifest_digest; /* of the image manifest chosen */
+    char *manifest_data, *config_data; /* verified against their digests */
+    size_t manifest_size, config_size;
+    struct manifest *manifest;
+    struct image_config *config;
+};
+struct resolved_image *resolved_image_free(struct resolved_image *image);
+static inline void resolved_image_cleanup(struct resolved_image **image)
+{
+    *image = resolved_image_free(*image);
+}
+
+/* Reference to manifest and config, with every byte checked: digest grammar, size, hash. Suspends.
+ * auth may be NULL. The caller owns the result. NOT_FOUND (MANIFEST_UNKNOWN), UNAUTHENTICATED,
+ * PERMISSION_DENIED, UNAVAILABLE (host, why, what to do). Cancel aborts the requests. */
+struct resolved_image *await_registry_resolve(struct registry_client *client,
+                                              const struct reference *reference,
+                                              const struct registry_auth *auth,
+                                              const struct platform *platform, struct error *err);
+
+/* One blob as a stream of bytes as they come; back-pressure by reading. */
+struct blob_stream;
+
+/* Starts at offset. Suspends until the response's headers are there. A server that ignores the
+ * range, or whose length differs from the descriptor's, is an error or is skipped over. */
+struct blob_stream *await_blob_open(struct registry_client *client,
+                                    const struct reference *reference,
+                                    const struct registry_auth *auth,
+                                    const struct descriptor *blob, uint64_t offset,
+                                    struct error *err);
+
+/* Bytes, 0 at the proper end (exactly descriptor's size), -1 with err. */
+ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err);
+struct blob_stream *blob_stream_free(struct blob_stream *stream);
+static inline void blob_stream_cleanup(struct blob_stream **stream)
+{
+    *stream = blob_stream_free(*stream);
+}

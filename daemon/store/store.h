@@ -1,0 +1,117 @@
+/* What is on disk: layers, keyed by diff_id, and the metadata of images in SQLite. Durable before
+ * visible: a layer or an image exists when its row is committed, and the row is committed after
+ * its files are durable; everything else below the data root is litter that start-up removes.
+ *
+ * Nouns: the *store*; a *layer*; a *layer_writer*, a layer on its way; an *image row*; a *tag*.
+ * Begin with await_layer_prepare() to store a layer, with await_image_commit() for an image. */
+#pragma once
+
+#include "proto/async/task.h"
+#include "proto/base/digest.h"
+
+struct store;
+
+struct store_options {
+    const char *data_root;
+    const char *driver; /* NULL: the best that works here */
+};
+
+/* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
+ * litter. FAILED_PRECONDITION with reason DATA_ROOT_IN_USE (naming the other's pid) if another
+ * daemon has the lock; an unwritable root says so. */
+struct store *await_store_open(const struct store_options *options, struct error *err);
+struct store *store_close_await(struct store *store); /* unmounts what is left; NULL */
+
+const char *store_driver_name(const struct store *store);
+const char *store_driver_reason(const struct store *store);
+const char *store_id(const struct store *store); /* made once per data root */
+
+/* --- Layers: prepare, write, commit, mount, unmount, remove ------------------------------------ */
+
+struct layer_info {
+    struct digest diff_id;
+    uint64_t tar_bytes;     /* length of the uncompressed tar */
+    uint64_t content_bytes; /* sum of file contents: the size Docker shows */
+};
+
+/* From memory; false if there is no such layer. ret may be NULL. */
+bool layer_find(const struct store *store, const struct digest *diff_id, struct layer_info *ret);
+
+struct layer_writer;
+
+/* Begins a layer. Bytes of the uncompressed tar are then written in order. */
+struct layer_writer *await_layer_prepare(struct store *store, const struct digest *diff_id,
+                                         struct error *err);
+
+/* Waits while the writer is busy: back-pressure. An archive that is damaged or hostile fails here
+ * or at commit with DATA_LOSS (INVALID_LAYER), a full disk with NO_SPACE. */
+bool await_layer_write(struct layer_writer *writer, const void *data, size_t size,
+                       struct error *err);
+
+/* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
+ * DIFF_ID_MISMATCH), makes the files durable, then the row. A layer that was committed by another
+ * meanwhile is kept, and this is success. */
+bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err);
+
+/* Removes what was not committed; always call it. Suspends, also for a cancelled task. */
+struct layer_writer *layer_writer_free_await(struct layer_writer *writer);
+
+/* The layer as a directory to use as overlayfs lower layer, until unmounted; counted. The path is
+ * the caller's. Whiteouts are in overlayfs form. */
+bool await_layer_mount(struct store *store, const struct digest *diff_id, char **ret_path,
+                       struct error *err);
+void layer_unmount_await(struct store *store, const struct digest *diff_id);
+
+/* Keeps layers that are fetched for an image that has no row yet: while a lease is held, none of
+ * them is removed. */
+struct layer_lease;
+struct layer_lease *layer_lease_new(struct store *store, const struct digest *diff_ids,
+                                    size_t count);
+struct layer_lease *layer_lease_free(struct layer_lease *lease); /* does not suspend; NULL */
+
+/* --- Images ------------------------------------------------------------------------------------ */
+
+/* An image as kept in memory and in its rows. */
+struct image {
+    struct digest id;              /* of the config */
+    struct digest manifest_digest; /* of the image manifest */
+    char *manifest_data, *config_data;
+    size_t manifest_size, config_size;
+    int64_t created_unix_ns;
+    char *os, *architecture;
+    struct digest *diff_ids; /* bottom first */
+    size_t diff_id_count;
+    uint64_t size_bytes;  /* sum of content_bytes; filled by the store */
+    char **tags;          /* canonical: "docker.io/library/busybox:latest"; filled by the store */
+    char **repo_digests;  /* canonical: "docker.io/library/busybox@sha256:..." */
+};
+
+/* Adds or updates an image, moves the tag (NULL: none) to it and records the repository digest
+ * (NULL: none), in one transaction. Every diff_id must be committed. The image stays the caller's.
+ * ret_tag_moved: the tag was new or pointed elsewhere before. */
+bool await_image_commit(struct store *store, const struct image *image, const char *tag,
+                        const char *repo_digest, bool *ret_changed, struct error *err);
+
+/* From memory, newest first; the array is the caller's, its members the store's: do not hold them
+ * across an await. NULL-terminated. */
+const struct image **image_list(const struct store *store, size_t *ret_count);
+
+/* By canonical tag, canonical name@digest, or NULL. Borrowed until the next await. */
+const struct image *image_find(const struct store *store, const char *canonical);
+
+/* By ID or unique prefix of one (with or without "sha256:"). NULL: none, or *ret_ambiguous. */
+const struct image *image_find_id(const struct store *store, const char *prefix,
+                                  bool *ret_ambiguous);
+
+/* Removes one tag or repo digest; the image stays. */
+bool await_image_untag(struct store *store, const char *canonical, struct error *err);
+
+/* Removes the image with all its names, and the layers that no other image and no lease or mount
+ * uses. FAILED_PRECONDITION (IMAGE_IN_USE) if a container holds it. Layers' files are removed in
+ * the background by the store. ret_deleted: NULL-terminated ids of removed layers, the caller's. */
+bool await_image_delete(struct store *store, const struct digest *id, char ***ret_deleted,
+                        struct error *err);
+
+/* A container holds its image: it cannot be deleted. Counted. */
+void image_hold(struct store *store, const struct digest *id);
+void image_release(struct store *store, const struct digest *id);

@@ -1,0 +1,174 @@
+#include "proto/base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+void error_done(struct error *err)
+{
+    free(err->reason);
+    free(err->message);
+    free(err->hint);
+    *err = (struct error){0};
+}
+
+static char *format_text(const char *format, va_list args)
+{
+    char *text = NULL;
+
+    if (vasprintf(&text, format, args) < 0)
+        die("out of memory formatting \"%s\"", format);
+    return text;
+}
+
+bool error_set(struct error *err, enum error_code code, const char *reason, const char *format, ...)
+{
+    va_list args;
+    char *message;
+
+    if (!err)
+        return false;
+    /* The old message may be among the arguments: format first, free after. */
+    va_start(args, format);
+    message = format_text(format, args);
+    va_end(args);
+    error_done(err);
+    err->code = code;
+    err->reason = xstrdup(reason);
+    err->message = message;
+    return false;
+}
+
+static enum error_code code_of_errno(int errnum)
+{
+    switch (errnum) {
+    case ECANCELED:
+        return ERROR_CANCELLED;
+    case ETIMEDOUT:
+        return ERROR_DEADLINE_EXCEEDED;
+    case ENOENT:
+        return ERROR_NOT_FOUND;
+    case EEXIST:
+        return ERROR_ALREADY_EXISTS;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return ERROR_PERMISSION_DENIED;
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+        return ERROR_RESOURCE_EXHAUSTED;
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EPIPE:
+        return ERROR_UNAVAILABLE;
+    case EINVAL:
+        return ERROR_INVALID_ARGUMENT;
+    default:
+        return ERROR_INTERNAL;
+    }
+}
+
+bool error_set_errno(struct error *err, int errnum, const char *format, ...)
+{
+    CLEANUP_FREE char *context = NULL;
+    va_list args;
+
+    if (!err)
+        return false;
+    errnum = errnum < 0 ? -errnum : errnum;
+    va_start(args, format);
+    context = format_text(format, args);
+    va_end(args);
+    error_set(err, code_of_errno(errnum), NULL, "%s: %s", context, strerror(errnum));
+    if (errnum == ENOSPC || errnum == EDQUOT) {
+        err->reason = xstrdup("NO_SPACE");
+        error_hint(err, "free some space there, for example with 'davit rmi', and try again");
+    }
+    return false;
+}
+
+bool error_prefix(struct error *err, const char *format, ...)
+{
+    CLEANUP_FREE char *context = NULL;
+    va_list args;
+    char *message;
+
+    if (!err)
+        return false;
+    va_start(args, format);
+    context = format_text(format, args);
+    va_end(args);
+    message = xasprintf("%s: %s", context, err->message ? err->message : "");
+    free(err->message);
+    err->message = message;
+    return false;
+}
+
+bool error_hint(struct error *err, const char *format, ...)
+{
+    va_list args;
+    char *hint;
+
+    if (!err)
+        return false;
+    va_start(args, format);
+    hint = format_text(format, args);
+    va_end(args);
+    free(err->hint);
+    err->hint = hint;
+    return false;
+}
+
+bool error_move(struct error *dst, struct error *src)
+{
+    struct error moved = *src;
+
+    *src = (struct error){0};
+    if (dst) {
+        error_done(dst);
+        *dst = moved;
+    } else {
+        error_done(&moved);
+    }
+    return false;
+}
+
+bool error_copy(struct error *dst, const struct error *src)
+{
+    struct error copy = {
+        .code = src->code,
+        .reason = xstrdup(src->reason),
+        .message = xstrdup(src->message),
+        .hint = xstrdup(src->hint),
+    };
+
+    return error_move(dst, &copy);
+}
+
+const char *error_code_name(enum error_code code)
+{
+    static const char *const names[] = {
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    };
+
+    return (size_t)code < ARRAY_SIZE(names) ? names[code] : "UNKNOWN";
+}

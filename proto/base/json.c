@@ -1,0 +1,74 @@
+#include "proto/base/json.h"
+
+json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
+                   struct error *err)
+{
+    json_error_t problem;
+    json_t *json;
+
+    if (size > limit_bytes) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
+                  "%s is too large: %zu bytes, the limit is %zu", what, size, limit_bytes);
+        return NULL;
+    }
+    json = json_loadb(data, size, JSON_REJECT_DUPLICATES, &problem);
+    if (!json) {
+        error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON",
+                  "%s is not valid JSON: line %d, column %d: %s", what, problem.line,
+                  problem.column, problem.text);
+    }
+    return json;
+}
+
+const char *json_str(const json_t *object, const char *key)
+{
+    return json_string_value(json_object_get(object, key));
+}
+
+int64_t json_int(const json_t *object, const char *key, int64_t fallback)
+{
+    const json_t *value = json_object_get(object, key);
+
+    return json_is_integer(value) ? json_integer_value(value) : fallback;
+}
+
+bool json_bool(const json_t *object, const char *key, bool fallback)
+{
+    const json_t *value = json_object_get(object, key);
+
+    return json_is_boolean(value) ? json_is_true(value) : fallback;
+}
+
+char *json_text(const json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+
+    if (!text)
+        die("cannot encode JSON");
+    return text;
+}
+
+bool json_strv(const json_t *array, const char *what, char ***ret, struct error *err)
+{
+    size_t count = json_array_size(array);
+    CLEANUP(strv_cleanup) char **strv = NULL;
+
+    *ret = NULL;
+    if (!array || json_is_null(array))
+        return true;
+    if (!json_is_array(array)) {
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON", "%s is not an array of strings",
+                         what);
+    }
+    strv = xcalloc(count + 1, sizeof(*strv));
+    for (size_t i = 0; i < count; i++) {
+        const char *value = json_string_value(json_array_get(array, i));
+        if (!value) {
+            return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON",
+                             "%s has a member that is not a string", what);
+        }
+        strv[i] = xstrdup(value);
+    }
+    *ret = TAKE(strv);
+    return true;
+}

@@ -1,0 +1,33 @@
+/* JSON from strangers, through jansson: size-limited, duplicate keys refused, depth bounded by
+ * jansson (2048). Objects are json_t; release with CLEANUP_JSON or json_decref. */
+#pragma once
+
+#include <jansson.h>
+
+#include "proto/base/error.h"
+
+#define CLEANUP_JSON CLEANUP(json_cleanup)
+
+static inline void json_cleanup(json_t **json)
+{
+    json_decref(*json);
+    *json = NULL;
+}
+
+/* Parses a document. `what` names it in the error ("manifest of busybox:latest"). Longer than
+ * limit_bytes: RESOURCE_EXHAUSTED; malformed: INVALID_ARGUMENT, both with reason INVALID_JSON.
+ * The caller owns the result. */
+json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
+                   struct error *err);
+
+/* Member access that never fails: NULL or fallback if absent or of another type. Borrowed. */
+const char *json_str(const json_t *object, const char *key);
+int64_t json_int(const json_t *object, const char *key, int64_t fallback);
+bool json_bool(const json_t *object, const char *key, bool fallback);
+
+/* Compact text of a document; the caller frees it. */
+char *json_text(const json_t *json);
+
+/* Copies an array of strings to a NULL-terminated array (the caller frees with strv_free). An
+ * absent or null array gives NULL; a member that is no string is an error naming `what`. */
+bool json_strv(const json_t *array, const char *what, char ***ret, struct error *err);
