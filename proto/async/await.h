@@ -17,12 +17,12 @@ int await_work(void (*fn)(void *arg), void *arg, const char *reason);
 
 /* A child process. All descriptors but the mapped ones are closed in it; signals are reset. */
 struct process_options {
-    char *const *argv;    /* argv[0] is looked up in PATH */
-    char *const *envp;    /* NULL: the daemon's environment */
-    const char *cwd;      /* NULL: unchanged */
-    int fds[8];           /* fds[i] becomes descriptor i of the child; -1: /dev/null */
-    size_t fd_count;      /* at least 3 is meant: stdin, stdout, stderr */
-    bool new_session;     /* setsid(2) */
+    char *const *argv; /* argv[0] is looked up in PATH */
+    char *const *envp; /* NULL: the daemon's environment */
+    const char *cwd;   /* NULL: unchanged */
+    int fds[8];        /* fds[i] becomes descriptor i of the child; -1: /dev/null */
+    size_t fd_count;   /* at least 3 is meant: stdin, stdout, stderr */
+    bool new_session;  /* setsid(2) */
 };
 
 struct process;

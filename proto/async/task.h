@@ -12,13 +12,21 @@
  *   row to delete) goes inside a shield.
  * - Awaits return 0 (or a count) or a negative errno: -ECANCELED, or -ETIMEDOUT from a deadline.
  * - A group in which a task fails cancels the rest; an unfinished task is never freed.
+ * - A task that runs for long without suspending keeps everybody else waiting: reads, writes and
+ *   channels yield by themselves after a while; other loops call await_yield().
  * - Stacks are TASK_STACK_BYTES with a guard page: no large arrays on them. */
 #pragma once
 
+#include "proto/async/timer.h"
 #include "proto/base/error.h"
 #include "proto/base/list.h"
 
+/* Sanitized builds need larger frames. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TASK_STACK_BYTES (1 * MIB)
+#else
 #define TASK_STACK_BYTES (256 * KIB)
+#endif
 #define TASK_MAX_DEFAULT 20000
 
 struct task;
@@ -32,7 +40,8 @@ struct group {
     struct list tasks;
     size_t running;
     bool cancelled;
-    struct error first_error; /* of the first task that failed; cancellations only if nothing else */
+    struct error
+        first_error; /* of the first task that failed; cancellations only if nothing else */
     struct task *waiter;
 };
 
@@ -76,6 +85,11 @@ int task_check(void);
 /* Lets other tasks and events run once. 0 or a negative errno. */
 int await_yield(void);
 
+/* The same, but only if this task has run for TASK_SLICE_US without suspending. For awaits that
+ * often need not wait. */
+#define TASK_SLICE_US 2000
+int await_slice(void);
+
 /* While a shield is held, cancel and deadlines do not reach the task's awaits. Nests.
  * Use: CLEANUP(task_unshield) struct task_shield shield = task_shield(); */
 struct task_shield {
@@ -90,7 +104,7 @@ void task_unshield(struct task_shield *shield);
 struct deadline {
     struct task *task;
     struct deadline *outer;
-    uint64_t expires_ms; /* loop clock */
+    struct loop_timer timer; /* its expires_ms is on the loop's clock */
 };
 void deadline_push(struct deadline *deadline, uint64_t timeout_ms);
 void deadline_pop(struct deadline *deadline);
@@ -130,7 +144,7 @@ int await_event_always(struct event *event, const char *reason);
 
 /* --- Looking at them -------------------------------------------------------------------------- */
 
-size_t task_count(void);
+size_t task_count(void); /* alive now */
 void task_set_max(size_t max);
 
 /* One log line per task: name, state, wait reason, age. davitd calls it on SIGUSR1. */

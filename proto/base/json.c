@@ -57,8 +57,8 @@ bool json_strv(const json_t *array, const char *what, char ***ret, struct error 
     if (!array || json_is_null(array))
         return true;
     if (!json_is_array(array)) {
-        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON", "%s is not an array of strings",
-                         what);
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON",
+                         "%s is not an array of strings", what);
     }
     strv = xcalloc(count + 1, sizeof(*strv));
     for (size_t i = 0; i < count; i++) {

@@ -10,8 +10,8 @@ struct list {
 #define LIST_ITEM(node, type, member) CONTAINER_OF(node, type, member)
 
 /* Walks nodes; the body may remove the current node. */
-#define LIST_FOR_EACH(node, head)                                                                  \
-    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);             \
+#define LIST_FOR_EACH(node, head)                                                     \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head); \
          node = node##_next, node##_next = node->next)
 
 static inline void list_init(struct list *head)

@@ -34,7 +34,7 @@ static inline struct log_field log_field_uint(const char *key, uint64_t value)
     return (struct log_field){.key = key, .type = LOG_UNSIGNED, .size = value};
 }
 
-#define LOG(key, value)                                                                            \
+#define LOG(key, value) \
     _Generic((value),                                                                              \
         char *: log_field_str,                                                                     \
         const char *: log_field_str,                                                               \
@@ -53,10 +53,10 @@ bool log_format_parse(const char *text, enum log_format *ret);
 void log_write(enum log_level level, const char *message, const struct log_field *fields,
                size_t count);
 
-#define LOG_LINE(level, message, ...)                                                              \
-    do {                                                                                           \
-        const struct log_field log_fields_[] = {{.key = NULL}, ##__VA_ARGS__};                     \
-        log_write(level, message, log_fields_ + 1, ARRAY_SIZE(log_fields_) - 1);                   \
+#define LOG_LINE(level, message, ...)                                            \
+    do {                                                                         \
+        const struct log_field log_fields_[] = {{.key = NULL}, ##__VA_ARGS__};   \
+        log_write(level, message, log_fields_ + 1, ARRAY_SIZE(log_fields_) - 1); \
     } while (0)
 
 #define log_debug(message, ...) LOG_LINE(LOG_LEVEL_DEBUG, message, ##__VA_ARGS__)

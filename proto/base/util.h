@@ -7,36 +7,35 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h> /* MIN, MAX */
 #include <unistd.h>
 
 /* Calls fn(&variable) when the variable goes out of scope. */
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
 
 /* Moves ownership out of a pointer variable: yields the value and leaves NULL behind. */
-#define TAKE(ptr)                                                                                  \
-    ({                                                                                             \
-        __typeof__(ptr) *take_ptr_ = &(ptr);                                                       \
-        __typeof__(ptr) take_value_ = *take_ptr_;                                                  \
-        *take_ptr_ = NULL;                                                                         \
-        take_value_;                                                                               \
+#define TAKE(ptr)                                 \
+    ({                                            \
+        __typeof__(ptr) *take_ptr_ = &(ptr);      \
+        __typeof__(ptr) take_value_ = *take_ptr_; \
+        *take_ptr_ = NULL;                        \
+        take_value_;                              \
     })
 
 /* The same for a file descriptor: leaves -1 behind. */
-#define TAKE_FD(fd)                                                                                \
-    ({                                                                                             \
-        int *take_fd_ = &(fd);                                                                     \
-        int take_value_ = *take_fd_;                                                               \
-        *take_fd_ = -1;                                                                            \
-        take_value_;                                                                               \
+#define TAKE_FD(fd)                  \
+    ({                               \
+        int *take_fd_ = &(fd);       \
+        int take_value_ = *take_fd_; \
+        *take_fd_ = -1;              \
+        take_value_;                 \
     })
 
-#define PRINTF_LIKE(format_index, first_arg)                                                       \
+#define PRINTF_LIKE(format_index, first_arg) \
     __attribute__((format(printf, format_index, first_arg)))
 #define UNUSED __attribute__((unused))
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
-#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 #define KIB 1024ULL
 #define MIB (1024ULL * KIB)
@@ -46,10 +45,11 @@
 _Noreturn void die(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* Aborts with its place in the source when the condition is false, in every build type. */
-#define CHECK(condition)                                                                           \
+#define CHECK(condition) \
     ((condition) ? (void)0 : die("%s:%d: check failed: %s", __FILE__, __LINE__, #condition))
 
-/* Allocation that aborts on failure. Sizes that a peer chooses are checked against a limit first. */
+/* Allocation that aborts on failure. Sizes that a peer chooses are checked against a limit first.
+ */
 void *xmalloc(size_t size) __attribute__((malloc));
 void *xcalloc(size_t count, size_t size) __attribute__((malloc));
 void *xrealloc(void *ptr, size_t size);

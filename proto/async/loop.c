@@ -1,0 +1,304 @@
+#include "proto/async/loop.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "proto/async/internal.h"
+#include "proto/base/log.h"
+
+struct deferred {
+    struct list node;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+struct loop {
+    uv_loop_t uv;
+    uv_prepare_t prepare; /* runs the ready tasks before each poll, keeps the loop alive */
+    uv_idle_t idle;       /* active while tasks are ready: the poll does not wait */
+    uv_timer_t timer;     /* for the first of `timers` */
+    struct list timers;   /* by expiry */
+    struct list deferred;
+    uint64_t iteration_start_us, iteration_idle_us;
+    uint64_t slice_us; /* of the task that ran longest in this iteration */
+    char slice_name[64];
+    struct loop_stall worst;
+    struct group main_group;
+    bool running;
+};
+
+static struct loop *the_loop;
+
+uint64_t clock_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+
+/* --- Timers ----------------------------------------------------------------------------------- */
+
+static void timers_arm(struct loop *loop);
+
+static void on_timer(uv_timer_t *handle)
+{
+    struct loop *loop = handle->data;
+    struct list *node;
+
+    while ((node = list_first(&loop->timers))) {
+        struct loop_timer *timer = LIST_ITEM(node, struct loop_timer, node);
+        if (timer->expires_ms > uv_now(&loop->uv))
+            break;
+        list_remove(node);
+        timer->fire(timer);
+    }
+    timers_arm(loop);
+}
+
+static void timers_arm(struct loop *loop)
+{
+    struct list *node = list_first(&loop->timers);
+    uint64_t now = uv_now(&loop->uv), expires;
+
+    if (!node) {
+        uv_timer_stop(&loop->timer);
+        return;
+    }
+    expires = LIST_ITEM(node, struct loop_timer, node)->expires_ms;
+    uv_timer_start(&loop->timer, on_timer, expires > now ? expires - now : 0, 0);
+}
+
+void loop_timer_start(struct loop_timer *timer, uint64_t timeout_ms,
+                      void (*fire)(struct loop_timer *timer))
+{
+    struct loop *loop = loop_get();
+    struct list *after;
+
+    loop_timer_stop(timer);
+    list_init(&timer->node);
+    timer->fire = fire;
+    timer->expires_ms = uv_now(&loop->uv) + timeout_ms;
+    /* New timers mostly expire last: look for the place from the end. */
+    for (after = loop->timers.prev; after != &loop->timers; after = after->prev) {
+        if (LIST_ITEM(after, struct loop_timer, node)->expires_ms <= timer->expires_ms)
+            break;
+    }
+    list_append(after->next, &timer->node);
+    if (list_first(&loop->timers) == &timer->node)
+        timers_arm(loop);
+}
+
+void loop_timer_stop(struct loop_timer *timer)
+{
+    if (timer->node.next)
+        list_remove(&timer->node);
+}
+
+/* --- Iterations ------------------------------------------------------------------------------- */
+
+void loop_note_slice(const char *task_name, uint64_t slice_us)
+{
+    struct loop *loop = the_loop;
+
+    if (slice_us <= loop->slice_us)
+        return;
+    loop->slice_us = slice_us;
+    snprintf(loop->slice_name, sizeof(loop->slice_name), "%s", task_name);
+}
+
+/* One iteration is measured from prepare to prepare, without the time spent waiting in poll. */
+static void measure_stall(struct loop *loop)
+{
+    uint64_t now_us = clock_us(), idle_us = uv_metrics_idle_time(&loop->uv) / 1000;
+    uint64_t elapsed_us = now_us - loop->iteration_start_us;
+    uint64_t waited_us = idle_us - loop->iteration_idle_us;
+    uint64_t busy_us = elapsed_us > waited_us ? elapsed_us - waited_us : 0;
+
+    if (loop->iteration_start_us && busy_us > loop->worst.worst_us) {
+        bool was_task = loop->slice_us * 2 > busy_us;
+        loop->worst.worst_us = busy_us;
+        snprintf(loop->worst.task_name, sizeof(loop->worst.task_name), "%s",
+                 was_task ? loop->slice_name : "");
+    }
+#ifndef NDEBUG
+    if (loop->iteration_start_us && busy_us > LOOP_STALL_WARN_US) {
+        log_debug("the loop stalled", LOG("us", busy_us), LOG("task", loop->slice_name),
+                  LOG("task_us", loop->slice_us));
+    }
+#endif
+    loop->iteration_start_us = now_us;
+    loop->iteration_idle_us = idle_us;
+    loop->slice_us = 0;
+    loop->slice_name[0] = '\0';
+}
+
+static void run_deferred(struct loop *loop)
+{
+    struct list batch;
+
+    list_init(&batch);
+    LIST_FOR_EACH (node, &loop->deferred) {
+        list_remove(node);
+        list_append(&batch, node);
+    }
+    LIST_FOR_EACH (node, &batch) {
+        struct deferred *deferred = LIST_ITEM(node, struct deferred, node);
+        list_remove(node);
+        deferred->fn(deferred->arg);
+        free(deferred);
+    }
+}
+
+static void on_idle(uv_idle_t *handle UNUSED)
+{
+}
+
+static void on_prepare(uv_prepare_t *handle)
+{
+    struct loop *loop = handle->data;
+    bool more;
+
+    run_deferred(loop);
+    more = tasks_run_ready();
+    if (more || !list_empty(&loop->deferred))
+        uv_idle_start(&loop->idle, on_idle);
+    else
+        uv_idle_stop(&loop->idle);
+    measure_stall(loop);
+    if (!loop->main_group.running)
+        uv_stop(&loop->uv);
+}
+
+/* --- The loop --------------------------------------------------------------------------------- */
+
+struct loop *loop_get(void)
+{
+    struct loop *loop = the_loop;
+
+    if (loop)
+        return loop;
+    /* A peer that goes away is an error of write(2), not the end of the process. */
+    signal(SIGPIPE, SIG_IGN);
+    loop = xcalloc(1, sizeof(*loop));
+    if (uv_loop_init(&loop->uv) < 0)
+        die("cannot create the event loop");
+    uv_loop_configure(&loop->uv, UV_METRICS_IDLE_TIME);
+    uv_prepare_init(&loop->uv, &loop->prepare);
+    uv_idle_init(&loop->uv, &loop->idle);
+    uv_timer_init(&loop->uv, &loop->timer);
+    loop->prepare.data = loop->timer.data = loop;
+    list_init(&loop->timers);
+    list_init(&loop->deferred);
+    group_init(&loop->main_group);
+    the_loop = loop;
+    return loop;
+}
+
+uv_loop_t *loop_uv(void)
+{
+    return &loop_get()->uv;
+}
+
+uint64_t loop_now_ms(void)
+{
+    return uv_now(loop_uv());
+}
+
+struct loop_stall loop_worst_stall(void)
+{
+    return loop_get()->worst;
+}
+
+void loop_reset_stall(void)
+{
+    loop_get()->worst = (struct loop_stall){0};
+}
+
+void loop_defer(void (*fn)(void *arg), void *arg)
+{
+    struct deferred *deferred = xcalloc(1, sizeof(*deferred));
+
+    deferred->fn = fn;
+    deferred->arg = arg;
+    list_append(&loop_get()->deferred, &deferred->node);
+}
+
+static void loop_close(struct loop *loop)
+{
+    if (!list_empty(&loop->timers))
+        die("the loop ends while a timer is running");
+    uv_close((uv_handle_t *)&loop->prepare, NULL);
+    uv_close((uv_handle_t *)&loop->idle, NULL);
+    uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    if (uv_loop_close(&loop->uv) < 0)
+        die("the loop ends while a handle is open");
+    stack_pool_clear();
+    free(loop);
+    the_loop = NULL;
+}
+
+bool loop_run_main(bool (*main_task)(void *arg, struct error *err), void *arg, struct error *err)
+{
+    struct loop *loop = loop_get();
+    struct error first;
+
+    if (loop->running)
+        die("the loop is already running");
+    loop->running = true;
+    uv_update_time(&loop->uv);
+    if (!task_spawn(&loop->main_group, "main", NULL, main_task, arg, err)) {
+        loop_close(loop);
+        return false;
+    }
+    uv_prepare_start(&loop->prepare, on_prepare);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    if (task_count()) {
+        task_dump();
+        die("the main task ended while %zu tasks were running", task_count());
+    }
+    first = loop->main_group.first_error;
+    loop_close(loop);
+    if (!error_is_set(&first))
+        return true;
+    return error_move(err, &first);
+}
+
+/* --- Signals ---------------------------------------------------------------------------------- */
+
+struct loop_signal {
+    uv_signal_t handle;
+    void (*fn)(int signum, void *arg);
+    void *arg;
+};
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct loop_signal *handler = handle->data;
+
+    handler->fn(signum, handler->arg);
+}
+
+struct loop_signal *loop_signal_start(int signum, void (*fn)(int signum, void *arg), void *arg)
+{
+    struct loop_signal *handler = xcalloc(1, sizeof(*handler));
+
+    handler->fn = fn;
+    handler->arg = arg;
+    uv_signal_init(loop_uv(), &handler->handle);
+    handler->handle.data = handler;
+    if (uv_signal_start(&handler->handle, on_signal, signum) < 0)
+        die("cannot handle signal %d", signum);
+    uv_unref((uv_handle_t *)&handler->handle);
+    return handler;
+}
+
+static void on_signal_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+struct loop_signal *loop_signal_stop(struct loop_signal *handler)
+{
+    if (handler)
+        uv_close((uv_handle_t *)&handler->handle, on_signal_closed);
+    return NULL;
+}

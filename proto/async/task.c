@@ -1,0 +1,493 @@
+#include "proto/async/task.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "proto/async/internal.h"
+#include "proto/async/loop.h"
+#include "proto/base/log.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
+
+/* All on the loop's thread; there is one loop in a process (loop.h). */
+static struct {
+    struct list ready, all;
+    struct task *current;
+    ucontext_t loop_context;
+    size_t count, max;
+    bool ready_for_use;
+#ifdef __SANITIZE_ADDRESS__
+    void *loop_fake_stack;
+    const void *loop_stack_bottom;
+    size_t loop_stack_size;
+#endif
+#ifdef __SANITIZE_THREAD__
+    void *loop_fiber;
+#endif
+} tasks = {.max = TASK_MAX_DEFAULT};
+
+static void tasks_init(void)
+{
+    if (tasks.ready_for_use)
+        return;
+    list_init(&tasks.ready);
+    list_init(&tasks.all);
+    tasks.ready_for_use = true;
+}
+
+/* --- Switching -------------------------------------------------------------------------------- */
+
+static void switch_to_loop(struct task *task)
+{
+#ifdef __SANITIZE_ADDRESS__
+    /* A finished task never comes back: its fake stack is dropped. */
+    __sanitizer_start_switch_fiber(task->finished ? NULL : &task->asan_fake_stack,
+                                   tasks.loop_stack_bottom, tasks.loop_stack_size);
+#endif
+#ifdef __SANITIZE_THREAD__
+    __tsan_switch_to_fiber(tasks.loop_fiber, 0);
+#endif
+    swapcontext(&task->context, &tasks.loop_context);
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(task->asan_fake_stack, &tasks.loop_stack_bottom,
+                                    &tasks.loop_stack_size);
+#endif
+}
+
+static void switch_to_task(struct task *task)
+{
+    uint64_t slice_us;
+
+    tasks.current = task;
+    task->wait_reason = NULL;
+    task->slice_start_us = clock_us();
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(&tasks.loop_fake_stack, task->stack->bottom, task->stack->size);
+#endif
+#ifdef __SANITIZE_THREAD__
+    tasks.loop_fiber = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(task->tsan_fiber, 0);
+#endif
+    swapcontext(&tasks.loop_context, &task->context);
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(tasks.loop_fake_stack, NULL, NULL);
+#endif
+    tasks.current = NULL;
+    slice_us = clock_us() - task->slice_start_us;
+    loop_note_slice(task->name, slice_us);
+}
+
+void task_suspend(const char *reason)
+{
+    struct task *task = tasks.current;
+
+    task->wait_reason = reason;
+    task->waiting_since_ms = loop_now_ms();
+    switch_to_loop(task);
+}
+
+void task_wake(struct task *task)
+{
+    if (list_empty(&task->ready_node))
+        list_append(&tasks.ready, &task->ready_node);
+}
+
+/* --- Life of a task --------------------------------------------------------------------------- */
+
+static void group_note_end(struct group *group, bool ok, struct error *err)
+{
+    struct error *first = &group->first_error;
+
+    group->running--;
+    if (!ok) {
+        /* A cancellation is mostly the echo of another failure: that one is what counts. */
+        if (!error_is_set(first) || (first->code == ERROR_CANCELLED && error_is_set(err)))
+            error_move(first, err);
+        if (!error_is_set(first))
+            error_set(first, ERROR_UNKNOWN, NULL, "a task failed without saying why");
+        group_cancel(group);
+    }
+    if (group->waiter)
+        task_wake(group->waiter);
+}
+
+static void task_entry(void)
+{
+    struct task *task = tasks.current;
+    CLEANUP_ERROR struct error err = {0};
+    bool ok;
+
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(NULL, &tasks.loop_stack_bottom, &tasks.loop_stack_size);
+#endif
+    ok = task->fn(task->arg, &err);
+    if (task->shields || task->deadline)
+        die("task \"%s\" ended while holding a shield or a deadline", task->name);
+    list_remove(&task->group_node);
+    group_note_end(task->group, ok, &err);
+    error_done(&err);
+    task->finished = true;
+    switch_to_loop(task);
+    die("task \"%s\" resumed after its end", task->name);
+}
+
+static void task_free(struct task *task)
+{
+    CHECK(task->finished);
+    list_remove(&task->ready_node);
+    list_remove(&task->all_node);
+#ifdef __SANITIZE_THREAD__
+    __tsan_destroy_fiber(task->tsan_fiber);
+#endif
+    stack_free(task->stack);
+    free(task);
+    tasks.count--;
+}
+
+bool task_spawn(struct group *group, const char *name, const char *detail, task_fn fn, void *arg,
+                struct error *err)
+{
+    struct stack *stack = NULL;
+    struct task *task;
+
+    loop_get();
+    tasks_init();
+    if (tasks.count < tasks.max)
+        stack = stack_new();
+    if (!stack) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "TOO_MANY_TASKS",
+                  "cannot start task \"%s\": %zu tasks are running", name, tasks.count);
+        return error_hint(err, "wait until some of the work is done and try again");
+    }
+    task = xcalloc(1, sizeof(*task));
+    task->stack = stack;
+    task->group = group;
+    task->fn = fn;
+    task->arg = arg;
+    task->cancelled = group->cancelled;
+    task->spawned_ms = loop_now_ms();
+    snprintf(task->name, sizeof(task->name), detail ? "%s %s" : "%s", name, detail);
+    getcontext(&task->context);
+    task->context.uc_stack.ss_sp = stack->bottom;
+    task->context.uc_stack.ss_size = stack->size;
+    makecontext(&task->context, task_entry, 0);
+#ifdef __SANITIZE_THREAD__
+    task->tsan_fiber = __tsan_create_fiber(0);
+#endif
+    list_init(&task->ready_node);
+    list_append(&group->tasks, &task->group_node);
+    list_append(&tasks.all, &task->all_node);
+    group->running++;
+    tasks.count++;
+    task_wake(task);
+    return true;
+}
+
+bool tasks_run_ready(void)
+{
+    struct list batch;
+
+    tasks_init();
+    list_init(&batch);
+    /* Only what is ready now: a task that yields comes in the next round, after the events. */
+    LIST_FOR_EACH (node, &tasks.ready) {
+        list_remove(node);
+        list_append(&batch, node);
+    }
+    while (!list_empty(&batch)) {
+        struct list *node = list_first(&batch);
+        struct task *task = LIST_ITEM(node, struct task, ready_node);
+        list_remove(node);
+        switch_to_task(task);
+        if (task->finished)
+            task_free(task);
+    }
+    return !list_empty(&tasks.ready);
+}
+
+/* --- Groups ----------------------------------------------------------------------------------- */
+
+void group_init(struct group *group)
+{
+    *group = (struct group){0};
+    list_init(&group->tasks);
+}
+
+void group_cancel(struct group *group)
+{
+    group->cancelled = true;
+    LIST_FOR_EACH (node, &group->tasks) {
+        task_cancel(LIST_ITEM(node, struct task, group_node));
+    }
+}
+
+static void group_wait_once(struct group *group, struct task *task)
+{
+    if (group->waiter)
+        die("task \"%s\" waits for a group that \"%s\" waits for", task->name, group->waiter->name);
+    group->waiter = task;
+    task_suspend("waiting for its tasks");
+    group->waiter = NULL;
+}
+
+bool await_group(struct group *group, struct error *err)
+{
+    struct task *task = task_require("await_group");
+    CLEANUP_ERROR struct error first = {0};
+    int interrupted = 0;
+
+    while (group->running) {
+        if (!interrupted && (interrupted = task_check()) < 0)
+            group_cancel(group);
+        group_wait_once(group, task);
+    }
+    error_move(&first, &group->first_error);
+    group_init(group);
+    if (interrupted)
+        return await_error(err, interrupted, "waiting for tasks");
+    if (error_is_set(&first))
+        return error_move(err, &first);
+    return true;
+}
+
+int await_group_idle(struct group *group, uint64_t timeout_ms)
+{
+    struct task *task = task_require("await_group_idle");
+    CLEANUP(deadline_pop) struct deadline deadline;
+    int r;
+
+    deadline_push(&deadline, timeout_ms);
+    while (group->running) {
+        if ((r = task_check()) < 0)
+            return r;
+        group_wait_once(group, task);
+    }
+    return 0;
+}
+
+void group_done_await(struct group *group)
+{
+    struct task *task = tasks.current;
+
+    if (group->running && !task)
+        die("a group with %zu running tasks is destroyed outside of a task", group->running);
+    if (group->running)
+        group_cancel(group);
+    while (group->running)
+        group_wait_once(group, task);
+    error_done(&group->first_error);
+    group_init(group);
+}
+
+/* --- The current task ------------------------------------------------------------------------- */
+
+struct task *task_current(void)
+{
+    return tasks.current;
+}
+
+struct task *task_require(const char *await_name)
+{
+    if (!tasks.current)
+        die("%s called outside of a task", await_name);
+    return tasks.current;
+}
+
+const char *task_name(const struct task *task)
+{
+    return task->name;
+}
+
+void task_cancel(struct task *task)
+{
+    task->cancelled = true;
+    if (task != tasks.current)
+        task_wake(task);
+}
+
+int task_check(void)
+{
+    const struct task *task = task_require("task_check");
+
+    if (task->shields)
+        return 0;
+    if (task->cancelled)
+        return -ECANCELED;
+    if (task->deadline && loop_now_ms() >= task->deadline->timer.expires_ms)
+        return -ETIMEDOUT;
+    return 0;
+}
+
+int await_yield(void)
+{
+    struct task *task = task_require("await_yield");
+    int r = task_check();
+
+    if (r < 0)
+        return r;
+    task_wake(task);
+    task_suspend("yielding");
+    return task_check();
+}
+
+int await_slice(void)
+{
+    const struct task *task = task_require("await_slice");
+
+    return clock_us() - task->slice_start_us < TASK_SLICE_US ? task_check() : await_yield();
+}
+
+struct task_shield task_shield(void)
+{
+    struct task *task = task_require("task_shield");
+
+    task->shields++;
+    return (struct task_shield){.task = task};
+}
+
+void task_unshield(struct task_shield *shield)
+{
+    CHECK(shield->task == tasks.current && shield->task->shields);
+    shield->task->shields--;
+}
+
+static void deadline_expired(struct loop_timer *timer)
+{
+    task_wake(CONTAINER_OF(timer, struct deadline, timer)->task);
+}
+
+void deadline_push(struct deadline *deadline, uint64_t timeout_ms)
+{
+    struct task *task = task_require("deadline_push");
+    uint64_t now = loop_now_ms();
+
+    *deadline = (struct deadline){.task = task, .outer = task->deadline};
+    if (timeout_ms > UINT64_MAX - now)
+        timeout_ms = UINT64_MAX - now;
+    if (deadline->outer) {
+        uint64_t limit = deadline->outer->timer.expires_ms;
+        timeout_ms = MIN(timeout_ms, limit > now ? limit - now : 0);
+    }
+    loop_timer_start(&deadline->timer, timeout_ms, deadline_expired);
+    task->deadline = deadline;
+}
+
+void deadline_pop(struct deadline *deadline)
+{
+    CHECK(deadline->task == tasks.current && deadline->task->deadline == deadline);
+    loop_timer_stop(&deadline->timer);
+    deadline->task->deadline = deadline->outer;
+}
+
+/* --- Waiting for state ------------------------------------------------------------------------ */
+
+struct waiter {
+    struct list node;
+    struct task *task;
+    bool woken;
+};
+
+void wait_queue_init(struct wait_queue *queue)
+{
+    list_init(&queue->waiters);
+}
+
+void wake_one(struct wait_queue *queue)
+{
+    struct list *node = list_first(&queue->waiters);
+
+    if (node) {
+        struct waiter *waiter = LIST_ITEM(node, struct waiter, node);
+        list_remove(node);
+        waiter->woken = true;
+        task_wake(waiter->task);
+    }
+}
+
+void wake_all(struct wait_queue *queue)
+{
+    while (!list_empty(&queue->waiters))
+        wake_one(queue);
+}
+
+int await_wake(struct wait_queue *queue, const char *reason)
+{
+    struct waiter waiter = {.task = task_require("await_wake")};
+    int r = 0;
+
+    list_init(&waiter.node);
+    list_append(&queue->waiters, &waiter.node);
+    while (!waiter.woken && (r = task_check()) == 0)
+        task_suspend(reason);
+    list_remove(&waiter.node);
+    return waiter.woken ? 0 : r;
+}
+
+int await_event(struct event *event, const char *reason)
+{
+    struct task *task = task_require("await_event");
+    int r;
+
+    if (event->task)
+        die("task \"%s\" waits for an event that \"%s\" waits for", task->name, event->task->name);
+    while ((r = task_check()) == 0 && !event->fired) {
+        event->task = task;
+        task_suspend(reason);
+        event->task = NULL;
+    }
+    if (r == 0)
+        event->fired = false;
+    return r;
+}
+
+int await_event_always(struct event *event, const char *reason)
+{
+    struct task *task = task_require("await_event_always");
+
+    while (!event->fired) {
+        event->task = task;
+        task_suspend(reason);
+        event->task = NULL;
+    }
+    event->fired = false;
+    return task_check();
+}
+
+void event_fire(struct event *event)
+{
+    event->fired = true;
+    if (event->task)
+        task_wake(event->task);
+}
+
+/* --- Looking at them -------------------------------------------------------------------------- */
+
+size_t task_count(void)
+{
+    return tasks.count;
+}
+
+void task_set_max(size_t max)
+{
+    tasks.max = max;
+}
+
+void task_dump(void)
+{
+    tasks_init();
+    log_info("tasks", LOG("count", tasks.count), LOG("max", tasks.max));
+    LIST_FOR_EACH (node, &tasks.all) {
+        const struct task *task = LIST_ITEM(node, struct task, all_node);
+        bool waiting = task->wait_reason != NULL;
+        log_info("task", LOG("name", (const char *)task->name),
+                 LOG("waiting_for", waiting ? task->wait_reason : "(running)"),
+                 LOG("waiting_ms", waiting ? loop_now_ms() - task->waiting_since_ms : 0),
+                 LOG("age_ms", loop_now_ms() - task->spawned_ms),
+                 LOG("state", task->cancelled ? "cancelled" : "alive"));
+    }
+}
