@@ -21,3 +21,5 @@ endif()
 
 find_program(PROTOC protoc REQUIRED)
 find_program(PROTOC_GEN_C protoc-gen-c REQUIRED)
+
+include(llhttp)
