@@ -1,6 +1,7 @@
 #include "proto/async/task.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 
 #include "proto/async/internal.h"
@@ -28,6 +29,7 @@ static struct {
 #endif
 #ifdef __SANITIZE_THREAD__
     void *loop_fiber;
+    sigset_t task_signals;
 #endif
 } tasks = {.max = TASK_MAX_DEFAULT};
 
@@ -41,6 +43,22 @@ static void tasks_init(void)
 }
 
 /* --- Switching -------------------------------------------------------------------------------- */
+
+#ifdef __SANITIZE_THREAD__
+/* ThreadSanitizer runs signal handlers late: when the fiber that was interrupted makes a system
+ * call. A SIGCHLD that came while a task ran would wait for that task, which may wait for the
+ * child. So signals are kept for the loop, but for those that report a crash. */
+static const sigset_t *signals_of_tasks(void)
+{
+    sigfillset(&tasks.task_signals);
+    sigdelset(&tasks.task_signals, SIGSEGV);
+    sigdelset(&tasks.task_signals, SIGBUS);
+    sigdelset(&tasks.task_signals, SIGILL);
+    sigdelset(&tasks.task_signals, SIGFPE);
+    sigdelset(&tasks.task_signals, SIGABRT);
+    return &tasks.task_signals;
+}
+#endif
 
 static void switch_to_loop(struct task *task)
 {
@@ -70,12 +88,17 @@ static void switch_to_task(struct task *task)
     __sanitizer_start_switch_fiber(&tasks.loop_fake_stack, task->stack->bottom, task->stack->size);
 #endif
 #ifdef __SANITIZE_THREAD__
+    sigset_t loop_signals;
+    pthread_sigmask(SIG_BLOCK, signals_of_tasks(), &loop_signals);
     tasks.loop_fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(task->tsan_fiber, 0);
 #endif
     swapcontext(&tasks.loop_context, &task->context);
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(tasks.loop_fake_stack, NULL, NULL);
+#endif
+#ifdef __SANITIZE_THREAD__
+    pthread_sigmask(SIG_SETMASK, &loop_signals, NULL);
 #endif
     tasks.current = NULL;
     slice_us = clock_us() - task->slice_start_us;
@@ -178,6 +201,7 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
     makecontext(&task->context, task_entry, 0);
 #ifdef __SANITIZE_THREAD__
     task->tsan_fiber = __tsan_create_fiber(0);
+    task->context.uc_sigmask = *signals_of_tasks();
 #endif
     list_init(&task->ready_node);
     list_append(&group->tasks, &task->group_node);
