@@ -13,14 +13,21 @@ struct store;
 
 struct store_options {
     const char *data_root;
-    const char *driver; /* NULL: the best that works here */
+    const char *driver;      /* NULL: the best that works here */
+    const char *untar_path;  /* davit-untar; NULL: beside this program, else in libexec */
+    uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
+                                again; 0: a day */
 };
 
 /* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
- * litter. FAILED_PRECONDITION with reason DATA_ROOT_IN_USE (naming the other's pid) if another
- * daemon has the lock; an unwritable root says so. */
+ * litter (large trees in the background). FAILED_PRECONDITION with reason DATA_ROOT_IN_USE (naming
+ * the other's pid) if another daemon has the lock; an unwritable root says so. The strings are
+ * copied. */
 struct store *await_store_open(const struct store_options *options, struct error *err);
-struct store *store_close_await(struct store *store); /* unmounts what is left; NULL */
+
+/* Ends the background work and releases everything, also the lock. Writers, leases and mounts must
+ * have been given back. Suspends, also for a cancelled task. Takes NULL; returns NULL. */
+struct store *store_close_await(struct store *store);
 
 const char *store_driver_name(const struct store *store);
 const char *store_driver_reason(const struct store *store);
@@ -31,7 +38,7 @@ const char *store_id(const struct store *store); /* made once per data root */
 struct layer_info {
     struct digest diff_id;
     uint64_t tar_bytes;     /* length of the uncompressed tar */
-    uint64_t content_bytes; /* sum of file contents: the size Docker shows */
+    uint64_t content_bytes; /* of regular files and symlinks, each inode once: Docker's size */
 };
 
 /* From memory; false if there is no such layer. ret may be NULL. */
@@ -75,15 +82,19 @@ struct layer_lease *layer_lease_free(struct layer_lease *lease); /* does not sus
 struct image {
     struct digest id;              /* of the config */
     struct digest manifest_digest; /* of the image manifest */
+    /* For await_image_commit. They are not kept in memory: NULL in images that the store hands
+     * out, read them with await_image_data(). */
     char *manifest_data, *config_data;
     size_t manifest_size, config_size;
     int64_t created_unix_ns;
     char *os, *architecture;
     struct digest *diff_ids; /* bottom first */
     size_t diff_id_count;
-    uint64_t size_bytes;  /* sum of content_bytes; filled by the store */
-    char **tags;          /* canonical: "docker.io/library/busybox:latest"; filled by the store */
-    char **repo_digests;  /* canonical: "docker.io/library/busybox@sha256:..." */
+    /* The rest is filled by the store. */
+    uint64_t size_bytes; /* sum of content_bytes */
+    char **tags;         /* canonical: "docker.io/library/busybox:latest" */
+    char **repo_digests; /* canonical: "docker.io/library/busybox@sha256:..." */
+    bool hidden;         /* being deleted: no function finds it any more */
 };
 
 /* Adds or updates an image, moves the tag (NULL: none) to it and records the repository digest
@@ -95,6 +106,16 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
 /* From memory, newest first; the array is the caller's, its members the store's: do not hold them
  * across an await. NULL-terminated. */
 const struct image **image_list(const struct store *store, size_t *ret_count);
+
+/* The manifest and config of an image, read from the database and checked against their digests
+ * (DATA_LOSS, IMAGE_DAMAGED). NUL-terminated. NOT_FOUND (IMAGE_NOT_FOUND). */
+struct image_data {
+    char *manifest, *config;
+    size_t manifest_size, config_size;
+};
+bool await_image_data(struct store *store, const struct digest *id, struct image_data *ret,
+                      struct error *err);
+void image_data_done(struct image_data *data);
 
 /* By canonical tag, canonical name@digest, or NULL. Borrowed until the next await. */
 const struct image *image_find(const struct store *store, const char *canonical);
