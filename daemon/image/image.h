@@ -1,0 +1,30 @@
+/* What users do with images: find, list, remove them. Begin with image_resolve(). */
+#pragma once
+
+#include "daemon/store/store.h"
+
+/* By whatever a user may write: name, name:tag, name@digest, ID or unique prefix of one. Borrowed
+ * from the store until the next await. NULL with NOT_FOUND (IMAGE_NOT_FOUND, "No such image: x"),
+ * or INVALID_ARGUMENT for an ambiguous prefix or a malformed name. */
+const struct image *image_resolve(const struct store *store, const char *text, struct error *err);
+
+/* Familiar forms of a canonical tag or digest reference: "docker.io/library/busybox:latest" is
+ * "busybox:latest". The caller frees it. */
+char *image_familiar(const char *canonical);
+
+/* One line of what a removal did, in Docker's order. */
+struct image_removed {
+    bool untagged; /* otherwise deleted */
+    char *what;    /* familiar name, or a digest: the image's ID, a layer's chain ID */
+};
+struct image_removals {
+    struct image_removed *items;
+    size_t count;
+};
+void image_removals_done(struct image_removals *removals);
+
+/* Removes a name, and the image with its last one, as `docker rmi` does. An ID that has names in
+ * several repositories needs force. Suspends. FAILED_PRECONDITION with reason IMAGE_CONFLICT or
+ * IMAGE_IN_USE. On an error nothing but what ret lists was removed. */
+bool await_image_remove(struct store *store, const char *text, bool force,
+                        struct image_removals *ret, struct error *err);

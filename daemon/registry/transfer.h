@@ -1,0 +1,57 @@
+/* Layers on their way from a registry into the store: one table for the whole daemon, keyed by
+ * blob digest, so that pulls which share a layer share its transfer.
+ *
+ * Nouns: the *table*; a *transfer*, one blob in flight, fetched, checked, inflated and stored by
+ * one task; a *share*, what a pull holds of a transfer. The last share to go cancels it.
+ * Begin with transfer_join(). */
+#pragma once
+
+#include "daemon/registry/registry.h"
+#include "daemon/store/store.h"
+
+struct transfer_table;
+
+/* Transfers' tasks run in a group of the table; at most max_concurrent of them fetch at a time. */
+struct transfer_table *transfer_table_new(struct store *store, struct registry_client *client,
+                                          unsigned int max_concurrent);
+/* Cancels what runs and waits for it; no share may be left. Returns NULL. */
+struct transfer_table *transfer_table_free_await(struct transfer_table *table);
+
+enum transfer_state {
+    TRANSFER_WAITING,  /* for its turn */
+    TRANSFER_FETCHING, /* downloading, checking and storing at once */
+    TRANSFER_STORING,  /* all bytes are here, the rest is being written */
+    TRANSFER_DONE,
+    TRANSFER_FAILED,
+};
+
+struct transfer_progress {
+    enum transfer_state state;
+    uint64_t bytes_fetched, bytes_stored;
+    uint64_t bytes_per_second; /* smoothed */
+};
+
+struct transfer_share;
+
+/* Joins the transfer of a blob, or starts it. Does not suspend. reference and auth say where this
+ * requester would fetch it; they are copied. A transfer tries its requesters' sources in the order
+ * in which they joined. NULL with err if no task can be started. The caller owns the share. */
+struct transfer_share *transfer_join(struct transfer_table *table,
+                                     const struct reference *reference,
+                                     const struct registry_auth *auth,
+                                     const struct descriptor *blob, const struct digest *diff_id,
+                                     struct error *err);
+
+/* The newest state; does not suspend. */
+struct transfer_progress transfer_progress(const struct transfer_share *share);
+
+/* Waits until the layer is committed. Every share gets the same error if it failed. Cancel leaves
+ * the transfer to the others. */
+bool await_transfer(struct transfer_share *share, struct error *err);
+
+/* Gives up the share; the last one cancels a transfer that has not ended. Returns NULL. */
+struct transfer_share *transfer_leave(struct transfer_share *share);
+static inline void transfer_leave_cleanup(struct transfer_share **share)
+{
+    *share = transfer_leave(*share);
+}
