@@ -55,18 +55,24 @@ static void on_poll_closed(uv_handle_t *handle)
     free(handle);
 }
 
-struct stream *stream_free(struct stream *stream)
+int stream_release(struct stream *stream)
 {
-    if (!stream)
-        return NULL;
+    int fd = stream->fd;
+
     if (stream->readable.task || stream->writable.task)
         die("a stream is freed while a task waits for it");
     if (stream->poll) {
         uv_poll_stop(stream->poll);
         uv_close((uv_handle_t *)stream->poll, on_poll_closed);
     }
-    close(stream->fd);
     free(stream);
+    return fd;
+}
+
+struct stream *stream_free(struct stream *stream)
+{
+    if (stream)
+        close(stream_release(stream));
     return NULL;
 }
 

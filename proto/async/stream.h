@@ -19,6 +19,9 @@ static inline void stream_cleanup(struct stream **stream)
 
 int stream_fd(const struct stream *stream);
 
+/* Frees the stream and hands its descriptor back, open; no task may be waiting. */
+int stream_release(struct stream *stream);
+
 /* Bytes read, 0 at the end, or a negative errno. Waits until at least one byte is there. */
 ssize_t await_read(struct stream *stream, void *buffer, size_t size);
 
