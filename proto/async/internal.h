@@ -8,6 +8,7 @@
 
 struct task {
     struct list ready_node; /* in the ready list while it is to be resumed */
+    struct list queue_node; /* in the wait queue it waits in */
     struct list group_node;
     struct list all_node;
     struct group *group;
@@ -16,7 +17,7 @@ struct task {
     char name[64];
     const char *wait_reason; /* static text; NULL while ready or running */
     uint64_t spawned_ms, waiting_since_ms, slice_start_us;
-    bool cancelled, finished;
+    bool cancelled, finished, woken;
     unsigned int shields;
     struct deadline *deadline; /* innermost */
     struct stack *stack;

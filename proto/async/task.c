@@ -204,6 +204,7 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
     task->context.uc_sigmask = *signals_of_tasks();
 #endif
     list_init(&task->ready_node);
+    list_init(&task->queue_node);
     list_append(&group->tasks, &task->group_node);
     list_append(&tasks.all, &task->all_node);
     group->running++;
@@ -410,12 +411,6 @@ void deadline_pop(struct deadline *deadline)
 
 /* --- Waiting for state ------------------------------------------------------------------------ */
 
-struct waiter {
-    struct list node;
-    struct task *task;
-    bool woken;
-};
-
 void wait_queue_init(struct wait_queue *queue)
 {
     list_init(&queue->waiters);
@@ -426,10 +421,10 @@ void wake_one(struct wait_queue *queue)
     struct list *node = list_first(&queue->waiters);
 
     if (node) {
-        struct waiter *waiter = LIST_ITEM(node, struct waiter, node);
+        struct task *task = LIST_ITEM(node, struct task, queue_node);
         list_remove(node);
-        waiter->woken = true;
-        task_wake(waiter->task);
+        task->woken = true;
+        task_wake(task);
     }
 }
 
@@ -441,15 +436,15 @@ void wake_all(struct wait_queue *queue)
 
 int await_wake(struct wait_queue *queue, const char *reason)
 {
-    struct waiter waiter = {.task = task_require("await_wake")};
+    struct task *task = task_require("await_wake");
     int r = 0;
 
-    list_init(&waiter.node);
-    list_append(&queue->waiters, &waiter.node);
-    while (!waiter.woken && (r = task_check()) == 0)
+    task->woken = false;
+    list_append(&queue->waiters, &task->queue_node);
+    while (!task->woken && (r = task_check()) == 0)
         task_suspend(reason);
-    list_remove(&waiter.node);
-    return waiter.woken ? 0 : r;
+    list_remove(&task->queue_node);
+    return task->woken ? 0 : r;
 }
 
 int await_event(struct event *event, const char *reason)
