@@ -60,6 +60,20 @@ def pytest_configure(config):
         raise pytest.UsageError("cannot become a subreaper")
 
 
+# Reasons for which a test may be skipped where CI is set; any other skip is a failure there.
+ALLOWED_SKIPS = ()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"a skip counts as a failure in CI: {reason}"
+
+
 # --- Waiting and looking -------------------------------------------------------------------------
 
 
@@ -488,13 +502,22 @@ class Davit:
 
     def __call__(self, *arguments, check=True, input=None, environment=None, timeout=WAIT_SECONDS,
                  text=True):
-        stdin = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
-        done = subprocess.run([BIN_DIR / "davit", *map(str, arguments)], capture_output=True,
-                              text=text, errors="replace" if text else None, timeout=timeout,
-                              env=self.environment(environment), check=False, **stdin)
-        result = Result(list(arguments), done.returncode, done.stdout, done.stderr)
+        process = start([BIN_DIR / "davit", *arguments],
+                        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text,
+                        errors="replace" if text else None, env=self.environment(environment))
+        try:
+            stdout, stderr = process.communicate(input, timeout)
+        except subprocess.TimeoutExpired:
+            self.daemon.process.send_signal(signal.SIGUSR1)
+            process.kill()
+            stdout, stderr = process.communicate()
+            raise AssertionError(f"davit {arguments} had not ended after {timeout} s:\n{stdout}"
+                                 f"{stderr}\n{self.daemon.log()[-4000:]}") from None
+        our_processes.discard(process.pid)
+        result = Result(list(arguments), process.returncode, stdout, stderr)
         if check:
-            assert done.returncode == 0, f"{result}\ndavitd: {self.daemon.log()[-4000:]}"
+            assert result.code == 0, f"{result}\ndavitd: {self.daemon.log()[-4000:]}"
         return result
 
     def start(self, *arguments, environment=None, **options):

@@ -1,12 +1,7 @@
 /* The llhttp that was found or built: its header and its code belong together. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
 #include <llhttp.h>
+
+#include "tests/unit/test.h"
 
 static int on_complete(llhttp_t *parser)
 {
