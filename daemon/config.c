@@ -1,0 +1,383 @@
+#include "daemon/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "proto/base/json.h"
+#include "proto/base/strbuf.h"
+
+#define CONFIG_FILE_MAX_BYTES (1 * MIB)
+#define MAX_CONCURRENT_DOWNLOADS 100
+
+/* One setting: its flag, its key in the file (Docker's name), where its value goes. */
+struct setting {
+    const char *flag, *key; /* either may be NULL */
+    char letter;            /* of the short flag, or 0 */
+    enum { SETTING_STRING, SETTING_LIST, SETTING_NUMBER, SETTING_SWITCH } type;
+    size_t offset;
+    const char *help; /* NULL: not shown */
+    const char *value_name;
+};
+
+/* Values as they were given, before they are checked. */
+struct raw {
+    char *config_file, *log_level, *log_format, *max_downloads, *data_root, *exec_root, *pidfile;
+    char *storage_driver, *runtime, *group;
+    char **hosts, **insecure_registries, **registry_mirrors;
+    char *debug, *help, *version, *validate;
+};
+
+#define AT(member) offsetof(struct raw, member)
+
+static const struct setting settings[] = {
+    {"config-file", NULL, 0, SETTING_STRING, AT(config_file),
+     "Configuration file (default \"" CONFIG_DEFAULT_FILE "\")", "string"},
+    {"data-root", "data-root", 0, SETTING_STRING, AT(data_root),
+     "Root directory of images and containers (default \"" CONFIG_DEFAULT_DATA_ROOT "\")",
+     "string"},
+    {"debug", "debug", 'D', SETTING_SWITCH, AT(debug), "Enable debug mode", NULL},
+    {"exec-root", "exec-root", 0, SETTING_STRING, AT(exec_root),
+     "Root directory of execution state (default \"" CONFIG_DEFAULT_EXEC_ROOT "\")", "string"},
+    {"group", "group", 'G', SETTING_STRING, AT(group), "Group of the socket (default \"root\")",
+     "string"},
+    {"help", NULL, 0, SETTING_SWITCH, AT(help), "Print usage", NULL},
+    {"host", "hosts", 'H', SETTING_LIST, AT(hosts),
+     "Socket to listen on (default \"" CONFIG_DEFAULT_HOST "\")", "list"},
+    {"insecure-registry", "insecure-registries", 0, SETTING_LIST, AT(insecure_registries),
+     "Registry to use over HTTP or unverified TLS", "list"},
+    {"log-format", "log-format", 0, SETTING_STRING, AT(log_format),
+     "Log format (\"text\"|\"json\") (default \"text\")", "string"},
+    {"log-level", "log-level", 'l', SETTING_STRING, AT(log_level),
+     "Log level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\") (default \"info\")", "string"},
+    {"max-concurrent-downloads", "max-concurrent-downloads", 0, SETTING_NUMBER, AT(max_downloads),
+     "Layers that download at the same time (default 3)", "int"},
+    {"pidfile", "pidfile", 'p', SETTING_STRING, AT(pidfile), "File to write the process ID to",
+     "string"},
+    {"registry-mirror", "registry-mirrors", 0, SETTING_LIST, AT(registry_mirrors),
+     "Mirror of docker.io to try first", "list"},
+    {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),
+     "OCI runtime, by name or path (default: the first of crun and runc that works)", "string"},
+    {"storage-driver", "storage-driver", 's', SETTING_STRING, AT(storage_driver),
+     "Storage driver to use", "string"},
+    {"validate", NULL, 0, SETTING_SWITCH, AT(validate), "Check the configuration and exit", NULL},
+    {"version", NULL, 'v', SETTING_SWITCH, AT(version), "Print version information and quit", NULL},
+};
+
+static void raw_done(struct raw *raw)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        void *member = (char *)raw + settings[i].offset;
+        if (settings[i].type == SETTING_LIST)
+            strv_free(*(char ***)member);
+        else
+            free(*(char **)member);
+    }
+}
+
+static void set_value(struct raw *raw, const struct setting *setting, const char *value)
+{
+    void *member = (char *)raw + setting->offset;
+
+    if (setting->type == SETTING_LIST) {
+        char ***list = member;
+        size_t count = strv_count(*list);
+        *list = xrealloc(*list, (count + 2) * sizeof(**list));
+        (*list)[count] = xstrdup(value);
+        (*list)[count + 1] = NULL;
+    } else {
+        free(*(char **)member);
+        *(char **)member = xstrdup(value);
+    }
+}
+
+static bool is_set(const struct raw *raw, const struct setting *setting)
+{
+    return *(void *const *)((const char *)raw + setting->offset) != NULL;
+}
+
+/* --- Command line ----------------------------------------------------------------------------- */
+
+const char *config_help(void)
+{
+    static char *text;
+    struct strbuf help = {0};
+
+    if (text)
+        return text;
+    strbuf_add_str(&help, "Usage:  davitd [OPTIONS]\n\nThe davit daemon.\n\nOptions:\n");
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        const struct setting *s = &settings[i];
+        CLEANUP_FREE char *left = xasprintf("--%s%s%s", s->flag, s->value_name ? " " : "",
+                                            s->value_name ? s->value_name : "");
+        CLEANUP_FREE char *letter = s->letter ? xasprintf("-%c, ", s->letter) : xstrdup("    ");
+        strbuf_addf(&help, "  %s%-33s %s\n", letter, left, s->help);
+    }
+    return text = strbuf_take(&help);
+}
+
+static bool bad_flag(char **argv, struct error *err)
+{
+    error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FLAG",
+              "%s: unknown flag, or its value is missing", argv[optind - 1]);
+    return error_hint(err, "see 'davitd --help'");
+}
+
+static bool read_command_line(int argc, char **argv, struct raw *raw, struct error *err)
+{
+    struct option options[ARRAY_SIZE(settings) + 1] = {{0}};
+    struct strbuf letters = {0};
+    int c, index;
+
+    strbuf_add_char(&letters, ':');
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        bool has_value = settings[i].type != SETTING_SWITCH;
+        options[i] = (struct option){settings[i].flag, has_value, NULL, 256 + (int)i};
+        if (settings[i].letter)
+            strbuf_addf(&letters, "%c%s", settings[i].letter, has_value ? ":" : "");
+    }
+    opterr = 0;
+    optind = 1;
+    while ((c = getopt_long(argc, argv, letters.data, options, NULL)) != -1) {
+        if (c == '?' || c == ':') {
+            strbuf_done(&letters);
+            return bad_flag(argv, err);
+        }
+        index = c - 256;
+        for (size_t i = 0; c < 256 && i < ARRAY_SIZE(settings); i++) {
+            if (settings[i].letter == c)
+                index = (int)i;
+        }
+        set_value(raw, &settings[index], optarg ? optarg : "true");
+    }
+    strbuf_done(&letters);
+    if (optind < argc) {
+        error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FLAG",
+                  "\"davitd\" accepts no arguments, but got \"%s\"", argv[optind]);
+        return error_hint(err, "see 'davitd --help'");
+    }
+    return true;
+}
+
+/* --- File ------------------------------------------------------------------------------------- */
+
+static bool read_file(const char *path, bool must_exist, struct strbuf *ret, struct error *err)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    char buffer[4096];
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0 && errno == ENOENT && !must_exist)
+        return true;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_set_errno(err, errno, "cannot read the configuration file %s", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, ERROR_INVALID_ARGUMENT, NULL,
+                         "the configuration file %s is not a regular file", path);
+    while ((n = read(fd, buffer, sizeof(buffer))) > 0 && ret->length <= CONFIG_FILE_MAX_BYTES)
+        strbuf_add(ret, buffer, (size_t)n);
+    if (n < 0)
+        return error_set_errno(err, errno, "cannot read the configuration file %s", path);
+    return true;
+}
+
+static const struct setting *setting_of_key(const char *key)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        if (str_eq(settings[i].key, key))
+            return &settings[i];
+    }
+    return NULL;
+}
+
+static bool wrong_type(const char *path, const char *key, const char *expected, struct error *err)
+{
+    return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG",
+                     "%s: the value of \"%s\" must be %s", path, key, expected);
+}
+
+static bool set_from_json(struct raw *raw, const struct setting *setting, const json_t *value,
+                          const char *path, struct error *err)
+{
+    char number[32];
+    size_t i;
+    json_t *item;
+
+    switch (setting->type) {
+    case SETTING_STRING:
+        if (!json_is_string(value))
+            return wrong_type(path, setting->key, "a string", err);
+        set_value(raw, setting, json_string_value(value));
+        return true;
+    case SETTING_NUMBER:
+        if (!json_is_integer(value))
+            return wrong_type(path, setting->key, "a whole number", err);
+        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
+        set_value(raw, setting, number);
+        return true;
+    case SETTING_SWITCH:
+        if (!json_is_boolean(value))
+            return wrong_type(path, setting->key, "true or false", err);
+        set_value(raw, setting, json_is_true(value) ? "true" : "false");
+        return true;
+    case SETTING_LIST:
+        if (!json_is_array(value))
+            return wrong_type(path, setting->key, "an array of strings", err);
+        json_array_foreach (value, i, item) {
+            if (!json_is_string(item))
+                return wrong_type(path, setting->key, "an array of strings", err);
+            set_value(raw, setting, json_string_value(item));
+        }
+        return true;
+    }
+    return false;
+}
+
+static bool merge_file(struct raw *raw, const char *path, bool must_exist, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_JSON json_t *json = NULL;
+    const char *key;
+    json_t *value;
+
+    if (!read_file(path, must_exist, &text, err))
+        return false;
+    if (text.length == 0)
+        return true;
+    json = json_parse(text.data, text.length, CONFIG_FILE_MAX_BYTES, path, err);
+    if (!json)
+        return false;
+    if (!json_is_object(json))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG", "%s is not a JSON object",
+                         path);
+    json_object_foreach (json, key, value) {
+        const struct setting *setting = setting_of_key(key);
+        if (!setting) {
+            error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG",
+                      "%s: the following directives don't match any configuration option: %s", path,
+                      key);
+            return error_hint(err, "see 'davitd --help' for the options");
+        }
+        if (is_set(raw, setting)) {
+            error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG",
+                      "%s: the following directives are specified both as a flag and in the "
+                      "configuration file: %s",
+                      path, key);
+            return error_hint(err, "remove --%s or the key", setting->flag);
+        }
+        if (!set_from_json(raw, setting, value, path, err))
+            return false;
+    }
+    return true;
+}
+
+/* --- Checking --------------------------------------------------------------------------------- */
+
+static bool bad_value(const char *what, const char *value, const char *expected, struct error *err)
+{
+    return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG",
+                     "invalid %s \"%s\": expected %s", what, value, expected);
+}
+
+static bool check_path(const char *what, const char *path, struct error *err)
+{
+    return path[0] == '/' || bad_value(what, path, "an absolute path", err);
+}
+
+static bool check_hosts(char *const *hosts, struct error *err)
+{
+    for (; *hosts; hosts++) {
+        if (str_starts(*hosts, "unix:///") || str_starts(*hosts, "fd://"))
+            continue;
+        return bad_value("host", *hosts, "unix:///path/to/socket or fd://", err);
+    }
+    return true;
+}
+
+static bool take_number(const char *text, unsigned int fallback, unsigned int *ret,
+                        struct error *err)
+{
+    char *end;
+    unsigned long number;
+
+    *ret = fallback;
+    if (!text)
+        return true;
+    errno = 0;
+    number = strtoul(text, &end, 10);
+    if (errno || *end || end == text || *text == '-' || number < 1 ||
+        number > MAX_CONCURRENT_DOWNLOADS)
+        return bad_value("max-concurrent-downloads", text, "a number from 1 to 100", err);
+    *ret = (unsigned int)number;
+    return true;
+}
+
+static bool take_log(const struct raw *raw, struct config *ret, struct error *err)
+{
+    ret->log_level = str_eq(raw->debug, "true") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
+    ret->log_format = LOG_FORMAT_TEXT;
+    if (raw->log_level && !log_level_parse(raw->log_level, &ret->log_level))
+        return bad_value("log-level", raw->log_level, "debug, info, warn, error or fatal", err);
+    if (raw->log_format && !log_format_parse(raw->log_format, &ret->log_format))
+        return bad_value("log-format", raw->log_format, "text or json", err);
+    return true;
+}
+
+static char *take_or(char **value, const char *fallback)
+{
+    return *value ? TAKE(*value) : xstrdup(fallback);
+}
+
+static bool take_settings(struct raw *raw, struct config *ret, struct error *err)
+{
+    if (!take_log(raw, ret, err) ||
+        !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err))
+        return false;
+    ret->data_root = take_or(&raw->data_root, CONFIG_DEFAULT_DATA_ROOT);
+    ret->exec_root = take_or(&raw->exec_root, CONFIG_DEFAULT_EXEC_ROOT);
+    ret->pidfile = TAKE(raw->pidfile);
+    ret->storage_driver = TAKE(raw->storage_driver);
+    ret->runtime = TAKE(raw->runtime);
+    ret->group = TAKE(raw->group);
+    if (!raw->hosts)
+        set_value(raw, setting_of_key("hosts"), CONFIG_DEFAULT_HOST);
+    ret->hosts = TAKE(raw->hosts);
+    ret->insecure_registries = TAKE(raw->insecure_registries);
+    ret->registry_mirrors = TAKE(raw->registry_mirrors);
+    return check_path("data-root", ret->data_root, err) &&
+           check_path("exec-root", ret->exec_root, err) && check_hosts(ret->hosts, err);
+}
+
+bool config_load(int argc, char **argv, struct config *ret, struct error *err)
+{
+    CLEANUP(raw_done) struct raw raw = {0};
+    const char *path;
+
+    *ret = (struct config){0};
+    if (!read_command_line(argc, argv, &raw, err))
+        return false;
+    ret->show_help = raw.help != NULL;
+    ret->show_version = raw.version != NULL;
+    ret->validate = raw.validate != NULL;
+    if (ret->show_help || ret->show_version)
+        return true;
+    path = raw.config_file ? raw.config_file : CONFIG_DEFAULT_FILE;
+    return merge_file(&raw, path, raw.config_file != NULL, err) && take_settings(&raw, ret, err);
+}
+
+void config_done(struct config *config)
+{
+    free(config->data_root);
+    free(config->exec_root);
+    free(config->pidfile);
+    free(config->storage_driver);
+    free(config->runtime);
+    free(config->group);
+    strv_free(config->hosts);
+    strv_free(config->insecure_registries);
+    strv_free(config->registry_mirrors);
+    *config = (struct config){0};
+}

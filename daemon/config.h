@@ -1,0 +1,33 @@
+/* The daemon's settings: from the command line and from a JSON file with Docker's names. Begin
+ * with the table in config.c to add one. */
+#pragma once
+
+#include "proto/base/error.h"
+#include "proto/base/log.h"
+
+#define CONFIG_DEFAULT_FILE "/etc/davit/daemon.json"
+#define CONFIG_DEFAULT_DATA_ROOT "/var/lib/davit"
+#define CONFIG_DEFAULT_EXEC_ROOT "/run/davit"
+#define CONFIG_DEFAULT_HOST "unix:///run/davit/davit.sock"
+
+struct config {
+    char *data_root, *exec_root, *pidfile;
+    char **hosts; /* "unix:///path", "fd://" */
+    char **insecure_registries, **registry_mirrors;
+    char *storage_driver; /* NULL: the best that works */
+    char *runtime;        /* NULL: the first that works */
+    char *group;          /* of the socket; NULL: root */
+    unsigned int max_concurrent_downloads;
+    enum log_level log_level;
+    enum log_format log_format;
+    bool show_help, show_version, validate;
+};
+
+/* Reads the command line, then the file (--config-file, or the default one if it exists), then
+ * fills in defaults. INVALID_ARGUMENT names the flag or key: unknown, duplicate, of the wrong
+ * type, or given in both places. */
+bool config_load(int argc, char **argv, struct config *ret, struct error *err);
+void config_done(struct config *config);
+
+/* The text of --help; static. */
+const char *config_help(void);
