@@ -1,0 +1,155 @@
+#include "client/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "client/ui/terminal.h"
+
+/* --- The daemon --------------------------------------------------------------------------------
+ */
+
+static bool check_host(const char *host, struct error *err)
+{
+    if (str_starts(host, "unix:///") && host[strlen("unix:///")])
+        return true;
+    error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_HOST", "invalid host \"%s\"", host);
+    return error_hint(err, "davit talks to its daemon over a unix socket: unix:///PATH");
+}
+
+bool await_cli_connect(struct cli *cli, struct error *err)
+{
+    CLEANUP_ERROR struct error cause = {0};
+    if (cli->client)
+        return true;
+    if (!check_host(cli->host, err))
+        return false;
+    cli->client = await_grpc_connect(&cli->group, cli->host, &cause);
+    if (cli->client)
+        return true;
+    if (cause.code == ERROR_CANCELLED || cause.code == ERROR_INVALID_ARGUMENT)
+        return error_move(err, &cause);
+    if (cause.code == ERROR_PERMISSION_DENIED) {
+        error_set(err, cause.code, "SOCKET_FORBIDDEN",
+                  "permission denied while trying to connect to the davit daemon socket at %s",
+                  cli->host);
+        return error_hint(err, "use sudo, or become a member of the group that owns the socket");
+    }
+    error_set(err, ERROR_UNAVAILABLE, "NO_DAEMON",
+              "Cannot connect to the davit daemon at %s. Is the davit daemon running?", cli->host);
+    return error_hint(err, "start it with 'systemctl start davitd', or say with -H or DAVIT_HOST "
+                           "where it listens");
+}
+
+bool cli_daemon_error(struct error *err)
+{
+    /* What ended here, by a signal or a lost connection, is not the daemon's word. */
+    if (err->code != ERROR_CANCELLED && !error_is(err, "CONNECTION_LOST"))
+        error_prefix(err, "Error response from daemon");
+    return false;
+}
+
+bool await_cli_call(struct cli *cli, const char *method, const ProtobufCMessage *request,
+                    const ProtobufCMessageDescriptor *response_type, ProtobufCMessage **ret,
+                    struct error *err)
+{
+    if (!await_cli_connect(cli, err))
+        return false;
+    return await_grpc_unary(cli->client, method, request, response_type, ret, err) ||
+           cli_daemon_error(err);
+}
+
+/* --- The user ----------------------------------------------------------------------------------
+ */
+
+static bool await_print(struct cli *cli, struct stream **stream, int fd, const char *name,
+                        const void *data, size_t size, struct error *err)
+{
+    if (!*stream)
+        *stream = stream_new(fd);
+    const int r = await_write(*stream, data, size);
+    if (r == 0)
+        return true;
+    if (r == -EPIPE)
+        cli_end_by_signal(cli, SIGPIPE);
+    return error_set_errno(err, r == -EPIPE ? -ECANCELED : r, "cannot write to %s", name);
+}
+
+bool await_cli_print(struct cli *cli, const void *data, size_t size, struct error *err)
+{
+    return await_print(cli, &cli->out, STDOUT_FILENO, "standard output", data, size, err);
+}
+
+bool await_cli_print_error(struct cli *cli, const void *data, size_t size, struct error *err)
+{
+    return await_print(cli, &cli->err, STDERR_FILENO, "standard error", data, size, err);
+}
+
+void cli_print_failure(const struct cli *cli, const struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    /* Docker's form: only `run`, whose own exit codes are others', says who speaks. */
+    const bool named = cli->command->failure_exit != 0;
+    const char *message = str_empty(err->message) ? error_code_name(err->code) : err->message;
+    if (named)
+        strbuf_add_str(&text, "davit: ");
+    terminal_add_safe(&text, message);
+    if (named && !str_ends(message, ".") && !str_ends(message, "?"))
+        strbuf_add_char(&text, '.');
+    strbuf_add_char(&text, '\n');
+    if (err->hint) {
+        strbuf_add_str(&text, "Hint: ");
+        terminal_add_safe(&text, err->hint);
+        strbuf_add_char(&text, '\n');
+    }
+    if (named)
+        strbuf_addf(&text, "See '%s --help'.\n", cli->path);
+    fputs(strbuf_text(&text), stderr);
+}
+
+/* --- Signals -----------------------------------------------------------------------------------
+ */
+
+void cli_end_by_signal(struct cli *cli, int signum)
+{
+    if (!cli->signum)
+        cli->signum = signum;
+    task_cancel(cli->main_task);
+}
+
+static void on_signal(int signum, void *arg)
+{
+    cli_end_by_signal(arg, signum);
+}
+
+bool cli_signal_is_ignored(int signum)
+{
+    struct sigaction action;
+    return sigaction(signum, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+void cli_cancel_on_signals(struct cli *cli)
+{
+    static const int signals[ARRAY_SIZE(cli->signals)] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        if (!cli->signals[i] && !cli_signal_is_ignored(signals[i]))
+            cli->signals[i] = loop_signal_start(signals[i], on_signal, cli);
+    }
+}
+
+void cli_default_signals(struct cli *cli)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(cli->signals); i++) {
+        if (cli->signals[i])
+            cli->signals[i] = loop_signal_stop(cli->signals[i]);
+    }
+}
+
+void cli_done_await(struct cli *cli)
+{
+    cli_default_signals(cli);
+    cli->client = grpc_client_free(cli->client);
+    group_done_await(&cli->group);
+    cli->out = stream_free(cli->out);
+    cli->err = stream_free(cli->err);
+}

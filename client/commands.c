@@ -1,0 +1,117 @@
+#include "client/commands.h"
+
+/* In the order of the help: alphabetical. */
+static const struct command_name top_names[] = {
+    {.name = "images", .command = &images_command},
+    {.name = "info", .command = &info_command},
+    {.name = "pull", .command = &pull_command},
+    {.name = "rmi", .command = &rmi_command},
+    {.name = "run", .command = &run_command},
+    {.name = "version", .command = &version_command},
+    {.name = "__complete", .command = &complete_command, .hidden = true},
+};
+
+static const struct command_name container_names[] = {
+    {.name = "run", .command = &run_command},
+};
+
+static const struct command_name image_names[] = {
+    {.name = "ls", .alias = "list", .command = &images_command},
+    {.name = "pull", .command = &pull_command},
+    {.name = "rm", .alias = "remove", .command = &rmi_command},
+};
+
+static const struct command_name system_names[] = {
+    {.name = "info", .command = &info_command},
+};
+
+#define NAMES(array) .names = array, .count = ARRAY_SIZE(array)
+
+const struct command_group command_groups[] = {
+    {.name = NULL, .summary = "A container engine for servers", NAMES(top_names)},
+    {.name = "container", .summary = "Manage containers", NAMES(container_names)},
+    {.name = "image", .summary = "Manage images", NAMES(image_names)},
+    {.name = "system", .summary = "Manage davit", NAMES(system_names)},
+};
+const size_t command_group_count = ARRAY_SIZE(command_groups);
+
+const struct flag global_flags[] = {
+    {.name = "host",
+     .shorthand = 'H',
+     .type = FLAG_STRING,
+     .help = "Daemon socket to connect to: unix:///PATH; overrides DAVIT_HOST",
+     .fallback = "unix:///run/davit/davit.sock"},
+    {.name = "version",
+     .shorthand = 'v',
+     .type = FLAG_BOOL,
+     .help = "Print version information and quit"},
+};
+const size_t global_flag_count = ARRAY_SIZE(global_flags);
+
+const struct command_group *command_group_find(const char *name)
+{
+    for (size_t i = 1; i < command_group_count; i++) {
+        if (str_eq(command_groups[i].name, name))
+            return &command_groups[i];
+    }
+    return NULL;
+}
+
+const struct command *command_find(const struct command_group *group, const char *name)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        const struct command_name *entry = &group->names[i];
+        if (str_eq(entry->name, name) || (entry->alias && str_eq(entry->alias, name)))
+            return entry->command;
+    }
+    return NULL;
+}
+
+/* Optimal string alignment: insertions, deletions, changes and swaps of neighbours. Words longer
+ * than what any command is called are not near to it. */
+#define SUGGEST_MAX_LENGTH 15
+#define SUGGEST_MAX_DISTANCE 2
+
+static unsigned distance(const char *a, const char *b)
+{
+    const size_t la = strlen(a), lb = strlen(b);
+    unsigned d[SUGGEST_MAX_LENGTH + 1][SUGGEST_MAX_LENGTH + 1];
+    if (la > SUGGEST_MAX_LENGTH || lb > SUGGEST_MAX_LENGTH)
+        return SUGGEST_MAX_DISTANCE + 1;
+    for (size_t i = 0; i <= la; i++) {
+        for (size_t k = 0; k <= lb; k++) {
+            if (i == 0 || k == 0) {
+                d[i][k] = (unsigned)(i + k);
+                continue;
+            }
+            d[i][k] = MIN(d[i - 1][k], d[i][k - 1]) + 1;
+            d[i][k] = MIN(d[i][k], d[i - 1][k - 1] + (a[i - 1] != b[k - 1]));
+            if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1])
+                d[i][k] = MIN(d[i][k], d[i - 2][k - 2] + 1);
+        }
+    }
+    return d[la][lb];
+}
+
+static void consider(const char *candidate, const char *name, unsigned *best, const char **ret)
+{
+    /* Within two changes anything of three letters is like "run". */
+    const unsigned far = distance(candidate, name);
+    if (far < *best && far < strlen(candidate) - 1) {
+        *best = far;
+        *ret = candidate;
+    }
+}
+
+const char *command_suggest(const struct command_group *group, const char *name)
+{
+    const char *nearest = NULL;
+    unsigned best = SUGGEST_MAX_DISTANCE + 1;
+    for (size_t i = 0; i < group->count; i++) {
+        if (!group->names[i].hidden)
+            consider(group->names[i].name, name, &best, &nearest);
+    }
+    for (size_t i = 1; !group->name && i < command_group_count; i++)
+        consider(command_groups[i].name, name, &best, &nearest);
+    return nearest;
+}

@@ -1,0 +1,202 @@
+#include "client/cli.h"
+#include "client/ui/units.h"
+#include "proto/base/json.h"
+#include "proto/base/version.h"
+#include "proto/davit/v1/system.pb-c.h"
+
+typedef Davit__V1__InfoResponse info_response;
+
+static void response_free(info_response **response)
+{
+    davit__v1__info_response__free_unpacked(*response, NULL);
+}
+
+/* --- For people --------------------------------------------------------------------------------
+ */
+
+static void add_line(struct strbuf *text, const char *name, const char *value)
+{
+    if (!str_empty(value))
+        strbuf_addf(text, " %s: %s\n", name, value);
+}
+
+static void add_list(struct strbuf *text, const char *name, char *const *values, size_t count)
+{
+    if (count)
+        strbuf_addf(text, " %s:\n", name);
+    for (size_t i = 0; i < count; i++)
+        strbuf_addf(text, "  %s\n", values[i]);
+}
+
+static void add_client(struct strbuf *text)
+{
+    strbuf_addf(text, "Client:\n Version: %s\n", DAVIT_VERSION);
+}
+
+static void add_containers(struct strbuf *text, const info_response *info)
+{
+    strbuf_addf(text, " Containers: %u\n  Running: %u\n  Stopped: %u\n", info->containers,
+                info->containers_running, info->containers - info->containers_running);
+    strbuf_addf(text, " Images: %u\n", info->images);
+}
+
+static void add_storage(struct strbuf *text, const info_response *info)
+{
+    add_line(text, "Storage Driver", info->storage_driver);
+    if (!str_empty(info->backing_filesystem))
+        strbuf_addf(text, "  Backing Filesystem: %s\n", info->backing_filesystem);
+    if (!str_empty(info->storage_driver_reason))
+        strbuf_addf(text, "  Reason: %s\n", info->storage_driver_reason);
+}
+
+static void add_machine(struct strbuf *text, const info_response *info)
+{
+    add_line(text, "Kernel Version", info->kernel_version);
+    add_line(text, "Operating System", info->operating_system);
+    add_line(text, "OSType", info->os_type);
+    add_line(text, "Architecture", info->architecture);
+    strbuf_addf(text, " CPUs: %u\n Total Memory: ", info->cpus);
+    add_memory_size(text, info->memory_bytes);
+    strbuf_add_char(text, '\n');
+    add_line(text, "Name", info->name);
+    add_line(text, "ID", info->id);
+}
+
+static void add_loop(struct strbuf *text, const info_response *info)
+{
+    strbuf_addf(text, " Tasks: %u\n Loop Worst Stall: %.1fms", info->tasks,
+                (double)info->loop_worst_stall_us / 1000);
+    if (!str_empty(info->loop_worst_stall_task))
+        strbuf_addf(text, " (%s)", info->loop_worst_stall_task);
+    strbuf_add_char(text, '\n');
+}
+
+static void add_server(struct strbuf *text, const info_response *info)
+{
+    strbuf_add_str(text, "\nServer:\n");
+    add_containers(text, info);
+    add_line(text, "Server Version", info->version);
+    add_storage(text, info);
+    add_line(text, "Cgroup Driver", info->cgroup_driver);
+    add_line(text, "Cgroup Version", info->cgroup_version);
+    add_line(text, "Default Runtime", info->runtime);
+    add_line(text, "Runtime Version", info->runtime_version);
+    add_list(text, "Security Options", info->security_options, info->n_security_options);
+    add_machine(text, info);
+    add_line(text, "Davit Root Dir", info->data_root);
+    add_line(text, "Davit Exec Root Dir", info->exec_root);
+    add_line(text, "HTTPS Proxy", info->https_proxy);
+    add_line(text, "No Proxy", info->no_proxy);
+    strbuf_addf(text, " Max Concurrent Downloads: %u\n", info->max_concurrent_downloads);
+    add_list(text, "Insecure Registries", info->insecure_registries, info->n_insecure_registries);
+    add_list(text, "Registry Mirrors", info->registry_mirrors, info->n_registry_mirrors);
+    add_loop(text, info);
+}
+
+/* --- For programs ------------------------------------------------------------------------------
+ */
+
+static json_t *strings_json(char *const *values, size_t count)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(array, json_string(values[i]));
+    return array;
+}
+
+static void set_string(json_t *json, const char *key, const char *value)
+{
+    json_object_set_new(json, key, json_string(value));
+}
+
+static void set_number(json_t *json, const char *key, uint64_t value)
+{
+    json_object_set_new(json, key, json_integer((json_int_t)value));
+}
+
+/* Docker's names where Docker has the thing. */
+static json_t *info_json(const info_response *info)
+{
+    json_t *json = json_object();
+    set_string(json, "ID", info->id);
+    set_string(json, "Name", info->name);
+    set_string(json, "ServerVersion", info->version);
+    set_number(json, "Images", info->images);
+    set_number(json, "Containers", info->containers);
+    set_number(json, "ContainersRunning", info->containers_running);
+    set_string(json, "Driver", info->storage_driver);
+    set_string(json, "DriverReason", info->storage_driver_reason);
+    set_string(json, "BackingFilesystem", info->backing_filesystem);
+    set_string(json, "DavitRootDir", info->data_root);
+    set_string(json, "DavitExecRootDir", info->exec_root);
+    set_string(json, "DefaultRuntime", info->runtime);
+    set_string(json, "RuntimeVersion", info->runtime_version);
+    set_string(json, "CgroupDriver", info->cgroup_driver);
+    set_string(json, "CgroupVersion", info->cgroup_version);
+    set_string(json, "KernelVersion", info->kernel_version);
+    set_string(json, "OperatingSystem", info->operating_system);
+    set_string(json, "OSType", info->os_type);
+    set_string(json, "Architecture", info->architecture);
+    set_number(json, "NCPU", info->cpus);
+    set_number(json, "MemTotal", info->memory_bytes);
+    set_string(json, "HttpsProxy", info->https_proxy);
+    set_string(json, "NoProxy", info->no_proxy);
+    set_number(json, "MaxConcurrentDownloads", info->max_concurrent_downloads);
+    set_number(json, "Tasks", info->tasks);
+    set_number(json, "LoopWorstStallMicroseconds", info->loop_worst_stall_us);
+    set_string(json, "LoopWorstStallTask", info->loop_worst_stall_task);
+    json_object_set_new(json, "InsecureRegistries",
+                        strings_json(info->insecure_registries, info->n_insecure_registries));
+    json_object_set_new(json, "RegistryMirrors",
+                        strings_json(info->registry_mirrors, info->n_registry_mirrors));
+    json_object_set_new(json, "SecurityOptions",
+                        strings_json(info->security_options, info->n_security_options));
+    json_object_set_new(json, "Warnings", strings_json(info->warnings, info->n_warnings));
+    return json;
+}
+
+/* --- davit info --------------------------------------------------------------------------------
+ */
+
+static bool await_print_info(struct cli *cli, const info_response *info, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0}, warnings = {0};
+    if (str_eq(flag_string(&cli->flags, "format"), "json")) {
+        CLEANUP_JSON json_t *json = info_json(info);
+        CLEANUP_FREE char *line = json_text(json);
+        strbuf_addf(&text, "%s\n", line);
+        return await_cli_print(cli, text.data, text.length, err);
+    }
+    add_client(&text);
+    add_server(&text, info);
+    for (size_t i = 0; i < info->n_warnings; i++)
+        strbuf_addf(&warnings, "WARNING: %s\n", info->warnings[i]);
+    return await_cli_print(cli, text.data, text.length, err) &&
+           await_cli_print_error(cli, warnings.data, warnings.length, err);
+}
+
+static bool await_info(struct cli *cli, struct error *err)
+{
+    Davit__V1__InfoRequest request = DAVIT__V1__INFO_REQUEST__INIT;
+    CLEANUP(response_free) info_response *info = NULL;
+    if (!await_cli_call(cli, "/davit.v1.System/Info", &request.base,
+                        &davit__v1__info_response__descriptor, (ProtobufCMessage **)&info, err))
+        return false;
+    return await_print_info(cli, info, err);
+}
+
+static const struct flag flags[] = {
+    {.name = "format",
+     .shorthand = 'f',
+     .type = FLAG_STRING,
+     .help = "Format the output",
+     .choices = "json"},
+};
+
+const struct command info_command = {
+    .usage = "[OPTIONS]",
+    .summary = "Display system-wide information",
+    .flags = flags,
+    .flag_count = ARRAY_SIZE(flags),
+    .await_run = await_info,
+};

@@ -1,0 +1,311 @@
+#include "client/pull.h"
+
+#include <signal.h>
+
+#include "client/ui/progress.h"
+#include "proto/base/json.h"
+
+#define REDRAW_MS 100
+
+enum progress_mode { PROGRESS_TTY, PROGRESS_PLAIN, PROGRESS_JSON, PROGRESS_NONE };
+
+/* Two tasks: the caller's receives snapshots and keeps the newest; the painter shows it, at most
+ * every REDRAW_MS, as fast as the reader of our output takes it. */
+struct pull {
+    struct cli *cli;
+    const struct pull_options *options;
+    enum progress_mode mode;
+    int fd;
+    struct progress_screen screen;
+    struct progress_lines lines;
+
+    pull_progress *now; /* the newest snapshot; NULL before the first */
+    pull_result *result;
+    bool stale;    /* now is not what is shown */
+    bool finished; /* no more snapshots will come */
+    struct wait_queue changed;
+
+    struct group painter;
+    struct error painter_error;
+    struct loop_signal *on_resize, *on_stop;
+};
+
+static bool await_show(struct pull *pull, const struct strbuf *text, struct error *err)
+{
+    if (pull->fd == STDERR_FILENO)
+        return await_cli_print_error(pull->cli, text->data, text->length, err);
+    return await_cli_print(pull->cli, text->data, text->length, err);
+}
+
+/* --- The painter -------------------------------------------------------------------------------
+ */
+
+static void render(struct pull *pull, struct strbuf *out)
+{
+    if (pull->mode == PROGRESS_JSON)
+        progress_add_json(pull->now, NULL, out);
+    else if (pull->mode == PROGRESS_PLAIN)
+        progress_say(&pull->lines, pull->now, out);
+    else
+        progress_draw(&pull->screen, pull->now, terminal_size(pull->fd), out);
+}
+
+/* Waits until REDRAW_MS have passed or the last snapshot has come. */
+static int await_next_frame(struct pull *pull)
+{
+    CLEANUP(deadline_pop) struct deadline frame;
+    deadline_push(&frame, REDRAW_MS);
+    int r = 0;
+    while (r == 0 && !pull->finished)
+        r = await_wake(&pull->changed, "next frame");
+    return r == -ETIMEDOUT ? 0 : r;
+}
+
+static bool await_paint(struct pull *pull, struct error *err)
+{
+    for (;;) {
+        int r = 0;
+        while (r == 0 && !pull->stale && !pull->finished)
+            r = await_wake(&pull->changed, "a snapshot");
+        if (r < 0)
+            return await_error(err, r, "showing progress");
+        if (!pull->stale)
+            return true;
+        CLEANUP_STRBUF struct strbuf frame = {0};
+        pull->stale = false;
+        render(pull, &frame);
+        if (!await_show(pull, &frame, err))
+            return false;
+        if ((r = await_next_frame(pull)) < 0)
+            return await_error(err, r, "showing progress");
+    }
+}
+
+static bool painter_main(void *arg, struct error *err)
+{
+    struct pull *pull = arg;
+    if (await_paint(pull, err))
+        return true;
+    /* Without a reader there is nothing to pull for. */
+    error_copy(&pull->painter_error, err);
+    task_cancel(pull->cli->main_task);
+    return false;
+}
+
+static void on_resize(int signum UNUSED, void *arg)
+{
+    struct pull *pull = arg;
+    pull->stale = pull->now != NULL;
+    wake_all(&pull->changed);
+}
+
+static void leave_screen(struct pull *pull)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    progress_leave(&pull->screen, &text);
+    if (text.length && write(pull->fd, text.data, text.length) < 0)
+        return; /* the terminal has gone: nothing to put right */
+}
+
+/* Ctrl-Z: the shell gets an orderly terminal; `fg` goes on below. */
+static void on_stop(int signum UNUSED, void *arg)
+{
+    leave_screen(arg);
+    raise(SIGSTOP);
+    on_resize(SIGWINCH, arg);
+}
+
+/* --- The call ----------------------------------------------------------------------------------
+ */
+
+static struct grpc_call *await_start_call(struct pull *pull, struct error *err)
+{
+    const struct pull_options *options = pull->options;
+    Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
+    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
+    request.reference = (char *)options->reference;
+    request.platform = (char *)(options->platform ? options->platform : "");
+    if (!await_cli_connect(pull->cli, err))
+        return NULL;
+    call = grpc_client_call(pull->cli->client, "/davit.v1.Images/Pull",
+                            &davit__v1__pull_response__descriptor, NULL, err);
+    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err)) {
+        cli_daemon_error(err);
+        return NULL;
+    }
+    return TAKE(call);
+}
+
+static void set_now(struct pull *pull, pull_progress *now)
+{
+    davit__v1__pull_progress__free_unpacked(pull->now, NULL);
+    pull->now = now;
+    pull->stale = true;
+    wake_all(&pull->changed);
+}
+
+/* Until the stream ends, which it does well only after a result. */
+static bool await_snapshots(struct pull *pull, struct error *err)
+{
+    CLEANUP(grpc_call_cleanup) struct grpc_call *call = await_start_call(pull, err);
+    ProtobufCMessage *message = NULL;
+    int r;
+    if (!call)
+        return false;
+    while ((r = await_grpc_recv(call, &message, err)) > 0) {
+        Davit__V1__PullResponse *response = (Davit__V1__PullResponse *)message;
+        if (response->progress)
+            set_now(pull, TAKE(response->progress));
+        if (response->result && !pull->result)
+            pull->result = TAKE(response->result);
+        davit__v1__pull_response__free_unpacked(response, NULL);
+    }
+    if (r < 0)
+        return cli_daemon_error(err);
+    if (pull->result)
+        return true;
+    return error_set(err, ERROR_INTERNAL, NULL, "the daemon ended the pull without a result");
+}
+
+static enum progress_mode choose_mode(const struct pull_options *options, int fd)
+{
+    if (options->quiet)
+        return PROGRESS_NONE;
+    if (str_eq(options->progress, "json"))
+        return PROGRESS_JSON;
+    if (str_eq(options->progress, "tty"))
+        return PROGRESS_TTY;
+    if (str_eq(options->progress, "plain"))
+        return PROGRESS_PLAIN;
+    return terminal_is_smart(fd) ? PROGRESS_TTY : PROGRESS_PLAIN;
+}
+
+static bool start_painter(struct pull *pull, struct error *err)
+{
+    if (pull->mode == PROGRESS_NONE)
+        return true;
+    if (pull->mode == PROGRESS_TTY) {
+        pull->on_resize = loop_signal_start(SIGWINCH, on_resize, pull);
+        pull->on_stop = loop_signal_start(SIGTSTP, on_stop, pull);
+    }
+    return task_spawn(&pull->painter, "progress", NULL, painter_main, pull, err);
+}
+
+static bool await_finish(struct pull *pull, struct error *err)
+{
+    const pull_result *result = pull->result;
+    const pull_progress *last = pull->now;
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (pull->mode == PROGRESS_JSON) {
+        progress_add_json(last, result, &text);
+    } else if (pull->mode == PROGRESS_NONE) {
+        if (!pull->options->within_run)
+            strbuf_addf(&text, "%s\n", result->reference);
+    } else {
+        if (last && pull->mode == PROGRESS_TTY)
+            progress_draw_last(&pull->screen, last, terminal_size(pull->fd), &text);
+        progress_add_result(last, result, pull->options->within_run, &text);
+    }
+    return await_show(pull, &text, err);
+}
+
+/* Programs that read the JSON need not read standard error. */
+static void await_show_json_error(struct pull *pull, const struct error *failure)
+{
+    CLEANUP_JSON json_t *object =
+        json_pack("{s:{s:s, s:s*, s:s, s:s*}}", "error", "code", error_code_name(failure->code),
+                  "reason", failure->reason, "message", failure->message ? failure->message : "",
+                  "hint", failure->hint);
+    CLEANUP_ERROR struct error ignored = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (!object)
+        return;
+    CLEANUP_FREE char *line = json_text(object);
+    strbuf_addf(&text, "%s\n", line);
+    await_show(pull, &text, &ignored);
+}
+
+static void pull_done_await(struct pull *pull)
+{
+    group_done_await(&pull->painter);
+    if (pull->on_resize)
+        loop_signal_stop(pull->on_resize);
+    if (pull->on_stop)
+        loop_signal_stop(pull->on_stop);
+    leave_screen(pull);
+    progress_lines_done(&pull->lines);
+    davit__v1__pull_progress__free_unpacked(pull->now, NULL);
+    davit__v1__pull_result__free_unpacked(pull->result, NULL);
+    error_done(&pull->painter_error);
+}
+
+bool await_pull(struct cli *cli, const struct pull_options *options, struct error *err)
+{
+    CLEANUP(pull_done_await)
+    struct pull pull = {
+        .cli = cli,
+        .options = options,
+        .fd = options->within_run ? STDERR_FILENO : STDOUT_FILENO,
+        .screen = {.heading.within_run = options->within_run},
+        .lines = {.heading.within_run = options->within_run},
+    };
+    pull.mode = choose_mode(options, pull.fd);
+    pull.screen.color = terminal_wants_color(pull.fd);
+    group_init(&pull.painter);
+    wait_queue_init(&pull.changed);
+    if (!start_painter(&pull, err))
+        return false;
+
+    const bool pulled = await_snapshots(&pull, err);
+    pull.stale = pull.stale && !(pulled && pull.mode == PROGRESS_JSON); /* shown with the result */
+    pull.finished = true;
+    wake_all(&pull.changed);
+    CLEANUP_ERROR struct error show_error = {0};
+    const bool shown = await_group(&pull.painter, &show_error);
+    if (error_is_set(&pull.painter_error))
+        return error_move(err, &pull.painter_error);
+    if (!pulled && pull.mode == PROGRESS_JSON && err->code != ERROR_CANCELLED)
+        await_show_json_error(&pull, err);
+    if (!pulled)
+        return false;
+    return shown ? await_finish(&pull, err) : error_move(err, &show_error);
+}
+
+/* --- davit pull --------------------------------------------------------------------------------
+ */
+
+static bool await_pull_command(struct cli *cli, struct error *err)
+{
+    const struct pull_options options = {
+        .reference = cli->flags.args[0],
+        .platform = flag_string(&cli->flags, "platform"),
+        .progress = flag_string(&cli->flags, "progress"),
+        .quiet = flag_bool(&cli->flags, "quiet"),
+    };
+    cli_cancel_on_signals(cli);
+    return await_pull(cli, &options, err);
+}
+
+static const struct flag flags[] = {
+    {.name = "all-tags", .shorthand = 'a', .type = FLAG_BOOL, .unsupported = true},
+    {.name = "platform",
+     .type = FLAG_STRING,
+     .help = "Set platform if the image is multi-platform capable: os/arch[/variant]"},
+    {.name = "progress",
+     .type = FLAG_STRING,
+     .help = "How progress is shown",
+     .choices = PULL_PROGRESS_CHOICES,
+     .fallback = "auto"},
+    {.name = "quiet", .shorthand = 'q', .type = FLAG_BOOL, .help = "Suppress verbose output"},
+};
+
+const struct command pull_command = {
+    .usage = "[OPTIONS] NAME[:TAG|@DIGEST]",
+    .summary = "Download an image from a registry",
+    .flags = flags,
+    .flag_count = ARRAY_SIZE(flags),
+    .min_args = 1,
+    .max_args = 1,
+    .completes = COMPLETE_IMAGE,
+    .await_run = await_pull_command,
+};

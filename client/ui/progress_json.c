@@ -1,0 +1,70 @@
+#include "client/ui/progress.h"
+#include "proto/base/json.h"
+
+/* Words of the protocol, from the messages' own description. */
+static const char *enum_name(const ProtobufCEnumDescriptor *type, int value)
+{
+    const ProtobufCEnumValue *known = protobuf_c_enum_descriptor_get_value(type, value);
+    return known ? known->name : "UNKNOWN";
+}
+
+static void set(json_t *object, const char *key, json_t *value)
+{
+    json_object_set_new(object, key, value ? value : json_null()); /* NULL: text is no UTF-8 */
+}
+
+static void set_number(json_t *object, const char *key, uint64_t value)
+{
+    set(object, key, json_integer((json_int_t)value));
+}
+
+static json_t *layer_json(const Davit__V1__LayerProgress *layer)
+{
+    json_t *object = json_object();
+    set(object, "digest", json_string(layer->digest));
+    set(object, "state",
+        json_string(enum_name(&davit__v1__layer_progress__state__descriptor, layer->state)));
+    set_number(object, "bytes_fetched", layer->bytes_fetched);
+    set_number(object, "bytes_total", layer->bytes_total);
+    set_number(object, "bytes_stored", layer->bytes_stored);
+    set_number(object, "bytes_per_second", layer->bytes_per_second);
+    return object;
+}
+
+static void set_progress(json_t *object, const pull_progress *now)
+{
+    set_number(object, "sequence", now->sequence);
+    set(object, "reference", json_string(now->reference));
+    set(object, "phase",
+        json_string(enum_name(&davit__v1__pull_progress__phase__descriptor, now->phase)));
+    set_number(object, "percent", now->percent);
+    set_number(object, "bytes_fetched", now->bytes_fetched);
+    set_number(object, "bytes_total", now->bytes_total);
+    set_number(object, "bytes_per_second", now->bytes_per_second);
+    set(object, "eta_ms", now->eta_ms < 0 ? json_null() : json_integer(now->eta_ms));
+    json_t *layers = json_array();
+    for (size_t i = 0; i < now->n_layers; i++)
+        json_array_append_new(layers, layer_json(now->layers[i]));
+    set(object, "layers", layers);
+}
+
+static json_t *result_json(const pull_result *result)
+{
+    json_t *object = json_object();
+    set(object, "reference", json_string(result->reference));
+    set(object, "digest", json_string(result->digest));
+    set(object, "image_id", json_string(result->image_id));
+    set(object, "up_to_date", json_boolean(result->up_to_date));
+    return object;
+}
+
+void progress_add_json(const pull_progress *now, const pull_result *result, struct strbuf *out)
+{
+    CLEANUP_JSON json_t *object = json_object();
+    if (now)
+        set_progress(object, now);
+    if (result)
+        set(object, "result", result_json(result));
+    CLEANUP_FREE char *text = json_text(object);
+    strbuf_addf(out, "%s\n", text);
+}

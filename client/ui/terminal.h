@@ -1,0 +1,34 @@
+/* What davit knows and says about terminals. Nothing here suspends. */
+#pragma once
+
+#include "proto/base/strbuf.h"
+
+struct terminal_size {
+    unsigned width, height; /* columns, rows; at least 1 */
+};
+
+/* Whether fd is a terminal that understands cursor movements (TERM is set and not "dumb"). */
+bool terminal_is_smart(int fd);
+
+/* Of the terminal on fd; where it does not say, COLUMNS and LINES, or 80 by 24. */
+struct terminal_size terminal_size(int fd);
+
+/* Whether colours are wanted there: a smart terminal and no NO_COLOR (no-color.org). */
+bool terminal_wants_color(int fd);
+
+/* Appends text that others wrote (names, registries' errors) so that it cannot steer the terminal:
+ * control characters but newline and tab become '?', as do bytes that are no UTF-8. */
+void terminal_add_safe(struct strbuf *out, const char *text);
+
+/* Columns that valid UTF-8 text takes: its code points; davit prints nothing wider than that. */
+size_t terminal_columns(const char *text);
+
+/* The sequences that are used; every terminal since the VT100's successors has them. */
+#define TERMINAL_HIDE_CURSOR "\033[?25l"
+#define TERMINAL_SHOW_CURSOR "\033[?25h"
+#define TERMINAL_NO_WRAP "\033[?7l"
+#define TERMINAL_WRAP "\033[?7h"
+#define TERMINAL_ERASE_LINE "\033[K"  /* from the cursor to the end of its line */
+#define TERMINAL_ERASE_BELOW "\033[J" /* from the cursor to the end of the screen */
+#define TERMINAL_GREEN "\033[32m"
+#define TERMINAL_PLAIN "\033[0m"
