@@ -450,10 +450,10 @@ def make_davitd():
 
     def make(*arguments, wait=True, start=True, config=None, data_root=None, **options):
         root = _make_scratch()
-        if config is not None:
-            text = config if isinstance(config, str) else json.dumps(config)
-            (root / "daemon.json").write_text(text)
-            arguments = ("--config-file", root / "daemon.json", *arguments)
+        # Always a file of its own, so that the machine's /etc/davit/daemon.json is not read.
+        text = config if isinstance(config, str) else json.dumps(config or {})
+        (root / "daemon.json").write_text(text)
+        arguments = ("--config-file", root / "daemon.json", *arguments)
         daemon = Daemon(root, *arguments, **options)
         if data_root is not None:
             daemon.data_root = data_root
