@@ -31,17 +31,17 @@ size_t container_running_count(const struct container_engine *engine);
 enum container_network { CONTAINER_NETWORK_NONE, CONTAINER_NETWORK_HOST };
 
 struct container_options {
-    struct digest image;       /* ID of an image in the store */
-    const char *image_name;    /* as the user called it, for errors */
-    char *const *command;      /* NULL or empty: the image's Cmd (unless entrypoint is given) */
-    char *const *entrypoint;   /* NULL: the image's */
-    char *const *env;          /* "K=V" over the image's */
-    const char *working_dir;   /* NULL: the image's */
-    const char *user;          /* NULL: the image's */
-    const char *hostname;      /* NULL: the short ID */
+    struct digest image;     /* ID of an image in the store */
+    const char *image_name;  /* as the user called it, for errors */
+    char *const *command;    /* NULL or empty: the image's Cmd (unless entrypoint is given) */
+    char *const *entrypoint; /* NULL: the image's */
+    char *const *env;        /* "K=V" over the image's */
+    const char *working_dir; /* NULL: the image's */
+    const char *user;        /* NULL: the image's */
+    const char *hostname;    /* NULL: the short ID */
     enum container_network network;
     bool attach_stdin;
-    bool remove;               /* remove its files when it has ended */
+    bool remove; /* remove its files when it has ended */
 };
 
 struct container;
