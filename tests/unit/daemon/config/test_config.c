@@ -1,0 +1,185 @@
+#include "tests/unit/test.h"
+
+#include <fcntl.h>
+
+#include "daemon/config.h"
+
+static char file_path[] = "/tmp/davit-test-config-XXXXXX";
+
+static void write_file(const char *text)
+{
+    int fd = open(file_path, O_WRONLY | O_TRUNC | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+}
+
+static bool load(struct config *config, struct error *err, char *const *extra)
+{
+    char *argv[32] = {"davitd", "--config-file", file_path};
+    int argc = 3;
+
+    for (; extra && *extra; extra++)
+        argv[argc++] = *extra;
+    return config_load(argc, argv, config, err);
+}
+
+#define ARGS(...) ((char *const[]){__VA_ARGS__, NULL})
+
+static void test_defaults(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_string_equal(config.data_root, "/var/lib/davit");
+    assert_string_equal(config.exec_root, "/run/davit");
+    assert_string_equal(config.hosts[0], "unix:///run/davit/davit.sock");
+    assert_null(config.hosts[1]);
+    assert_int_equal(config.max_concurrent_downloads, 3);
+    assert_int_equal(config.log_level, LOG_LEVEL_INFO);
+    assert_int_equal(config.log_format, LOG_FORMAT_TEXT);
+    assert_null(config.storage_driver);
+    assert_null(config.runtime);
+}
+
+static void test_flags(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{}");
+    assert_ok(load(&config, &err,
+                   ARGS("--data-root=/d", "--exec-root", "/e", "-H", "unix:///a", "--host",
+                        "unix:///b", "--insecure-registry", "r:5000", "--registry-mirror",
+                        "https://m", "--max-concurrent-downloads", "7", "-l", "warn",
+                        "--log-format", "json", "--pidfile", "/p", "--runtime", "runc", "-s",
+                        "directory")),
+              &err);
+    assert_string_equal(config.data_root, "/d");
+    assert_string_equal(config.exec_root, "/e");
+    assert_string_equal(config.hosts[0], "unix:///a");
+    assert_string_equal(config.hosts[1], "unix:///b");
+    assert_string_equal(config.insecure_registries[0], "r:5000");
+    assert_string_equal(config.registry_mirrors[0], "https://m");
+    assert_int_equal(config.max_concurrent_downloads, 7);
+    assert_int_equal(config.log_level, LOG_LEVEL_WARN);
+    assert_int_equal(config.log_format, LOG_FORMAT_JSON);
+    assert_string_equal(config.pidfile, "/p");
+    assert_string_equal(config.runtime, "runc");
+    assert_string_equal(config.storage_driver, "directory");
+}
+
+static void test_file(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{\"data-root\": \"/d\", \"hosts\": [\"unix:///x\", \"fd://\"], \"debug\": true,"
+               "\"insecure-registries\": [\"a\", \"b\"], \"max-concurrent-downloads\": 9,"
+               "\"default-runtime\": \"crun\", \"group\": \"root\"}");
+    assert_ok(load(&config, &err, ARGS("--exec-root", "/e")), &err);
+    assert_string_equal(config.data_root, "/d");
+    assert_string_equal(config.hosts[1], "fd://");
+    assert_int_equal(strv_count(config.insecure_registries), 2);
+    assert_int_equal(config.max_concurrent_downloads, 9);
+    assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
+    assert_string_equal(config.runtime, "crun");
+}
+
+static void test_bad_input(void **state)
+{
+    const struct {
+        const char *file;
+        char *const *args;
+        const char *named; /* what the error must name */
+    } cases[] = {
+        {"{\"data-rot\": \"/d\"}", NULL, "data-rot"},
+        {"{\"data-root\": \"/d\", \"data-root\": \"/e\"}", NULL, "data-root"},
+        {"{\"data-root\": 5}", NULL, "data-root"},
+        {"{\"hosts\": \"unix:///x\"}", NULL, "hosts"},
+        {"{\"hosts\": [1]}", NULL, "hosts"},
+        {"{\"debug\": \"yes\"}", NULL, "debug"},
+        {"{\"max-concurrent-downloads\": \"3\"}", NULL, "max-concurrent-downloads"},
+        {"{\"max-concurrent-downloads\": 0}", NULL, "max-concurrent-downloads"},
+        {"{\"max-concurrent-downloads\": 4294967297}", NULL, "max-concurrent-downloads"},
+        {"{\"log-level\": \"loud\"}", NULL, "loud"},
+        {"{\"hosts\": [\"tcp://0.0.0.0:2375\"]}", NULL, "tcp://0.0.0.0:2375"},
+        {"{\"data-root\": \"relative\"}", NULL, "relative"},
+        {"[]", NULL, "not a JSON object"},
+        {"{", NULL, "line 1"},
+        {"{\"data-root\": \"/d\"}", ARGS("--data-root", "/e"), "both"},
+        {"{}", ARGS("--frobnicate"), "--frobnicate"},
+        {"{}", ARGS("--data-root"), "--data-root"},
+        {"{}", ARGS("-Z"), "-Z"},
+        {"{}", ARGS("serve"), "serve"},
+        {"{}", ARGS("--max-concurrent-downloads", "-1"), "max-concurrent-downloads"},
+        {"{}", ARGS("--max-concurrent-downloads", "3x"), "3x"},
+        {"{}", ARGS("--log-format", "xml"), "xml"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(config_done) struct config config = {0};
+        struct error err = {0};
+        write_file(cases[i].file);
+        if (load(&config, &err, cases[i].args))
+            fail_msg("case %zu was accepted: %s", i, cases[i].file);
+        assert_error(&err, ERROR_INVALID_ARGUMENT, cases[i].named);
+    }
+}
+
+static void test_missing_file(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+    char *argv[] = {"davitd", "--config-file", "/nonexistent/daemon.json", NULL};
+
+    (void)state;
+    assert_false(config_load(3, argv, &config, &err));
+    assert_error(&err, ERROR_NOT_FOUND, "/nonexistent/daemon.json");
+}
+
+static void test_help_needs_nothing(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+    char *argv[] = {"davitd", "--help", NULL};
+
+    (void)state;
+    assert_ok(config_load(2, argv, &config, &err), &err);
+    assert_true(config.show_help);
+    assert_non_null(strstr(config_help(), "--max-concurrent-downloads int"));
+    assert_non_null(strstr(config_help(), "-H, --host list"));
+}
+
+static int setup(void **state)
+{
+    int fd = mkstemp(file_path);
+
+    (void)state;
+    close(fd);
+    return fd < 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return unlink(file_path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file),         cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_help_needs_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
