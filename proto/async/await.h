@@ -20,9 +20,9 @@ struct process_options {
     char *const *argv; /* argv[0] is looked up in PATH */
     char *const *envp; /* NULL: the daemon's environment */
     const char *cwd;   /* NULL: unchanged */
-    int fds[8];        /* fds[i] becomes descriptor i of the child; -1: /dev/null */
-    size_t fd_count;   /* at least 3 is meant: stdin, stdout, stderr */
-    bool new_session;  /* setsid(2) */
+    int fds[8]; /* fds[i] becomes descriptor i of the child; -1: /dev/null (closed, if i > 2) */
+    size_t fd_count;  /* of fds; stdin, stdout and stderr are /dev/null where it is less than 3 */
+    bool new_session; /* setsid(2) */
 };
 
 struct process;
@@ -45,7 +45,8 @@ static inline void process_cleanup(struct process **process)
     *process = process_free(*process);
 }
 
-/* Start, collect output (each stream up to limit_bytes, the rest is read and dropped), wait.
+/* Start, collect output (each stream up to limit_bytes, the rest is read and dropped), wait for the
+ * end of the process and of its output: a child that it leaves behind with its stdout keeps it.
  * A non-zero exit is not an error here: look at ret_status. Output parameters may be NULL; texts
  * are the caller's. Cancel kills the process with SIGKILL and waits for it. */
 bool await_command(char *const *argv, size_t limit_bytes, int *ret_status, char **ret_stdout,

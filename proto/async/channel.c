@@ -6,6 +6,7 @@ struct channel {
     void **items;
     size_t capacity, first, count;
     bool closed;
+    unsigned int users; /* tasks inside await_send or await_recv */
     struct wait_queue senders, receivers;
 };
 
@@ -34,7 +35,7 @@ struct channel *channel_free(struct channel *channel, void (*free_item)(void *it
 {
     if (!channel)
         return NULL;
-    if (!list_empty(&channel->senders.waiters) || !list_empty(&channel->receivers.waiters))
+    if (channel->users)
         die("a channel is freed while a task waits for it");
     while (channel->count) {
         void *item = take_first(channel);
@@ -48,17 +49,17 @@ struct channel *channel_free(struct channel *channel, void (*free_item)(void *it
 
 int await_send(struct channel *channel, void *item)
 {
-    int r = await_slice();
+    int r;
 
+    channel->users++;
+    r = await_slice();
     while (r == 0 && !channel->closed && channel->count == channel->capacity)
         r = await_wake(&channel->senders, "sending to a channel");
+    channel->users--;
+    if (r < 0)
+        return r;
     if (channel->closed)
         return -EPIPE;
-    if (r < 0) {
-        /* This sender may have been the one that was woken for the free place. */
-        wake_one(&channel->senders);
-        return r;
-    }
     channel->items[(channel->first + channel->count++) % channel->capacity] = item;
     wake_one(&channel->receivers);
     return 0;
@@ -66,14 +67,15 @@ int await_send(struct channel *channel, void *item)
 
 int await_recv(struct channel *channel, void **ret_item)
 {
-    int r = await_slice();
+    int r;
 
+    channel->users++;
+    r = await_slice();
     while (r == 0 && !channel->closed && channel->count == 0)
         r = await_wake(&channel->receivers, "receiving from a channel");
-    if (r < 0) {
-        wake_one(&channel->receivers);
+    channel->users--;
+    if (r < 0)
         return r;
-    }
     if (channel->count == 0)
         return 0;
     *ret_item = take_first(channel);

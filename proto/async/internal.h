@@ -6,6 +6,22 @@
 
 #include "proto/async/task.h"
 
+/* gcc tells by macros, clang by features. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TASK_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define TASK_TSAN 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define TASK_ASAN 1
+#endif
+#ifdef __SANITIZE_THREAD__
+#define TASK_TSAN 1
+#endif
+
 struct task {
     struct list ready_node; /* in the ready list while it is to be resumed */
     struct list queue_node; /* in the wait queue it waits in */
@@ -26,9 +42,9 @@ struct task {
     void *tsan_fiber;
 };
 
-/* Memory of one coroutine's stack, with a guard page below. Recycled through a small pool. */
+/* Memory of one coroutine's stack, with a guard below. Recycled through a small pool. */
 struct stack {
-    void *bottom; /* lowest usable byte */
+    void *bottom; /* lowest usable byte; the guard ends here */
     size_t size;
     void *mapping;
     size_t mapping_size;
@@ -38,6 +54,9 @@ struct stack {
 struct stack *stack_new(void); /* NULL: the system has no more */
 void stack_free(struct stack *stack);
 void stack_pool_clear(void);
+
+/* From now on a task that runs out of its stack is named before the process dies of it. */
+void stack_watch_overflow(void);
 
 /* Runs every task that is ready now, once. Called by the loop, outside of any task. True if some
  * are ready again. */
@@ -51,6 +70,21 @@ void task_suspend(const char *reason);
 
 /* The running task; aborts with the name of the await if there is none. */
 struct task *task_require(const char *await_name);
+
+/* All running timers of the loop. */
+struct timers {
+    struct loop_timer *first; /* the next to fire */
+    uint64_t sequence;
+};
+void timers_add(struct timers *timers, struct loop_timer *timer); /* expires_ms is set */
+void timers_remove(struct timers *timers, struct loop_timer *timer);
+
+/* Like loop_timer_start, at a time of the loop's clock. */
+void loop_timer_start_at(struct loop_timer *timer, uint64_t expires_ms,
+                         void (*fire)(struct loop_timer *timer));
+
+/* The loop's clock, brought up to date: what a task does may have taken a while. */
+uint64_t loop_update_now_ms(void);
 
 uint64_t clock_us(void);
 

@@ -17,7 +17,7 @@ struct loop {
     uv_prepare_t prepare; /* runs the ready tasks before each poll, keeps the loop alive */
     uv_idle_t idle;       /* active while tasks are ready: the poll does not wait */
     uv_timer_t timer;     /* for the first of `timers` */
-    struct list timers;   /* by expiry */
+    struct timers timers;
     struct list deferred;
     uint64_t iteration_start_us, iteration_idle_us;
     uint64_t slice_us; /* of the task that ran longest in this iteration */
@@ -36,60 +36,65 @@ uint64_t clock_us(void)
 
 /* --- Timers ----------------------------------------------------------------------------------- */
 
-static void timers_arm(struct loop *loop);
+static void on_timer(uv_timer_t *handle);
+
+static void timers_arm(struct loop *loop)
+{
+    const struct loop_timer *first = loop->timers.first;
+    uint64_t now = uv_now(&loop->uv);
+
+    if (first)
+        uv_timer_start(&loop->timer, on_timer,
+                       first->expires_ms > now ? first->expires_ms - now : 0, 0);
+    else
+        uv_timer_stop(&loop->timer);
+}
 
 static void on_timer(uv_timer_t *handle)
 {
     struct loop *loop = handle->data;
-    struct list *node;
+    uint64_t now = uv_now(&loop->uv), last = loop->timers.sequence;
+    struct loop_timer *timer;
 
-    while ((node = list_first(&loop->timers))) {
-        struct loop_timer *timer = LIST_ITEM(node, struct loop_timer, node);
-        if (timer->expires_ms > uv_now(&loop->uv))
-            break;
-        list_remove(node);
+    /* One that is started meanwhile waits for the next time, even if it is due at once. */
+    while ((timer = loop->timers.first) && timer->expires_ms <= now && timer->sequence <= last) {
+        timers_remove(&loop->timers, timer);
         timer->fire(timer);
     }
     timers_arm(loop);
 }
 
-static void timers_arm(struct loop *loop)
+void loop_timer_start_at(struct loop_timer *timer, uint64_t expires_ms,
+                         void (*fire)(struct loop_timer *timer))
 {
-    struct list *node = list_first(&loop->timers);
-    uint64_t now = uv_now(&loop->uv), expires;
+    struct loop *loop = loop_get();
 
-    if (!node) {
-        uv_timer_stop(&loop->timer);
-        return;
-    }
-    expires = LIST_ITEM(node, struct loop_timer, node)->expires_ms;
-    uv_timer_start(&loop->timer, on_timer, expires > now ? expires - now : 0, 0);
+    loop_timer_stop(timer);
+    timer->expires_ms = expires_ms;
+    timer->fire = fire;
+    timers_add(&loop->timers, timer);
+    if (loop->timers.first == timer)
+        timers_arm(loop);
 }
 
 void loop_timer_start(struct loop_timer *timer, uint64_t timeout_ms,
                       void (*fire)(struct loop_timer *timer))
 {
-    struct loop *loop = loop_get();
-    struct list *after;
+    uint64_t now = loop_update_now_ms();
 
-    loop_timer_stop(timer);
-    list_init(&timer->node);
-    timer->fire = fire;
-    timer->expires_ms = uv_now(&loop->uv) + timeout_ms;
-    /* New timers mostly expire last: look for the place from the end. */
-    for (after = loop->timers.prev; after != &loop->timers; after = after->prev) {
-        if (LIST_ITEM(after, struct loop_timer, node)->expires_ms <= timer->expires_ms)
-            break;
-    }
-    list_append(after->next, &timer->node);
-    if (list_first(&loop->timers) == &timer->node)
-        timers_arm(loop);
+    loop_timer_start_at(timer, timeout_ms < UINT64_MAX - now ? now + timeout_ms : UINT64_MAX, fire);
 }
 
 void loop_timer_stop(struct loop_timer *timer)
 {
-    if (timer->node.next)
-        list_remove(&timer->node);
+    if (timer->running)
+        timers_remove(&loop_get()->timers, timer);
+}
+
+uint64_t loop_update_now_ms(void)
+{
+    uv_update_time(loop_uv());
+    return loop_now_ms();
 }
 
 /* --- Iterations ------------------------------------------------------------------------------- */
@@ -132,14 +137,11 @@ static void measure_stall(struct loop *loop)
 
 static void run_deferred(struct loop *loop)
 {
-    struct list batch;
+    struct list batch, *node;
 
     list_init(&batch);
-    LIST_FOR_EACH (node, &loop->deferred) {
-        list_remove(node);
-        list_append(&batch, node);
-    }
-    LIST_FOR_EACH (node, &batch) {
+    list_move_all(&batch, &loop->deferred);
+    while ((node = list_first(&batch))) {
         struct deferred *deferred = LIST_ITEM(node, struct deferred, node);
         list_remove(node);
         deferred->fn(deferred->arg);
@@ -185,9 +187,9 @@ struct loop *loop_get(void)
     uv_idle_init(&loop->uv, &loop->idle);
     uv_timer_init(&loop->uv, &loop->timer);
     loop->prepare.data = loop->timer.data = loop;
-    list_init(&loop->timers);
     list_init(&loop->deferred);
     group_init(&loop->main_group);
+    stack_watch_overflow();
     the_loop = loop;
     return loop;
 }
@@ -221,14 +223,25 @@ void loop_defer(void (*fn)(void *arg), void *arg)
     list_append(&loop_get()->deferred, &deferred->node);
 }
 
+static void check_closed(uv_handle_t *handle, void *arg UNUSED)
+{
+    /* A child whose owner has freed it is being reaped. */
+    if (!uv_is_closing(handle) && handle->type != UV_PROCESS)
+        die("the loop ends while a handle is open: %s", uv_handle_type_name(handle->type));
+}
+
 static void loop_close(struct loop *loop)
 {
-    if (!list_empty(&loop->timers))
+    if (loop->timers.first)
         die("the loop ends while a timer is running");
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
-    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    do {
+        run_deferred(loop);
+        uv_walk(&loop->uv, check_closed, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+    } while (!list_empty(&loop->deferred));
     if (uv_loop_close(&loop->uv) < 0)
         die("the loop ends while a handle is open");
     stack_pool_clear();

@@ -12,6 +12,7 @@
 struct process {
     uv_process_t handle;
     struct wait_queue waiters;
+    unsigned int users;    /* tasks inside await_process */
     bool exited, orphaned; /* orphaned: freed by its owner, waits for the end */
     int status;
 };
@@ -66,7 +67,10 @@ struct process *process_start(const struct process_options *options, struct erro
     close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     r = uv_spawn(loop_uv(), &process->handle, &uv);
     if (r < 0) {
-        error_set_errno(err, r, "cannot run %s", options->argv[0]);
+        if (options->cwd)
+            error_set_errno(err, r, "cannot run %s in %s", options->argv[0], options->cwd);
+        else
+            error_set_errno(err, r, "cannot run %s", options->argv[0]);
         uv_close((uv_handle_t *)&process->handle, on_closed);
         return NULL;
     }
@@ -87,8 +91,10 @@ int await_process(struct process *process, int *ret_status)
 {
     int r = task_check();
 
+    process->users++;
     while (r == 0 && !process->exited)
         r = await_wake(&process->waiters, "waiting for a process");
+    process->users--;
     if (r == 0 && ret_status)
         *ret_status = process->status;
     return r;
@@ -98,7 +104,8 @@ struct process *process_free(struct process *process)
 {
     if (!process)
         return NULL;
-    CHECK(list_empty(&process->waiters.waiters));
+    if (process->users)
+        die("a process is freed while a task waits for it");
     if (process->exited) {
         uv_close((uv_handle_t *)&process->handle, on_closed);
     } else {

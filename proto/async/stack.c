@@ -1,13 +1,27 @@
+#include <signal.h>
 #include <sys/mman.h>
 
 #include "proto/async/internal.h"
 
+#ifdef TASK_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 #if __has_include(<valgrind/valgrind.h>)
 #include <valgrind/valgrind.h>
 #else
 #define VALGRIND_STACK_REGISTER(start, end) 0
 #define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
 #endif
+
+#if defined(TASK_ASAN) || defined(TASK_TSAN)
+#define STACK_BYTES (4 * TASK_STACK_BYTES)
+#else
+#define STACK_BYTES TASK_STACK_BYTES
+#endif
+
+/* More than one page, for a function of a library may have a frame that steps over one. It is
+ * address space only. */
+#define GUARD_BYTES (64 * KIB)
 
 /* A few stacks are kept for the next task; their touched pages go back to the system, but for the
  * topmost ones that every task touches anyway. */
@@ -19,7 +33,6 @@ static size_t pool_count;
 
 struct stack *stack_new(void)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     struct stack *stack = pool;
 
     if (stack) {
@@ -28,16 +41,16 @@ struct stack *stack_new(void)
         return stack;
     }
     stack = xcalloc(1, sizeof(*stack));
-    stack->size = TASK_STACK_BYTES;
-    stack->mapping_size = TASK_STACK_BYTES + page;
+    stack->size = STACK_BYTES;
+    stack->mapping_size = GUARD_BYTES + STACK_BYTES;
     stack->mapping = mmap(NULL, stack->mapping_size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (stack->mapping == MAP_FAILED) {
         free(stack);
         return NULL;
     }
-    stack->bottom = (char *)stack->mapping + page;
-    if (mprotect(stack->mapping, page, PROT_NONE) < 0) {
+    stack->bottom = (char *)stack->mapping + GUARD_BYTES;
+    if (mprotect(stack->mapping, GUARD_BYTES, PROT_NONE) < 0) {
         munmap(stack->mapping, stack->mapping_size);
         free(stack);
         return NULL;
@@ -56,6 +69,10 @@ static void stack_unmap(struct stack *stack)
 
 void stack_free(struct stack *stack)
 {
+#ifdef TASK_ASAN
+    /* The task's outermost frames never returned; whatever comes to lie here is none of theirs. */
+    ASAN_UNPOISON_MEMORY_REGION(stack->bottom, stack->size);
+#endif
     if (pool_count >= POOL_MAX) {
         stack_unmap(stack);
         return;
@@ -75,3 +92,52 @@ void stack_pool_clear(void)
     }
     pool_count = 0;
 }
+
+/* --- Overflow --------------------------------------------------------------------------------- */
+
+#if defined(TASK_ASAN) || defined(TASK_TSAN)
+
+/* The sanitizers report it themselves. */
+void stack_watch_overflow(void)
+{
+}
+
+#else
+
+static void say(const char *text)
+{
+    /* In a signal handler, right before the end: nothing could be done about a failure. */
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        return;
+}
+
+static void on_segv(int signum, siginfo_t *info, void *context UNUSED)
+{
+    const struct task *task = task_current();
+    const char *address = info->si_addr;
+
+    if (task && address >= (char *)task->stack->mapping && address < (char *)task->stack->bottom) {
+        say("fatal: task \"");
+        say(task->name);
+        say("\" ran out of its stack: a large array on it, or recursion\n");
+    }
+    /* SA_RESETHAND: the faulting instruction is run again and ends the process as it would have
+     * without this handler. A signal that was sent is not repeated by returning. */
+    if (info->si_code <= 0)
+        raise(signum);
+}
+
+void stack_watch_overflow(void)
+{
+    static char handler_stack[64 * KIB]; /* with room for any CPU's registers */
+    const stack_t alternative = {.ss_sp = handler_stack, .ss_size = sizeof(handler_stack)};
+    struct sigaction action = {.sa_sigaction = on_segv}, previous;
+
+    if (sigaction(SIGSEGV, NULL, &previous) < 0 || previous.sa_handler != SIG_DFL)
+        return; /* a debugger's or a test's handler stays */
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | (int)SA_RESETHAND;
+    sigaltstack(&alternative, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+}
+
+#endif

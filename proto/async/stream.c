@@ -26,10 +26,14 @@ struct stream {
     uv_poll_t *poll; /* made at the first wait */
     int watched;     /* UV_READABLE | UV_WRITABLE */
     struct event readable, writable;
+    bool reading, writing; /* in the thread pool */
 };
 
 /* A pipe that is ready for writing takes this much without blocking (pipe(7)). */
 #define SHARED_WRITE_BYTES 4096
+
+/* What the thread pool does of one operation cannot be cancelled. */
+#define POOL_BYTES (1 * MIB)
 
 struct stream *stream_new(int fd)
 {
@@ -59,7 +63,7 @@ int stream_release(struct stream *stream)
 {
     int fd = stream->fd;
 
-    if (stream->readable.task || stream->writable.task)
+    if (stream->readable.task || stream->writable.task || stream->reading || stream->writing)
         die("a stream is freed while a task waits for it");
     if (stream->poll) {
         uv_poll_stop(stream->poll);
@@ -83,6 +87,17 @@ int stream_fd(const struct stream *stream)
 
 /* --- Readiness -------------------------------------------------------------------------------- */
 
+static void on_poll(uv_poll_t *handle, int status, int events);
+
+static void watch(struct stream *stream, int directions)
+{
+    stream->watched = directions;
+    if (directions)
+        uv_poll_start(stream->poll, directions, on_poll);
+    else
+        uv_poll_stop(stream->poll);
+}
+
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
     struct stream *stream = handle->data;
@@ -90,49 +105,56 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     if (status < 0) /* the operation itself will tell the error */
         events = UV_READABLE | UV_WRITABLE;
     events &= stream->watched;
-    stream->watched &= ~events;
-    if (stream->watched)
-        uv_poll_start(handle, stream->watched, on_poll);
-    else
-        uv_poll_stop(handle);
+    watch(stream, stream->watched & ~events);
     if (events & UV_READABLE)
         event_fire(&stream->readable);
     if (events & UV_WRITABLE)
         event_fire(&stream->writable);
 }
 
+/* Makes the handle at the first wait. 0, -EPERM if the kernel knows no readiness for it, or another
+ * negative errno. */
+static int make_poll(struct stream *stream)
+{
+    uv_poll_t *poll;
+    int r, flags = fcntl(stream->fd, F_GETFL);
+
+    if (stream->poll)
+        return 0;
+    poll = xcalloc(1, sizeof(*poll));
+    r = uv_poll_init(loop_uv(), poll, stream->fd);
+    if (r < 0) {
+        free(poll);
+        return r;
+    }
+    /* libuv has set O_NONBLOCK, which the others who share it do not expect. */
+    if (stream->kind == STREAM_SHARED)
+        fcntl(stream->fd, F_SETFL, flags);
+    poll->data = stream;
+    stream->poll = poll;
+    return 0;
+}
+
 static int await_ready(struct stream *stream, int direction)
 {
     struct event *event = direction == UV_READABLE ? &stream->readable : &stream->writable;
-    int r;
+    int r = task_check();
 
-    if (stream->kind == STREAM_POOL)
-        return task_check();
+    if (r < 0 || stream->kind == STREAM_POOL)
+        return r;
     if (event->task)
         die("two tasks %s one stream", direction == UV_READABLE ? "read" : "write");
-    if (!stream->poll) {
-        uv_poll_t *poll = xcalloc(1, sizeof(*poll));
-        if ((r = uv_poll_init(loop_uv(), poll, stream->fd)) < 0) {
-            free(poll);
-            if (r != UV_EPERM)
-                return r;
-            stream->kind = STREAM_POOL; /* such as /dev/null */
-            return task_check();
-        }
-        poll->data = stream;
-        stream->poll = poll;
+    if ((r = make_poll(stream)) < 0) {
+        if (r != -EPERM)
+            return r;
+        stream->kind = STREAM_POOL; /* such as /dev/null */
+        return 0;
     }
     event->fired = false;
-    stream->watched |= direction;
-    uv_poll_start(stream->poll, stream->watched, on_poll);
+    watch(stream, stream->watched | direction);
     r = await_event(event, direction == UV_READABLE ? "reading" : "writing");
-    if (r < 0 && (stream->watched & direction)) {
-        stream->watched &= ~direction;
-        if (stream->watched)
-            uv_poll_start(stream->poll, stream->watched, on_poll);
-        else
-            uv_poll_stop(stream->poll);
-    }
+    if (r < 0 && (stream->watched & direction))
+        watch(stream, stream->watched & ~direction);
     return r;
 }
 
@@ -177,7 +199,7 @@ ssize_t stream_try_write(struct stream *stream, const void *data, size_t size)
     if (stream->kind == STREAM_SHARED)
         size = MIN(size, SHARED_WRITE_BYTES);
     do
-        n = stream->socket ? send(stream->fd, data, size, MSG_NOSIGNAL)
+        n = stream->socket ? send(stream->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
                            : write(stream->fd, data, size);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
@@ -205,6 +227,21 @@ static void file_write(void *arg)
     op->result = stream_try_write(op->stream, op->data, op->size);
 }
 
+static ssize_t await_file_operation(struct file_operation *op)
+{
+    bool *busy = op->data ? &op->stream->writing : &op->stream->reading;
+    int r;
+
+    if (*busy)
+        die("two tasks %s one stream", op->data ? "write" : "read");
+    op->size = MIN(op->size, POOL_BYTES);
+    *busy = true;
+    r = op->data ? await_work(file_write, op, "writing a file")
+                 : await_work(file_read, op, "reading a file");
+    *busy = false;
+    return r < 0 ? r : op->result;
+}
+
 ssize_t await_read(struct stream *stream, void *buffer, size_t size)
 {
     struct file_operation op = {.stream = stream, .buffer = buffer, .size = size};
@@ -220,8 +257,7 @@ ssize_t await_read(struct stream *stream, void *buffer, size_t size)
         if ((r = await_readable(stream)) < 0)
             return r;
     }
-    r = await_work(file_read, &op, "reading a file");
-    return r < 0 ? r : op.result;
+    return await_file_operation(&op);
 }
 
 static ssize_t await_write_some(struct stream *stream, const void *data, size_t size)
@@ -239,14 +275,15 @@ static ssize_t await_write_some(struct stream *stream, const void *data, size_t 
         if ((r = await_writable(stream)) < 0)
             return r;
     }
-    r = await_work(file_write, &op, "writing a file");
-    return r < 0 ? r : op.result;
+    return await_file_operation(&op);
 }
 
 int await_write(struct stream *stream, const void *data, size_t size)
 {
     const char *rest = data;
 
+    if (size == 0)
+        return task_check();
     while (size > 0) {
         ssize_t n = await_write_some(stream, rest, size);
         if (n < 0)
@@ -286,7 +323,12 @@ int await_connect_unix(const char *path, struct error *err)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     CLEANUP_CLOSE int fd = -1;
     uint64_t started_ms = loop_now_ms();
+    int r = task_check();
 
+    if (r < 0) {
+        error_set_errno(err, r, "cannot connect to %s", path);
+        return -1;
+    }
     if (strlen(path) >= sizeof(address.sun_path)) {
         error_set(err, ERROR_INVALID_ARGUMENT, NULL,
                   "socket path \"%s\" is too long: %zu bytes, the limit is %zu", path, strlen(path),
@@ -300,7 +342,7 @@ int await_connect_unix(const char *path, struct error *err)
         return -1;
     }
     while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        int r = errno == EAGAIN ? await_sleep(CONNECT_RETRY_MS) : -errno;
+        r = errno == EAGAIN ? await_sleep(CONNECT_RETRY_MS) : -errno;
         if (r == 0 && loop_now_ms() - started_ms > CONNECT_TIMEOUT_MS)
             r = -ETIMEDOUT;
         if (r < 0) {

@@ -8,26 +8,28 @@
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
+
+/* Per thread, so that the functions of await_work, which run elsewhere, are in no task. */
+static _Thread_local struct task *current_task;
 
 /* All on the loop's thread; there is one loop in a process (loop.h). */
 static struct {
     struct list ready, all;
-    struct task *current;
     ucontext_t loop_context;
     size_t count, max;
     bool ready_for_use;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     void *loop_fake_stack;
     const void *loop_stack_bottom;
     size_t loop_stack_size;
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     void *loop_fiber;
     sigset_t task_signals;
 #endif
@@ -44,7 +46,7 @@ static void tasks_init(void)
 
 /* --- Switching -------------------------------------------------------------------------------- */
 
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
 /* ThreadSanitizer runs signal handlers late: when the fiber that was interrupted makes a system
  * call. A SIGCHLD that came while a task ran would wait for that task, which may wait for the
  * child. So signals are kept for the loop, but for those that report a crash. */
@@ -62,16 +64,16 @@ static const sigset_t *signals_of_tasks(void)
 
 static void switch_to_loop(struct task *task)
 {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     /* A finished task never comes back: its fake stack is dropped. */
     __sanitizer_start_switch_fiber(task->finished ? NULL : &task->asan_fake_stack,
                                    tasks.loop_stack_bottom, tasks.loop_stack_size);
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     __tsan_switch_to_fiber(tasks.loop_fiber, 0);
 #endif
     swapcontext(&task->context, &tasks.loop_context);
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(task->asan_fake_stack, &tasks.loop_stack_bottom,
                                     &tasks.loop_stack_size);
 #endif
@@ -81,33 +83,33 @@ static void switch_to_task(struct task *task)
 {
     uint64_t slice_us;
 
-    tasks.current = task;
+    current_task = task;
     task->wait_reason = NULL;
     task->slice_start_us = clock_us();
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     __sanitizer_start_switch_fiber(&tasks.loop_fake_stack, task->stack->bottom, task->stack->size);
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     sigset_t loop_signals;
     pthread_sigmask(SIG_BLOCK, signals_of_tasks(), &loop_signals);
     tasks.loop_fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(task->tsan_fiber, 0);
 #endif
     swapcontext(&tasks.loop_context, &task->context);
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(tasks.loop_fake_stack, NULL, NULL);
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     pthread_sigmask(SIG_SETMASK, &loop_signals, NULL);
 #endif
-    tasks.current = NULL;
+    current_task = NULL;
     slice_us = clock_us() - task->slice_start_us;
     loop_note_slice(task->name, slice_us);
 }
 
 void task_suspend(const char *reason)
 {
-    struct task *task = tasks.current;
+    struct task *task = current_task;
 
     task->wait_reason = reason;
     task->waiting_since_ms = loop_now_ms();
@@ -141,11 +143,11 @@ static void group_note_end(struct group *group, bool ok, struct error *err)
 
 static void task_entry(void)
 {
-    struct task *task = tasks.current;
+    struct task *task = current_task;
     CLEANUP_ERROR struct error err = {0};
     bool ok;
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(NULL, &tasks.loop_stack_bottom, &tasks.loop_stack_size);
 #endif
     ok = task->fn(task->arg, &err);
@@ -164,7 +166,7 @@ static void task_free(struct task *task)
     CHECK(task->finished);
     list_remove(&task->ready_node);
     list_remove(&task->all_node);
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     __tsan_destroy_fiber(task->tsan_fiber);
 #endif
     stack_free(task->stack);
@@ -199,7 +201,7 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
     task->context.uc_stack.ss_sp = stack->bottom;
     task->context.uc_stack.ss_size = stack->size;
     makecontext(&task->context, task_entry, 0);
-#ifdef __SANITIZE_THREAD__
+#ifdef TASK_TSAN
     task->tsan_fiber = __tsan_create_fiber(0);
     task->context.uc_sigmask = *signals_of_tasks();
 #endif
@@ -213,18 +215,19 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
     return true;
 }
 
+/* A round longer than this is interrupted for the events that came in meanwhile. */
+#define ROUND_US 3000
+
 bool tasks_run_ready(void)
 {
+    uint64_t started_us = clock_us();
     struct list batch;
 
     tasks_init();
     list_init(&batch);
     /* Only what is ready now: a task that yields comes in the next round, after the events. */
-    LIST_FOR_EACH (node, &tasks.ready) {
-        list_remove(node);
-        list_append(&batch, node);
-    }
-    while (!list_empty(&batch)) {
+    list_move_all(&batch, &tasks.ready);
+    while (!list_empty(&batch) && clock_us() - started_us < ROUND_US) {
         struct list *node = list_first(&batch);
         struct task *task = LIST_ITEM(node, struct task, ready_node);
         list_remove(node);
@@ -232,6 +235,8 @@ bool tasks_run_ready(void)
         if (task->finished)
             task_free(task);
     }
+    list_move_all(&batch, &tasks.ready); /* the rest of the round comes first in the next one */
+    list_move_all(&tasks.ready, &batch);
     return !list_empty(&tasks.ready);
 }
 
@@ -253,6 +258,8 @@ void group_cancel(struct group *group)
 
 static void group_wait_once(struct group *group, struct task *task)
 {
+    if (task->group == group)
+        die("task \"%s\" waits for the group it belongs to", task->name);
     if (group->waiter)
         die("task \"%s\" waits for a group that \"%s\" waits for", task->name, group->waiter->name);
     group->waiter = task;
@@ -297,7 +304,7 @@ int await_group_idle(struct group *group, uint64_t timeout_ms)
 
 void group_done_await(struct group *group)
 {
-    struct task *task = tasks.current;
+    struct task *task = current_task;
 
     if (group->running && !task)
         die("a group with %zu running tasks is destroyed outside of a task", group->running);
@@ -313,14 +320,14 @@ void group_done_await(struct group *group)
 
 struct task *task_current(void)
 {
-    return tasks.current;
+    return current_task;
 }
 
 struct task *task_require(const char *await_name)
 {
-    if (!tasks.current)
+    if (!current_task)
         die("%s called outside of a task", await_name);
-    return tasks.current;
+    return current_task;
 }
 
 const char *task_name(const struct task *task)
@@ -331,19 +338,18 @@ const char *task_name(const struct task *task)
 void task_cancel(struct task *task)
 {
     task->cancelled = true;
-    if (task != tasks.current)
+    if (task != current_task)
         task_wake(task);
 }
 
 int task_check(void)
 {
     const struct task *task = task_require("task_check");
+    const struct deadline *deadline = task->deadline;
 
-    if (task->shields)
-        return 0;
-    if (task->cancelled)
+    if (task->cancelled && !task->shields)
         return -ECANCELED;
-    if (task->deadline && loop_now_ms() >= task->deadline->timer.expires_ms)
+    if (deadline && deadline->shields == task->shields && loop_now_ms() >= deadline->expires_ms)
         return -ETIMEDOUT;
     return 0;
 }
@@ -377,8 +383,11 @@ struct task_shield task_shield(void)
 
 void task_unshield(struct task_shield *shield)
 {
-    CHECK(shield->task == tasks.current && shield->task->shields);
-    shield->task->shields--;
+    struct task *task = shield->task;
+
+    CHECK(task == current_task && task->shields);
+    CHECK(!task->deadline || task->deadline->shields < task->shields); /* pop it first */
+    task->shields--;
 }
 
 static void deadline_expired(struct loop_timer *timer)
@@ -389,24 +398,25 @@ static void deadline_expired(struct loop_timer *timer)
 void deadline_push(struct deadline *deadline, uint64_t timeout_ms)
 {
     struct task *task = task_require("deadline_push");
-    uint64_t now = loop_now_ms();
+    struct deadline *outer = task->deadline;
+    uint64_t now = loop_update_now_ms();
 
-    *deadline = (struct deadline){.task = task, .outer = task->deadline};
-    if (timeout_ms > UINT64_MAX - now)
-        timeout_ms = UINT64_MAX - now;
-    if (deadline->outer) {
-        uint64_t limit = deadline->outer->timer.expires_ms;
-        timeout_ms = MIN(timeout_ms, limit > now ? limit - now : 0);
-    }
-    loop_timer_start(&deadline->timer, timeout_ms, deadline_expired);
+    *deadline = (struct deadline){.task = task, .outer = outer, .shields = task->shields};
+    deadline->expires_ms = timeout_ms < UINT64_MAX - now ? now + timeout_ms : UINT64_MAX;
+    if (outer && outer->shields == task->shields)
+        deadline->expires_ms = MIN(deadline->expires_ms, outer->expires_ms);
+    loop_timer_start_at(&deadline->timer, deadline->expires_ms, deadline_expired);
     task->deadline = deadline;
 }
 
 void deadline_pop(struct deadline *deadline)
 {
-    CHECK(deadline->task == tasks.current && deadline->task->deadline == deadline);
+    struct task *task = deadline->task;
+
+    CHECK(task == current_task && task->deadline == deadline);
+    CHECK(task->shields == deadline->shields); /* unshield first */
     loop_timer_stop(&deadline->timer);
-    deadline->task->deadline = deadline->outer;
+    task->deadline = deadline->outer;
 }
 
 /* --- Waiting for state ------------------------------------------------------------------------ */
@@ -447,18 +457,22 @@ int await_wake(struct wait_queue *queue, const char *reason)
     return task->woken ? 0 : r;
 }
 
+static void event_wait_once(struct event *event, struct task *task, const char *reason)
+{
+    if (event->task)
+        die("task \"%s\" waits for an event that \"%s\" waits for", task->name, event->task->name);
+    event->task = task;
+    task_suspend(reason);
+    event->task = NULL;
+}
+
 int await_event(struct event *event, const char *reason)
 {
     struct task *task = task_require("await_event");
     int r;
 
-    if (event->task)
-        die("task \"%s\" waits for an event that \"%s\" waits for", task->name, event->task->name);
-    while ((r = task_check()) == 0 && !event->fired) {
-        event->task = task;
-        task_suspend(reason);
-        event->task = NULL;
-    }
+    while ((r = task_check()) == 0 && !event->fired)
+        event_wait_once(event, task, reason);
     if (r == 0)
         event->fired = false;
     return r;
@@ -468,11 +482,8 @@ int await_event_always(struct event *event, const char *reason)
 {
     struct task *task = task_require("await_event_always");
 
-    while (!event->fired) {
-        event->task = task;
-        task_suspend(reason);
-        event->task = NULL;
-    }
+    while (!event->fired)
+        event_wait_once(event, task, reason);
     event->fired = false;
     return task_check();
 }
@@ -504,7 +515,9 @@ void task_dump(void)
         const struct task *task = LIST_ITEM(node, struct task, all_node);
         bool waiting = task->wait_reason != NULL;
         log_info("task", LOG("name", (const char *)task->name),
-                 LOG("waiting_for", waiting ? task->wait_reason : "(running)"),
+                 LOG("waiting_for", waiting                ? task->wait_reason
+                                    : task == current_task ? "(running)"
+                                                           : "(about to start)"),
                  LOG("waiting_ms", waiting ? loop_now_ms() - task->waiting_since_ms : 0),
                  LOG("age_ms", loop_now_ms() - task->spawned_ms),
                  LOG("state", task->cancelled ? "cancelled" : "alive"));

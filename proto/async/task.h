@@ -14,19 +14,16 @@
  * - A group in which a task fails cancels the rest; an unfinished task is never freed.
  * - A task that runs for long without suspending keeps everybody else waiting: reads, writes and
  *   channels yield by themselves after a while; other loops call await_yield().
- * - Stacks are TASK_STACK_BYTES with a guard page: no large arrays on them. */
+ * - Stacks are TASK_STACK_BYTES with a guard below: no large arrays on them. */
 #pragma once
 
 #include "proto/async/timer.h"
 #include "proto/base/error.h"
 #include "proto/base/list.h"
 
-/* Sanitized builds need larger frames. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TASK_STACK_BYTES (1 * MIB)
-#else
+/* Builds with sanitizers use four times as much, because their frames are larger. */
 #define TASK_STACK_BYTES (256 * KIB)
-#endif
+/* Each costs two mappings, and vm.max_map_count is 65530. */
 #define TASK_MAX_DEFAULT 20000
 
 struct task;
@@ -90,7 +87,8 @@ int await_yield(void);
 #define TASK_SLICE_US 2000
 int await_slice(void);
 
-/* While a shield is held, cancel and deadlines do not reach the task's awaits. Nests.
+/* While a shield is held, cancel and the deadlines around it do not reach the task's awaits;
+ * deadlines pushed inside the shield do. Nests.
  * Use: CLEANUP(task_unshield) struct task_shield shield = task_shield(); */
 struct task_shield {
     struct task *task;
@@ -104,7 +102,9 @@ void task_unshield(struct task_shield *shield);
 struct deadline {
     struct task *task;
     struct deadline *outer;
-    struct loop_timer timer; /* its expires_ms is on the loop's clock */
+    struct loop_timer timer;
+    uint64_t expires_ms;  /* on the loop's clock */
+    unsigned int shields; /* held when it was pushed: a later one hides it */
 };
 void deadline_push(struct deadline *deadline, uint64_t timeout_ms);
 void deadline_pop(struct deadline *deadline);
@@ -127,9 +127,10 @@ int await_wake(struct wait_queue *queue, const char *reason);
 
 /* --- For wrappers of other event sources (curl, nghttp2, uv handles) -------------------------- */
 
-/* A suspension that a callback ends. The task calls await_event; the callback calls event_fire,
- * at most once per await. If cancel or a deadline ends the wait first, await_event returns the
- * negative errno and a later event_fire is ignored (the event must still be valid memory then).
+/* A suspension that a callback ends. All zero at first. The task calls await_event; the callback
+ * calls event_fire, before or during the wait. If cancel or a deadline ends the wait first,
+ * await_event returns the negative errno, and an event_fire that may still come must find the event
+ * in valid memory; it would end the next wait, so set `fired` to false before waiting again.
  * `reason` is static text that shows in dumps: "reading socket". */
 struct event {
     struct task *task;

@@ -40,6 +40,18 @@ static inline void list_remove(struct list *node)
     list_init(node);
 }
 
+/* Appends all members of `from` to `to` and leaves `from` empty. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+    if (list_empty(from))
+        return;
+    from->next->prev = to->prev;
+    from->prev->next = to;
+    to->prev->next = from->next;
+    to->prev = from->prev;
+    list_init(from);
+}
+
 /* First member or NULL; it stays in the list. */
 static inline struct list *list_first(struct list *head)
 {
