@@ -33,7 +33,8 @@ const char *store_driver_name(const struct store *store);
 const char *store_driver_reason(const struct store *store);
 const char *store_id(const struct store *store); /* made once per data root */
 
-/* --- Layers: prepare, write, commit, mount, unmount, remove ------------------------------------ */
+/* --- Layers: prepare, write, commit, mount, unmount, remove ------------------------------------
+ */
 
 struct layer_info {
     struct digest diff_id;
@@ -76,7 +77,8 @@ struct layer_lease *layer_lease_new(struct store *store, const struct digest *di
                                     size_t count);
 struct layer_lease *layer_lease_free(struct layer_lease *lease); /* does not suspend; NULL */
 
-/* --- Images ------------------------------------------------------------------------------------ */
+/* --- Images ------------------------------------------------------------------------------------
+ */
 
 /* An image as kept in memory and in its rows. */
 struct image {
