@@ -25,6 +25,10 @@ bool await_grpc_send(struct grpc_call *call, const ProtobufCMessage *message, st
  * the status was OK), -1 with err. The peer may send more only as far as this is called. */
 int await_grpc_recv(struct grpc_call *call, ProtobufCMessage **ret, struct error *err);
 
+/* Server: the one request of a unary or server-streaming method. As await_grpc_recv, but a client
+ * that sends none is an error too. */
+bool await_grpc_request(struct grpc_call *call, ProtobufCMessage **ret, struct error *err);
+
 /* Value of a request header the peer sent (lower-case key; binary ones decoded), or NULL. */
 const char *grpc_call_metadata(const struct grpc_call *call, const char *key);
 
@@ -57,6 +61,11 @@ void grpc_server_set_descriptors(struct grpc_server *server, const void *data, s
 /* For grpc.health.v1: whether the server and its services answer SERVING. */
 void grpc_server_set_serving(struct grpc_server *server, bool serving);
 
+/* Pings a client that has been silent for interval_ms while it has calls, and gives it up when it
+ * does not answer. 0, the default: never; on a unix socket the kernel tells when a client ends, and
+ * one that is stopped (Ctrl-Z) is to find its calls where it left them. */
+void grpc_server_set_keepalive(struct grpc_server *server, uint64_t interval_ms);
+
 /* Serves one accepted connection in the current task until it ends. Owns fd. `first` are bytes
  * already read from it (protocol sniffing), copied. Cancel sends GOAWAY and cancels the calls. */
 void await_grpc_serve(struct grpc_server *server, int fd, const void *first, size_t first_size);
@@ -71,6 +80,10 @@ struct grpc_client;
 /* Connects to "unix:///path". The connection's task goes into the group (cancel it at the end). */
 struct grpc_client *await_grpc_connect(struct group *group, const char *address, struct error *err);
 struct grpc_client *grpc_client_free(struct grpc_client *client); /* resets calls; NULL */
+
+/* How long the server may be silent during calls before it is pinged; the calls of a server that
+ * does not answer end with UNAVAILABLE. Default 20 s; 0: never. */
+void grpc_client_set_keepalive(struct grpc_client *client, uint64_t interval_ms);
 
 struct grpc_call_options {
     uint64_t timeout_ms;        /* 0: none; sent as grpc-timeout */
