@@ -6,9 +6,9 @@
 bool digest_parse(const char *text, struct digest *ret, struct error *err)
 {
     static const char prefix[] = "sha256:";
-    const char *hex = text + strlen(prefix);
 
-    if (!str_starts(text, prefix) || strlen(hex) != 64 || strspn(hex, "0123456789abcdef") != 64) {
+    if (!str_starts(text, prefix) || strlen(text) != strlen(prefix) + 64 ||
+        strspn(text + strlen(prefix), "0123456789abcdef") != 64) {
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_DIGEST",
                          "invalid digest \"%.100s\": expected sha256: and 64 lower-case hex digits",
                          text);

@@ -2,7 +2,8 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
+
+#include "proto/base/strbuf.h"
 
 void error_done(struct error *err)
 {
@@ -12,31 +13,31 @@ void error_done(struct error *err)
     *err = (struct error){0};
 }
 
+/* Messages quote what strangers sent, and end on terminals, in log lines and in protobuf strings:
+ * they are one line of valid UTF-8. */
 static char *format_text(const char *format, va_list args)
 {
-    char *text = NULL;
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct strbuf printable = {0};
 
-    if (vasprintf(&text, format, args) < 0)
-        die("out of memory formatting \"%s\"", format);
-    return text;
+    strbuf_vaddf(&text, format, args);
+    strbuf_add_printable(&printable, strbuf_text(&text));
+    return strbuf_take(&printable);
 }
 
 bool error_set(struct error *err, enum error_code code, const char *reason, const char *format, ...)
 {
     va_list args;
-    char *message;
+    struct error fresh = {.code = code, .reason = NULL};
 
     if (!err)
         return false;
-    /* The old message may be among the arguments: format first, free after. */
+    /* What err held may be among the arguments: copy and format first, free after. */
+    fresh.reason = xstrdup(reason);
     va_start(args, format);
-    message = format_text(format, args);
+    fresh.message = format_text(format, args);
     va_end(args);
-    error_done(err);
-    err->code = code;
-    err->reason = xstrdup(reason);
-    err->message = message;
-    return false;
+    return error_move(err, &fresh);
 }
 
 static enum error_code code_of_errno(int errnum)
@@ -82,7 +83,9 @@ bool error_set_errno(struct error *err, int errnum, const char *format, ...)
     va_start(args, format);
     context = format_text(format, args);
     va_end(args);
-    error_set(err, code_of_errno(errnum), NULL, "%s: %s", context, strerror(errnum));
+    /* Mostly a deadline of ours: strerror's "Connection timed out" would mislead. */
+    error_set(err, code_of_errno(errnum), NULL, "%s: %s", context,
+              errnum == ETIMEDOUT ? "timed out" : strerror(errnum));
     if (errnum == ENOSPC || errnum == EDQUOT) {
         err->reason = xstrdup("NO_SPACE");
         error_hint(err, "free some space there, for example with 'davit rmi', and try again");

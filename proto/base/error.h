@@ -31,8 +31,8 @@ enum error_code {
 struct error {
     enum error_code code; /* ERROR_NONE while nothing has failed */
     char *reason;         /* stable upper-case word for programs, "IMAGE_NOT_FOUND"; NULL if none */
-    char *message;        /* one line for people; owned */
-    char *hint;           /* what the user can do about it, one line; NULL if nothing is known */
+    char *message;        /* one printable line of UTF-8 for people; owned */
+    char *hint;           /* the same, what the user can do about it; NULL if nothing is known */
 };
 
 #define CLEANUP_ERROR CLEANUP(error_done)
@@ -41,6 +41,7 @@ struct error {
 void error_done(struct error *err);
 
 /* Fills err, replacing what it held. reason may be NULL. err may be NULL: then nothing is kept.
+ * Control characters and broken UTF-8 in the text are made harmless (strbuf_add_printable).
  * Always returns false, so that a failing function can `return error_set(...)`. */
 bool error_set(struct error *err, enum error_code code, const char *reason, const char *format, ...)
     PRINTF_LIKE(4, 5);

@@ -1,5 +1,30 @@
 #include "proto/base/json.h"
 
+/* True if arrays and objects are nested deeper than the limit. Looks at brackets outside of strings
+ * only; what is not JSON is the parser's to refuse. */
+static bool is_too_deep(const char *text, size_t size)
+{
+    size_t depth = 0;
+    bool in_string = false;
+
+    for (size_t i = 0; i < size; i++) {
+        if (in_string) {
+            if (text[i] == '\\')
+                i++;
+            else if (text[i] == '"')
+                in_string = false;
+        } else if (text[i] == '"') {
+            in_string = true;
+        } else if (text[i] == '[' || text[i] == '{') {
+            if (++depth > JSON_MAX_DEPTH)
+                return true;
+        } else if ((text[i] == ']' || text[i] == '}') && depth) {
+            depth--;
+        }
+    }
+    return false;
+}
+
 json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
                    struct error *err)
 {
@@ -9,6 +34,11 @@ json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char
     if (size > limit_bytes) {
         error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
                   "%s is too large: %zu bytes, the limit is %zu", what, size, limit_bytes);
+        return NULL;
+    }
+    if (is_too_deep(data, size)) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
+                  "%s is nested too deeply: the limit is %d levels", what, JSON_MAX_DEPTH);
         return NULL;
     }
     json = json_loadb(data, size, JSON_REJECT_DUPLICATES, &problem);

@@ -1,10 +1,14 @@
-/* JSON from strangers, through jansson: size-limited, duplicate keys refused, depth bounded by
- * jansson (2048). Objects are json_t; release with CLEANUP_JSON or json_decref. */
+/* JSON from strangers, through jansson: size-limited, duplicate keys refused, depth bounded. Parse
+ * it here only: jansson recurses for each level, to parse and to free, and its own bound of 2048
+ * levels is more than a task's stack holds. Objects are json_t; release with CLEANUP_JSON or
+ * json_decref. */
 #pragma once
 
 #include <jansson.h>
 
 #include "proto/base/error.h"
+
+#define JSON_MAX_DEPTH 64
 
 #define CLEANUP_JSON CLEANUP(json_cleanup)
 
@@ -15,7 +19,8 @@ static inline void json_cleanup(json_t **json)
 }
 
 /* Parses a document. `what` names it in the error ("manifest of busybox:latest"). Longer than
- * limit_bytes: RESOURCE_EXHAUSTED; malformed: INVALID_ARGUMENT, both with reason INVALID_JSON.
+ * limit_bytes or nested deeper than JSON_MAX_DEPTH: RESOURCE_EXHAUSTED; malformed:
+ * INVALID_ARGUMENT; all with reason INVALID_JSON.
  * The caller owns the result. */
 json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
                    struct error *err);

@@ -1,7 +1,9 @@
 #include "proto/base/log.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "proto/base/strbuf.h"
@@ -42,26 +44,32 @@ bool log_format_parse(const char *text, enum log_format *ret)
     return true;
 }
 
-/* A value from a peer may hold newlines, quotes or escapes: they are written so that one event
- * stays one line. The escapes are JSON's, in both formats. */
-static void add_quoted(struct strbuf *line, const char *value)
+/* A value from a peer may hold newlines, quotes, escapes or anything else: strbuf.h writes it so
+ * that one event stays one line. It may be long as well. */
+#define VALUE_MAX_BYTES 4096
+
+static void add_string(struct strbuf *line, const char *text, bool always_quote)
 {
-    strbuf_add_char(line, '"');
-    for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            strbuf_addf(line, "\\%c", *c);
-        else if (*c < 0x20 || *c == 0x7f)
-            strbuf_addf(line, "\\u%04x", *c);
-        else
-            strbuf_add_char(line, (char)*c);
+    CLEANUP_FREE char *cut = NULL;
+    CLEANUP_STRBUF struct strbuf quoted = {0};
+    size_t length = strnlen(text, VALUE_MAX_BYTES + 1);
+
+    if (length > VALUE_MAX_BYTES) {
+        length = VALUE_MAX_BYTES;
+        while (length > VALUE_MAX_BYTES - 4 && ((unsigned char)text[length] & 0xc0) == 0x80)
+            length--; /* not inside a character */
+        text = cut = xasprintf("%.*s...", (int)length, text);
+        length += strlen("...");
     }
-    strbuf_add_char(line, '"');
+    strbuf_add_quoted(&quoted, text);
+    if (always_quote || length == 0 || strpbrk(text, " =") || quoted.length != length + 2)
+        strbuf_add(line, quoted.data, quoted.length);
+    else
+        strbuf_add(line, text, length);
 }
 
-static void add_value(struct strbuf *line, const struct log_field *field, bool always_quote)
+static void add_value(struct strbuf *line, const struct log_field *field, bool json)
 {
-    const char *text = field->string;
-
     switch (field->type) {
     case LOG_SIGNED:
         strbuf_addf(line, "%lld", (long long)field->number);
@@ -70,14 +78,12 @@ static void add_value(struct strbuf *line, const struct log_field *field, bool a
         strbuf_addf(line, "%llu", (unsigned long long)field->size);
         return;
     case LOG_STRING:
-        break;
+        if (field->string)
+            add_string(line, field->string, json);
+        else
+            strbuf_add_str(line, json ? "null" : "-");
+        return;
     }
-    if (!text)
-        text = always_quote ? "" : "-";
-    if (always_quote || !*text || strpbrk(text, " \"\\=\t\r\n\033"))
-        add_quoted(line, text);
-    else
-        strbuf_add_str(line, text);
 }
 
 static void add_time(struct strbuf *line)
@@ -92,36 +98,58 @@ static void add_time(struct strbuf *line)
     strbuf_addf(line, "%s.%03ldZ", text, now.tv_nsec / 1000000);
 }
 
+/* True if stderr is the journal's socket, not only an ancestor's was: systemd.exec(5),
+ * $JOURNAL_STREAM. */
+static bool stderr_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+static void write_line(const struct strbuf *line)
+{
+    size_t done = 0;
+
+    while (done < line->length) {
+        ssize_t n = write(STDERR_FILENO, line->data + done, line->length - done);
+        if (n < 0 && errno != EINTR)
+            return; /* a log that cannot be written has nowhere to complain to */
+        done += n > 0 ? (size_t)n : 0;
+    }
+}
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields,
                size_t count)
 {
     static const int priorities[] = {7, 6, 4, 3}; /* syslog's, for the journal */
     CLEANUP_STRBUF struct strbuf line = {0};
-    bool journal = getenv("JOURNAL_STREAM") != NULL;
-    bool json = chosen_format == LOG_FORMAT_JSON;
+    bool json = chosen_format == LOG_FORMAT_JSON, journal;
 
     if (level < chosen_level)
         return;
+    journal = stderr_is_journal();
     if (journal)
         strbuf_addf(&line, "<%d>", priorities[level]);
     if (json) {
         strbuf_add_str(&line, "{\"time\":\"");
         add_time(&line);
         strbuf_addf(&line, "\",\"level\":\"%s\",\"msg\":", level_names[level]);
-        add_quoted(&line, message);
+        add_string(&line, message, true);
     } else {
         if (!journal) {
             add_time(&line);
             strbuf_addf(&line, " %-5s ", level_names[level]);
         }
-        strbuf_add_str(&line, message);
+        strbuf_add_printable(&line, message);
     }
     for (size_t i = 0; i < count; i++) {
         strbuf_addf(&line, json ? ",\"%s\":" : " %s=", fields[i].key);
         add_value(&line, &fields[i], json);
     }
     strbuf_add_str(&line, json ? "}\n" : "\n");
-    /* A log that cannot be written has nowhere to complain to. */
-    if (write(STDERR_FILENO, line.data, line.length) < 0)
-        return;
+    write_line(&line);
 }

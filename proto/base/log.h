@@ -1,7 +1,9 @@
 /* Structured log, one line per event, to stderr. Start with log_info("pulled image",
  * LOG("image", name), LOG("bytes", size)): any number of typed fields, no secrets in them.
  * Formats: text for people, json for machines; with systemd's journal on stderr each line starts
- * with its priority as sd-daemon(3) describes. Thread-safe by one write(2) per line. */
+ * with its priority as sd-daemon(3) describes. Whatever the values hold, one event is one line and,
+ * in the json format, valid JSON; a value over 4 KiB is cut. Thread-safe by one write(2) per line.
+ * Messages and keys are ours ("pulled", "image"), values may be a stranger's. */
 #pragma once
 
 #include "proto/base/error.h"

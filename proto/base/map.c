@@ -13,16 +13,13 @@ struct slot {
 struct map {
     struct slot *slots;
     size_t count, capacity; /* capacity is a power of two */
+    uint64_t seed;          /* so that a peer cannot choose keys that collide */
 };
 
-static uint64_t hash_key(const char *key)
+static uint64_t hash_key(const struct map *map, const char *key)
 {
-    static uint64_t seed;
-    uint64_t hash;
+    uint64_t hash = map->seed;
 
-    if (!seed && getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-        seed = 0x9e3779b97f4a7c15ULL;
-    hash = seed;
     for (const unsigned char *c = (const unsigned char *)key; *c; c++) {
         hash = (hash ^ *c) * 0x100000001b3ULL;
         hash ^= hash >> 29;
@@ -34,6 +31,8 @@ struct map *map_new(void)
 {
     struct map *map = xcalloc(1, sizeof(*map));
 
+    if (getrandom(&map->seed, sizeof(map->seed), GRND_NONBLOCK) != sizeof(map->seed))
+        map->seed = (uint64_t)wall_clock_ns(); /* at boot, before there is randomness */
     map->capacity = 8;
     map->slots = xcalloc(map->capacity, sizeof(*map->slots));
     return map;
@@ -69,14 +68,14 @@ static struct slot *find_slot(const struct map *map, const char *key, uint64_t h
 
 void *map_get(const struct map *map, const char *key)
 {
-    struct slot *slot = find_slot(map, key, hash_key(key));
+    struct slot *slot = find_slot(map, key, hash_key(map, key));
 
     return slot->key ? slot->value : NULL;
 }
 
 static void grow(struct map *map)
 {
-    struct map larger = {.capacity = map->capacity * 2, .count = map->count};
+    struct map larger = {.capacity = map->capacity * 2, .count = map->count, .seed = map->seed};
 
     larger.slots = xcalloc(larger.capacity, sizeof(*larger.slots));
     for (size_t i = 0; i < map->capacity; i++) {
@@ -89,7 +88,7 @@ static void grow(struct map *map)
 
 void *map_put(struct map *map, const char *key, void *value)
 {
-    uint64_t hash = hash_key(key);
+    uint64_t hash = hash_key(map, key);
     struct slot *slot;
     void *previous;
 
@@ -109,7 +108,7 @@ void *map_put(struct map *map, const char *key, void *value)
 
 void *map_remove(struct map *map, const char *key)
 {
-    struct slot *slot = find_slot(map, key, hash_key(key));
+    struct slot *slot = find_slot(map, key, hash_key(map, key));
     size_t mask = map->capacity - 1;
     size_t hole = (size_t)(slot - map->slots);
     void *value = slot->value;

@@ -1,5 +1,5 @@
 /* Hash map from strings to pointers, in insertion-independent order. Keys are copied, values are
- * borrowed. The hash is seeded per process, so that a peer cannot choose colliding keys. */
+ * borrowed. The hash is seeded per map, so that a peer cannot choose colliding keys. */
 #pragma once
 
 #include "proto/base/util.h"

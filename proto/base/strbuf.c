@@ -65,6 +65,87 @@ void strbuf_addf(struct strbuf *buf, const char *format, ...)
     va_end(args);
 }
 
+/* Length of the well-formed UTF-8 sequence at text, 0 if there is none (Unicode 15, table 3-7). */
+static size_t utf8_length(const unsigned char *text)
+{
+    unsigned char low = 0x80, high = 0xbf;
+    size_t length;
+
+    if (text[0] < 0x80)
+        return 1;
+    if (text[0] < 0xc2 || text[0] > 0xf4)
+        return 0;
+    length = text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
+    if (text[0] == 0xe0)
+        low = 0xa0; /* overlong */
+    else if (text[0] == 0xed)
+        high = 0x9f; /* surrogates */
+    else if (text[0] == 0xf0)
+        low = 0x90;
+    else if (text[0] == 0xf4)
+        high = 0x8f; /* above U+10FFFF */
+    for (size_t i = 1; i < length; i++) {
+        if (text[i] < low || text[i] > high)
+            return 0;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return length;
+}
+
+static void add_control(struct strbuf *buf, unsigned int character)
+{
+    switch (character) {
+    case '\n':
+        strbuf_add_str(buf, "\\n");
+        return;
+    case '\r':
+        strbuf_add_str(buf, "\\r");
+        return;
+    case '\t':
+        strbuf_add_str(buf, "\\t");
+        return;
+    default:
+        strbuf_addf(buf, "\\u%04x", character);
+        return;
+    }
+}
+
+static void add_escaped(struct strbuf *buf, const char *text, bool quoted)
+{
+    const unsigned char *c = (const unsigned char *)text;
+
+    while (*c) {
+        size_t length = utf8_length(c);
+        if (length == 0) {
+            strbuf_add_str(buf, "\xef\xbf\xbd");
+            c++;
+            continue;
+        }
+        if (*c < 0x20 || *c == 0x7f)
+            add_control(buf, *c);
+        else if (c[0] == 0xc2 && c[1] < 0xa0)
+            add_control(buf, c[1]);
+        else if (quoted && (*c == '"' || *c == '\\'))
+            strbuf_addf(buf, "\\%c", *c);
+        else
+            strbuf_add(buf, c, length);
+        c += length;
+    }
+}
+
+void strbuf_add_printable(struct strbuf *buf, const char *text)
+{
+    add_escaped(buf, text, false);
+}
+
+void strbuf_add_quoted(struct strbuf *buf, const char *text)
+{
+    strbuf_add_char(buf, '"');
+    add_escaped(buf, text, true);
+    strbuf_add_char(buf, '"');
+}
+
 void strbuf_consume(struct strbuf *buf, size_t size)
 {
     CHECK(size <= buf->length);
