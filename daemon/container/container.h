@@ -16,15 +16,19 @@ struct container_engine_options {
     const char *runtime;   /* NULL: the first of crun, runc that works */
 };
 
-/* Chooses the runtime by running it once. Containers that a killed daemon left behind are deleted
- * from the runtime, unmounted and removed. */
+/* Containers that a killed daemon left behind are deleted from the runtime, unmounted and removed;
+ * the files of those that were not to be removed stay. Makes this process a subreaper (prctl(2)):
+ * containers' first processes become its children. A missing runtime is no error here: creating a
+ * container says so. Strings are copied. */
 struct container_engine *await_container_engine_new(const struct container_engine_options *options,
                                                     struct error *err);
 /* Kills what runs and waits for its removal. */
 struct container_engine *container_engine_free_await(struct container_engine *engine);
 
-const char *container_runtime_name(const struct container_engine *engine);    /* "runc" */
-const char *container_runtime_version(const struct container_engine *engine); /* "1.1.5" */
+/* "runc" and "1.1.5+ds1". Known a few milliseconds after start, sure once a container was created;
+ * "" while unknown or if there is none. */
+const char *container_runtime_name(const struct container_engine *engine);
+const char *container_runtime_version(const struct container_engine *engine);
 size_t container_count(const struct container_engine *engine);
 size_t container_running_count(const struct container_engine *engine);
 

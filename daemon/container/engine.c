@@ -1,0 +1,268 @@
+#include "daemon/container/engine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "daemon/store/tree.h"
+#include "proto/async/await.h"
+#include "proto/base/log.h"
+
+#define ID_LENGTH 64
+
+/* --- Files of a container ----------------------------------------------------------------------
+ */
+
+struct removal {
+    const struct container_paths *paths;
+    bool keep_data, ok;
+    struct error err;
+};
+
+static bool remove_dir(const char *path, struct error *err)
+{
+    int r = tree_remove(AT_FDCWD, path, NULL);
+
+    return r == 0 || error_set_errno(err, r, "cannot remove %s", path);
+}
+
+static void remove_files(void *arg)
+{
+    struct removal *removal = arg;
+    const struct container_paths *paths = removal->paths;
+
+    /* Data last: what remains of it tells the next daemon to try again. */
+    removal->ok = rootfs_unmount(paths, &removal->err) &&
+                  remove_dir(paths->bundle_dir, &removal->err) &&
+                  (removal->keep_data || remove_dir(paths->data_dir, &removal->err));
+}
+
+bool remove_files_await(const struct container_paths *paths, bool keep_data, struct error *err)
+{
+    CLEANUP(task_unshield) struct task_shield shield = task_shield();
+    struct removal removal = {.paths = paths, .keep_data = keep_data};
+
+    await_work(remove_files, &removal, "removing a container's files");
+    return removal.ok || error_move(err, &removal.err);
+}
+
+/* --- What a killed daemon left ------------------------------------------------------------------
+ */
+
+struct leftovers {
+    const struct container_engine *engine;
+    char **ids;
+    size_t count, kept_count;
+};
+
+static bool exists(const char *root, const char *id, const char *file)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/containers/%s%s", root, id, file);
+
+    return access(path, F_OK) == 0;
+}
+
+static bool is_id(const char *name)
+{
+    return strlen(name) == ID_LENGTH && strspn(name, "0123456789abcdef") == ID_LENGTH;
+}
+
+static void note_leftover(struct leftovers *leftovers, const char *id, bool in_data_root)
+{
+    const struct container_engine *engine = leftovers->engine;
+    bool has_bundle = exists(engine->exec_root, id, "");
+
+    if (in_data_root && !has_bundle && exists(engine->data_root, id, "/container.json")) {
+        leftovers->kept_count++; /* it ended in order, and its files are to stay */
+        return;
+    }
+    if (!in_data_root && exists(engine->data_root, id, ""))
+        return; /* already noted */
+    leftovers->ids = xrealloc(leftovers->ids, sizeof(*leftovers->ids) * (leftovers->count + 2));
+    leftovers->ids[leftovers->count++] = xstrdup(id);
+    leftovers->ids[leftovers->count] = NULL;
+}
+
+static void list_directory(struct leftovers *leftovers, const char *root, bool in_data_root)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/containers", root);
+    const struct dirent *entry;
+    DIR *dir = opendir(path);
+
+    while (dir && (entry = readdir(dir))) {
+        if (is_id(entry->d_name))
+            note_leftover(leftovers, entry->d_name, in_data_root);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static void list_leftovers(void *arg)
+{
+    struct leftovers *leftovers = arg;
+
+    list_directory(leftovers, leftovers->engine->data_root, true);
+    list_directory(leftovers, leftovers->engine->exec_root, false);
+}
+
+static bool await_remove_leftover(struct container_engine *engine, const char *id,
+                                  struct error *err)
+{
+    CLEANUP(container_paths_done) struct container_paths paths = {0};
+    CLEANUP(runtime_set_done) struct runtime_set defaults = {0}; /* --runtime may be new */
+    const struct runtime *runtime = runtime_owning(&engine->runtimes, id);
+    bool keep = exists(engine->data_root, id, "/container.json");
+
+    runtime_set_init(&defaults, NULL, engine->exec_root);
+    if (!runtime)
+        runtime = runtime_owning(&defaults, id);
+    container_paths_init(&paths, engine->data_root, engine->exec_root, id);
+    if (runtime && !await_runtime_delete(runtime, id, err))
+        return false;
+    if (!remove_files_await(&paths, keep, err))
+        return false;
+    engine->kept_count += keep;
+    return true;
+}
+
+static bool await_remove_leftovers(struct container_engine *engine, struct error *err)
+{
+    struct leftovers leftovers = {.engine = engine};
+    CLEANUP(strv_cleanup) char **ids = NULL;
+    int r = await_work(list_leftovers, &leftovers, "looking for old containers");
+
+    ids = leftovers.ids;
+    if (r < 0)
+        return await_error(err, r, "looking for old containers");
+    engine->kept_count = leftovers.kept_count;
+    for (size_t i = 0; i < leftovers.count; i++) {
+        CLEANUP_ERROR struct error problem = {0};
+        if (await_remove_leftover(engine, ids[i], &problem))
+            log_info("removed a container that an earlier daemon left", LOG("id", ids[i]));
+        else if ((r = task_check()) < 0)
+            return await_error(err, r, "removing old containers");
+        else
+            log_warn("cannot remove a container that an earlier daemon left", LOG("id", ids[i]),
+                     LOG("error", problem.message));
+    }
+    return true;
+}
+
+/* --- Life cycle ---------------------------------------------------------------------------------
+ */
+
+static bool ask_versions(void *arg, struct error *err UNUSED)
+{
+    struct container_engine *engine = arg;
+
+    await_runtime_versions(&engine->runtimes);
+    return true;
+}
+
+/* Absolute, without links: overlayfs and runtimes get these paths. */
+static char *make_root(const char *root, struct error *err)
+{
+    CLEANUP_FREE char *containers = xasprintf("%s/containers", root);
+    char *absolute = NULL;
+
+    if ((mkdir(root, 0700) < 0 && errno != EEXIST) ||
+        (mkdir(containers, 0700) < 0 && errno != EEXIST) || !(absolute = realpath(root, NULL)))
+        error_set_errno(err, errno, "cannot create %s", containers);
+    return absolute;
+}
+
+static bool make_directories(struct container_engine *engine,
+                             const struct container_engine_options *options, struct error *err)
+{
+    CLEANUP_FREE char *runtime_dir = NULL;
+
+    if (!(engine->data_root = make_root(options->data_root, err)) ||
+        !(engine->exec_root = make_root(options->exec_root, err)))
+        return false;
+    runtime_dir = xasprintf("%s/runtime", engine->exec_root);
+    if (mkdir(runtime_dir, 0700) < 0 && errno != EEXIST)
+        return error_set_errno(err, errno, "cannot create %s", runtime_dir);
+    return true;
+}
+
+struct container_engine *await_container_engine_new(const struct container_engine_options *options,
+                                                    struct error *err)
+{
+    struct container_engine *engine = xcalloc(1, sizeof(*engine));
+
+    engine->store = options->store;
+    list_init(&engine->containers);
+    group_init(&engine->group);
+    wait_queue_init(&engine->container_gone);
+    /* A container's first process is the runtime's child; when the runtime has ended it becomes
+     * ours, and we learn its exit status. */
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        error_set_errno(err, errno, "cannot become a subreaper");
+    else if (make_directories(engine, options, err)) {
+        runtime_set_init(&engine->runtimes, options->runtime, engine->exec_root);
+        if (await_remove_leftovers(engine, err) &&
+            task_spawn(&engine->group, "runtime versions", NULL, ask_versions, engine, err))
+            return engine;
+    }
+    return container_engine_free_await(engine);
+}
+
+struct container_engine *container_engine_free_await(struct container_engine *engine)
+{
+    if (!engine)
+        return NULL;
+    {
+        CLEANUP(task_unshield) struct task_shield shield = task_shield();
+        LIST_FOR_EACH (node, &engine->containers) {
+            container_kill(container_of_node(node));
+        }
+        while (!list_empty(&engine->containers))
+            await_wake(&engine->container_gone, "waiting for containers to go");
+        group_done_await(&engine->group);
+    }
+    runtime_set_done(&engine->runtimes);
+    free(engine->data_root);
+    free(engine->exec_root);
+    free(engine);
+    return NULL;
+}
+
+/* --- Looking at it ------------------------------------------------------------------------------
+ */
+
+const char *container_runtime_name(const struct container_engine *engine)
+{
+    const struct runtime *runtime = runtime_preferred(&engine->runtimes);
+
+    return runtime ? runtime->name : "";
+}
+
+const char *container_runtime_version(const struct container_engine *engine)
+{
+    const struct runtime *runtime = runtime_preferred(&engine->runtimes);
+
+    return runtime && runtime->version ? runtime->version : "";
+}
+
+size_t container_count(const struct container_engine *engine)
+{
+    size_t count = engine->kept_count;
+
+    LIST_FOR_EACH (node, &engine->containers) {
+        count++;
+    }
+    return count;
+}
+
+size_t container_running_count(const struct container_engine *engine)
+{
+    size_t count = 0;
+
+    LIST_FOR_EACH (node, &engine->containers) {
+        count += container_is_running(container_of_node(node));
+    }
+    return count;
+}

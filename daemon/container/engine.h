@@ -1,0 +1,25 @@
+/* Shared between engine.c and container.c only. */
+#pragma once
+
+#include "daemon/container/container.h"
+#include "daemon/container/rootfs.h"
+#include "daemon/container/runtime.h"
+
+struct container_engine {
+    struct store *store;
+    char *data_root, *exec_root; /* absolute */
+    struct runtime_set runtimes;
+    struct list containers; /* struct container: those that have not been freed */
+    size_t kept_count;      /* ended containers whose files were kept */
+    struct group group;     /* asking the runtimes for their versions */
+    struct wait_queue container_gone;
+};
+
+/* Unmounts the root and removes the directories of a container, also those of a half-made one.
+ * Suspends, also for a cancelled task. */
+bool remove_files_await(const struct container_paths *paths, bool keep_data, struct error *err);
+
+/* For engine.c: SIGKILL to a container that runs. Its owner sees the exit and frees it. */
+void container_kill(struct container *container);
+struct container *container_of_node(struct list *node);
+bool container_is_running(const struct container *container);
