@@ -64,8 +64,10 @@ test  tool:clang-format             clang-format
 test  tool:ccache                   ccache
 test  tool:systemd-socket-activate  systemd
 bench tool:dockerd                  docker.io
+bench tool:docker                   docker-cli|docker.io
 bench tool:podman                   podman
 bench tool:debootstrap              debootstrap
+bench tool:igzip                    isal
 TABLE
 }
 
