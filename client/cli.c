@@ -4,41 +4,14 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "client/ui/terminal.h"
-
 /* --- The daemon --------------------------------------------------------------------------------
  */
 
-static bool check_host(const char *host, struct error *err)
-{
-    if (str_starts(host, "unix:///") && host[strlen("unix:///")])
-        return true;
-    error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_HOST", "invalid host \"%s\"", host);
-    return error_hint(err, "davit talks to its daemon over a unix socket: unix:///PATH");
-}
-
 bool await_cli_connect(struct cli *cli, struct error *err)
 {
-    CLEANUP_ERROR struct error cause = {0};
-    if (cli->client)
-        return true;
-    if (!check_host(cli->host, err))
-        return false;
-    cli->client = await_grpc_connect(&cli->group, cli->host, &cause);
-    if (cli->client)
-        return true;
-    if (cause.code == ERROR_CANCELLED || cause.code == ERROR_INVALID_ARGUMENT)
-        return error_move(err, &cause);
-    if (cause.code == ERROR_PERMISSION_DENIED) {
-        error_set(err, cause.code, "SOCKET_FORBIDDEN",
-                  "permission denied while trying to connect to the davit daemon socket at %s",
-                  cli->host);
-        return error_hint(err, "use sudo, or become a member of the group that owns the socket");
-    }
-    error_set(err, ERROR_UNAVAILABLE, "NO_DAEMON",
-              "Cannot connect to the davit daemon at %s. Is the davit daemon running?", cli->host);
-    return error_hint(err, "start it with 'systemctl start davitd', or say with -H or DAVIT_HOST "
-                           "where it listens");
+    if (!cli->client)
+        cli->client = await_grpc_connect(&cli->group, cli->host, err);
+    return cli->client != NULL;
 }
 
 bool cli_daemon_error(struct error *err)
@@ -91,17 +64,10 @@ void cli_print_failure(const struct cli *cli, const struct error *err)
     /* Docker's form: only `run`, whose own exit codes are others', says who speaks. */
     const bool named = cli->command->failure_exit != 0;
     const char *message = str_empty(err->message) ? error_code_name(err->code) : err->message;
-    if (named)
-        strbuf_add_str(&text, "davit: ");
-    terminal_add_safe(&text, message);
-    if (named && !str_ends(message, ".") && !str_ends(message, "?"))
-        strbuf_add_char(&text, '.');
-    strbuf_add_char(&text, '\n');
-    if (err->hint) {
-        strbuf_add_str(&text, "Hint: ");
-        terminal_add_safe(&text, err->hint);
-        strbuf_add_char(&text, '\n');
-    }
+    const bool ended = str_ends(message, ".") || str_ends(message, "?");
+    strbuf_addf(&text, "%s%s%s\n", named ? "davit: " : "", message, named && !ended ? "." : "");
+    if (err->hint)
+        strbuf_addf(&text, "Hint: %s\n", err->hint);
     if (named)
         strbuf_addf(&text, "See '%s --help'.\n", cli->path);
     fputs(strbuf_text(&text), stderr);

@@ -24,7 +24,7 @@ struct cli {
     struct loop_signal *signals[3];
 };
 
-/* Connects to the daemon unless that has been done. UNAVAILABLE with a hint if nobody listens. */
+/* Connects to the daemon unless that has been done; errors as await_grpc_connect() tells them. */
 bool await_cli_connect(struct cli *cli, struct error *err);
 
 /* One request, one response, as await_grpc_unary(); the daemon's errors begin as Docker's:
@@ -53,8 +53,7 @@ bool cli_signal_is_ignored(int signum);
 /* Ends davit as the signal would: records it and cancels the main task. */
 void cli_end_by_signal(struct cli *cli, int signum);
 
-/* The last words about a failure, on standard error, with the hint on its own line. Text of others
- * cannot steer the terminal. Blocking: for use outside of the loop. */
+/* The last words about a failure, on standard error, with the hint on its own line. */
 void cli_print_failure(const struct cli *cli, const struct error *err);
 
 void cli_done_await(struct cli *cli);

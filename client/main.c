@@ -61,7 +61,7 @@ static int unknown_command(const struct command_group *group, const char *name)
     const char *within = group->name ? group->name : "", *space = group->name ? " " : "";
     const char *near = command_suggest(group, name);
     CLEANUP_STRBUF struct strbuf safe = {0};
-    terminal_add_safe(&safe, name);
+    strbuf_add_printable(&safe, name);
     fprintf(stderr, "davit: '%s%s%s' is not a davit command.\nSee 'davit%s%s --help'\n", within,
             space, strbuf_text(&safe), space, within);
     if (near)
@@ -162,7 +162,7 @@ static int print_help_topic(char *const *topic)
     }
     if (*topic && !command) {
         CLEANUP_STRBUF struct strbuf safe = {0};
-        terminal_add_safe(&safe, *topic);
+        strbuf_add_printable(&safe, *topic);
         fprintf(stderr, "unknown help topic: %s\n", strbuf_text(&safe));
         return EXIT_USAGE;
     }

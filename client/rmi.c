@@ -29,32 +29,21 @@ static bool await_remove(struct cli *cli, const char *image, bool force, struct 
     return await_cli_print(cli, text.data, text.length, err);
 }
 
-/* As Docker: one that fails does not keep the others, all errors are told at the end, and with
- * --force an image that is not there is no failure. */
+/* As Docker: one that fails does not keep the others, and with --force an image that is not there
+ * is no failure. */
 static bool await_rmi(struct cli *cli, struct error *err)
 {
     const bool force = flag_bool(&cli->flags, "force");
-    CLEANUP_STRBUF struct strbuf messages = {0};
-    CLEANUP_ERROR struct error failure = {0};
-    bool fatal = false;
     for (size_t i = 0; i < cli->flags.arg_count; i++) {
         CLEANUP_ERROR struct error one = {0};
         if (await_remove(cli, cli->flags.args[i], force, &one))
             continue;
         if (one.code == ERROR_CANCELLED || one.code == ERROR_UNAVAILABLE)
             return error_move(err, &one); /* no use to go on */
-        fatal = fatal || !force || one.code != ERROR_NOT_FOUND;
-        strbuf_addf(&messages, "%s%s", messages.length ? "\n" : "", one.message);
-        error_move(&failure, &one);
+        if (!force || one.code != ERROR_NOT_FOUND)
+            cli->exit_code = EXIT_FAILURE;
+        cli_print_failure(cli, &one);
     }
-    if (!messages.length)
-        return true;
-    error_set(err, failure.code, failure.reason, "%s", strbuf_text(&messages));
-    if (failure.hint)
-        error_hint(err, "%s", failure.hint);
-    if (fatal)
-        return false;
-    cli_print_failure(cli, err);
     return true;
 }
 

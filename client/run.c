@@ -4,7 +4,6 @@
 #include "client/cli.h"
 #include "client/environment.h"
 #include "client/pull.h"
-#include "client/ui/terminal.h"
 #include "proto/davit/v1/containers.pb-c.h"
 
 #define STDIN_CHUNK (32 * KIB)
@@ -134,7 +133,7 @@ static bool await_created(struct run *run, const Davit__V1__RunCreated *created,
     CLEANUP_STRBUF struct strbuf text = {0};
     for (size_t i = 0; i < created->n_warnings; i++) {
         strbuf_add_str(&text, "WARNING: ");
-        terminal_add_safe(&text, created->warnings[i]);
+        strbuf_add_printable(&text, created->warnings[i]);
         strbuf_add_char(&text, '\n');
     }
     run->created = true;

@@ -24,7 +24,7 @@ void table_row(struct table *table, const char *const *cells)
     table->cells = xrealloc(table->cells, size);
     for (size_t i = 0; i < table->columns; i++) {
         CLEANUP_STRBUF struct strbuf cell = {0};
-        terminal_add_safe(&cell, cells[i]);
+        strbuf_add_printable(&cell, cells[i]);
         table->cells[table->count++] = strbuf_take(&cell);
     }
 }

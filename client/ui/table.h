@@ -15,7 +15,7 @@ struct table {
 void table_init(struct table *table, size_t columns);
 void table_done(struct table *table);
 
-/* Adds one row of table->columns texts, which are copied; control characters become '?'. */
+/* Adds one row of table->columns texts, which are copied and made printable. */
 void table_row(struct table *table, const char *const *cells);
 
 void table_print(const struct table *table, struct strbuf *out);

@@ -16,10 +16,6 @@ struct terminal_size terminal_size(int fd);
 /* Whether colours are wanted there: a smart terminal and no NO_COLOR (no-color.org). */
 bool terminal_wants_color(int fd);
 
-/* Appends text that others wrote (names, registries' errors) so that it cannot steer the terminal:
- * control characters but newline and tab become '?', as do bytes that are no UTF-8. */
-void terminal_add_safe(struct strbuf *out, const char *text);
-
 /* Columns that valid UTF-8 text takes: its code points; davit prints nothing wider than that. */
 size_t terminal_columns(const char *text);
 

@@ -1,0 +1,470 @@
+#include "tests/unit/client/screen.h"
+
+#include "client/ui/progress.h"
+#include "proto/base/json.h"
+
+#define LAYER(state) DAVIT__V1__LAYER_PROGRESS__STATE__##state
+#define PHASE(phase) DAVIT__V1__PULL_PROGRESS__PHASE__##phase
+#define LAYERS_MAX 20
+
+/* --- Snapshots ---------------------------------------------------------------------------------
+ */
+
+struct snapshot {
+    pull_progress progress;
+    Davit__V1__LayerProgress layers[LAYERS_MAX], *pointers[LAYERS_MAX];
+    char digests[LAYERS_MAX][80];
+};
+
+static void snapshot_init(struct snapshot *s, size_t layers)
+{
+    *s = (struct snapshot){.progress = DAVIT__V1__PULL_PROGRESS__INIT};
+    s->progress.reference = "busybox:latest";
+    s->progress.repository = "library/busybox";
+    s->progress.tag = "latest";
+    s->progress.default_tag = true;
+    s->progress.phase = PHASE(FETCHING);
+    s->progress.eta_ms = -1;
+    s->progress.n_layers = layers;
+    s->progress.layers = s->pointers;
+    for (size_t i = 0; i < layers; i++) {
+        s->layers[i] = (Davit__V1__LayerProgress)DAVIT__V1__LAYER_PROGRESS__INIT;
+        snprintf(s->digests[i], sizeof(s->digests[i]), "sha256:%012zx%052d", i + 10, 0);
+        s->layers[i].digest = s->digests[i];
+        s->layers[i].state = LAYER(WAITING);
+        s->layers[i].bytes_total = 10000000;
+        s->pointers[i] = &s->layers[i];
+        s->progress.bytes_total += s->layers[i].bytes_total;
+    }
+}
+
+static void set_layer(struct snapshot *s, size_t i, int state, uint64_t fetched, uint64_t stored)
+{
+    s->layers[i].state = (Davit__V1__LayerProgress__State)state;
+    s->progress.bytes_fetched += fetched - s->layers[i].bytes_fetched;
+    s->layers[i].bytes_fetched = fetched;
+    s->layers[i].bytes_stored = stored;
+    s->progress.percent =
+        (uint32_t)(s->progress.bytes_fetched * 100 / MAX(s->progress.bytes_total, 1));
+}
+
+/* Four layers, one of each kind. */
+static void snapshot_midway(struct snapshot *s)
+{
+    snapshot_init(s, 4);
+    set_layer(s, 0, LAYER(EXISTS), 10000000, 0);
+    set_layer(s, 1, LAYER(FETCHING), 2500000, 0);
+    set_layer(s, 2, LAYER(STORING), 10000000, 23400000);
+    s->progress.bytes_per_second = 1250000;
+    s->progress.eta_ms = 14000;
+}
+
+/* --- Screens -----------------------------------------------------------------------------------
+ */
+
+struct viewer {
+    struct screen terminal;
+    struct progress_screen view;
+};
+
+static void viewer_init(struct viewer *viewer, unsigned width, unsigned height)
+{
+    *viewer = (struct viewer){0};
+    screen_init(&viewer->terminal, width, height);
+}
+
+static void viewer_done(struct viewer *viewer)
+{
+    strbuf_done(&viewer->terminal.scrolled);
+}
+
+static struct terminal_size size_of(const struct viewer *viewer)
+{
+    return (struct terminal_size){viewer->terminal.width, viewer->terminal.height};
+}
+
+static void draw(struct viewer *viewer, const struct snapshot *s)
+{
+    CLEANUP_STRBUF struct strbuf bytes = {0};
+    progress_draw(&viewer->view, &s->progress, size_of(viewer), &bytes);
+    screen_write(&viewer->terminal, &bytes);
+    assert_true(viewer->terminal.hidden);
+    assert_false(viewer->terminal.no_wrap);
+    assert_int_equal(viewer->terminal.column, 0);
+}
+
+static void draw_last(struct viewer *viewer, const struct snapshot *s)
+{
+    CLEANUP_STRBUF struct strbuf bytes = {0};
+    progress_draw_last(&viewer->view, &s->progress, size_of(viewer), &bytes);
+    screen_write(&viewer->terminal, &bytes);
+    assert_false(viewer->terminal.hidden);
+    assert_false(viewer->terminal.no_wrap);
+}
+
+static void leave(struct viewer *viewer)
+{
+    CLEANUP_STRBUF struct strbuf bytes = {0};
+    progress_leave(&viewer->view, &bytes);
+    screen_write(&viewer->terminal, &bytes);
+    assert_false(viewer->terminal.hidden);
+}
+
+static void assert_screen(const struct viewer *viewer, const char *expected)
+{
+    CLEANUP_FREE char *text = screen_text(&viewer->terminal);
+    assert_string_equal(text, expected);
+}
+
+static void test_screen_80(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 80, 24);
+    snapshot_midway(&s);
+    draw(&viewer, &s);
+    assert_screen(
+        &viewer, "Using default tag: latest\n"
+                 "latest: Pulling from library/busybox\n"
+                 "00000000000a: Already exists\n"
+                 "00000000000b: Downloading [=========>                           ]    2.5MB/10MB\n"
+                 "00000000000c: Extracting  23.4MB\n"
+                 "00000000000d: Waiting\n"
+                 "Total: 56%  22.5MB/40MB  1.25MB/s  ETA 14s\n");
+    assert_int_equal(viewer.terminal.row, 2); /* on the first live line */
+    assert_false(viewer.terminal.overflowed);
+}
+
+static void test_screen_redraws_in_place(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 60, 24);
+    snapshot_midway(&s);
+    draw(&viewer, &s);
+    set_layer(&s, 1, LAYER(DONE), 10000000, 0);
+    set_layer(&s, 2, LAYER(DONE), 10000000, 0);
+    set_layer(&s, 3, LAYER(FETCHING), 0, 0);
+    s.progress.eta_ms = -1;
+    draw(&viewer, &s);
+    assert_screen(&viewer, "Using default tag: latest\n"
+                           "latest: Pulling from library/busybox\n"
+                           "00000000000a: Already exists\n"
+                           "00000000000b: Pull complete\n"
+                           "00000000000c: Pull complete\n"
+                           "00000000000d: Downloading [>                ]       0B/10MB\n"
+                           "Total: 75%  30MB/40MB  1.25MB/s\n");
+    set_layer(&s, 3, LAYER(DONE), 10000000, 0);
+    draw_last(&viewer, &s);
+    assert_screen(&viewer, "Using default tag: latest\n"
+                           "latest: Pulling from library/busybox\n"
+                           "00000000000a: Already exists\n"
+                           "00000000000b: Pull complete\n"
+                           "00000000000c: Pull complete\n"
+                           "00000000000d: Pull complete\n");
+    assert_int_equal(viewer.terminal.row, 6);
+    assert_int_equal(viewer.terminal.column, 0);
+}
+
+static void test_screen_20_columns(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 20, 24);
+    snapshot_midway(&s);
+    viewer.view.heading.within_run = true;
+    s.progress.repository = "a/b"; /* what is printed once may wrap */
+    s.progress.tag = "1";
+    draw(&viewer, &s);
+    assert_screen(&viewer, "1: Pulling from a/b\n"
+                           "00000000000a: Alrea\n"
+                           "00000000000b: 25%\n"
+                           "00000000000c: Extra\n"
+                           "00000000000d: Waiti\n"
+                           "56%  22.5MB/40MB\n");
+    assert_false(viewer.terminal.overflowed);
+}
+
+static void test_screen_40_columns(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 40, 24);
+    snapshot_midway(&s);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "Using default tag: latest\n"
+                           "latest: Pulling from library/busybox\n"
+                           "00000000000a: Already exists\n"
+                           "00000000000b: Downloading 2.5MB/10MB\n"
+                           "00000000000c: Extracting  23.4MB\n"
+                           "00000000000d: Waiting\n"
+                           "Total: 56%  22.5MB/40MB  1.25MB/s\n");
+    assert_false(viewer.terminal.overflowed);
+}
+
+/* No size is too small: nothing wraps, nothing scrolls but what is printed once. */
+static void test_screen_any_size(void **state UNUSED)
+{
+    for (unsigned width = 1; width < 120; width++) {
+        for (unsigned height = 1; height < 10; height++) {
+            CLEANUP(viewer_done) struct viewer viewer;
+            struct snapshot s;
+            viewer_init(&viewer, width, height);
+            snapshot_midway(&s);
+            viewer.view.heading.said_default = viewer.view.heading.said_from = true;
+            for (int frame = 0; frame < 3; frame++)
+                draw(&viewer, &s);
+            assert_int_equal(viewer.terminal.scrolled.length, 0);
+            assert_int_equal(viewer.terminal.row, 0);
+            if (width > 1)
+                assert_false(viewer.terminal.overflowed);
+        }
+    }
+}
+
+static void test_screen_more_layers_than_rows(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 40, 6);
+    viewer.view.heading.within_run = true;
+    snapshot_init(&s, 9);
+    set_layer(&s, 0, LAYER(DONE), 10000000, 0);
+    set_layer(&s, 1, LAYER(EXISTS), 10000000, 0);
+    set_layer(&s, 4, LAYER(FETCHING), 1000000, 0);
+    set_layer(&s, 7, LAYER(STORING), 10000000, 5);
+    draw(&viewer, &s);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "latest: Pulling from library/busybox\n"
+                           "00000000000c: Waiting\n"
+                           "00000000000e: Downloading 1MB/10MB\n"
+                           "000000000011: Extracting  5B\n"
+                           "... and 6 more\n"
+                           "Total: 34%  31MB/90MB  0B/s\n");
+    for (size_t i = 0; i < 9; i++)
+        set_layer(&s, i, LAYER(DONE), 10000000, 0);
+    draw_last(&viewer, &s);
+    assert_screen(&viewer, "latest: Pulling from library/busybox\n"
+                           "00000000000a: Pull complete\n"
+                           "00000000000b: Pull complete\n"
+                           "00000000000c: Pull complete\n"
+                           "00000000000d: Pull complete\n"
+                           "00000000000e: Pull complete\n"
+                           "00000000000f: Pull complete\n"
+                           "000000000010: Pull complete\n"
+                           "000000000011: Pull complete\n"
+                           "000000000012: Pull complete\n");
+}
+
+/* The terminal keeps the cursor on its text when the window changes; what the old size left behind
+ * is erased. */
+static void test_screen_resize(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 80, 24);
+    viewer.view.heading.said_default = viewer.view.heading.said_from = true;
+    snapshot_init(&s, 9);
+    draw(&viewer, &s);
+    viewer.terminal.width = 30;
+    viewer.terminal.height = 5;
+    draw(&viewer, &s);
+    assert_screen(&viewer, "00000000000a: Waiting\n"
+                           "00000000000b: Waiting\n"
+                           "... and 7 more\n"
+                           "Total: 0%  0B/90MB  0B/s\n");
+    viewer.terminal.height = 24;
+    draw(&viewer, &s);
+    assert_int_equal(viewer.view.lines, 10);
+}
+
+static void test_screen_left_and_resumed(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 40, 24);
+    viewer.view.heading.said_default = viewer.view.heading.said_from = true;
+    snapshot_init(&s, 1);
+    draw(&viewer, &s);
+    leave(&viewer);
+    assert_int_equal(viewer.terminal.row, 2);
+    leave(&viewer); /* again: nothing */
+    assert_int_equal(viewer.terminal.row, 2);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "00000000000a: Waiting\n"
+                           "Total: 0%  0B/10MB  0B/s\n"
+                           "00000000000a: Waiting\n"
+                           "Total: 0%  0B/10MB  0B/s\n");
+}
+
+static void test_screen_before_layers(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 40, 24);
+    snapshot_init(&s, 0);
+    s.progress.phase = PHASE(RESOLVING);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "Using default tag: latest\nResolving busybox:latest\n");
+    snapshot_init(&s, 1);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "Using default tag: latest\n"
+                           "latest: Pulling from library/busybox\n"
+                           "00000000000a: Waiting\n"
+                           "Total: 0%  0B/10MB  0B/s\n");
+}
+
+static void test_color(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf plain = {0}, green = {0};
+    struct progress_screen without = {0}, with = {.color = true};
+    const struct terminal_size size = {80, 24};
+    struct snapshot s;
+    snapshot_midway(&s);
+    progress_draw(&without, &s.progress, size, &plain);
+    progress_draw(&with, &s.progress, size, &green);
+    assert_null(strstr(strbuf_text(&plain), "\033[3"));
+    assert_non_null(strstr(strbuf_text(&green), "00000000000a: \033[32mAlready exists\033[0m"));
+}
+
+/* Numbers a broken daemon could send. */
+static void test_nonsense(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 80, 24);
+    snapshot_init(&s, 3);
+    set_layer(&s, 0, LAYER(FETCHING), 30000000, 0); /* more than there is */
+    s.layers[1].bytes_total = 0;
+    set_layer(&s, 1, LAYER(FETCHING), 5, 0);
+    s.layers[2].state = (Davit__V1__LayerProgress__State)77;
+    s.layers[2].digest = "";
+    s.progress.eta_ms = INT64_MAX;
+    s.progress.percent = UINT32_MAX;
+    draw(&viewer, &s);
+    assert_false(viewer.terminal.overflowed);
+}
+
+/* --- Lines -------------------------------------------------------------------------------------
+ */
+
+static void test_lines(void **state UNUSED)
+{
+    CLEANUP(progress_lines_done) struct progress_lines lines = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct snapshot s;
+    snapshot_init(&s, 0);
+    s.progress.phase = PHASE(RESOLVING);
+    progress_say(&lines, &s.progress, &text);
+    assert_string_equal(strbuf_text(&text), "Using default tag: latest\n");
+
+    strbuf_clear(&text);
+    snapshot_init(&s, 3);
+    set_layer(&s, 0, LAYER(EXISTS), 10000000, 0);
+    set_layer(&s, 1, LAYER(FETCHING), 1, 0);
+    progress_say(&lines, &s.progress, &text);
+    assert_string_equal(strbuf_text(&text), "latest: Pulling from library/busybox\n"
+                                            "00000000000a: Already exists\n"
+                                            "00000000000b: Pulling fs layer\n"
+                                            "00000000000c: Pulling fs layer\n");
+    strbuf_clear(&text);
+    progress_say(&lines, &s.progress, &text);
+    assert_string_equal(strbuf_text(&text), "");
+
+    set_layer(&s, 1, LAYER(STORING), 10000000, 0);
+    set_layer(&s, 2, LAYER(DONE), 10000000, 0); /* nobody saw it being stored */
+    progress_say(&lines, &s.progress, &text);
+    set_layer(&s, 1, LAYER(DONE), 10000000, 0);
+    progress_say(&lines, &s.progress, &text);
+    assert_string_equal(strbuf_text(&text), "00000000000b: Download complete\n"
+                                            "00000000000c: Download complete\n"
+                                            "00000000000c: Pull complete\n"
+                                            "00000000000b: Pull complete\n");
+}
+
+static void test_lines_within_run(void **state UNUSED)
+{
+    CLEANUP(progress_lines_done) struct progress_lines lines = {.heading.within_run = true};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct snapshot s;
+    snapshot_init(&s, 1);
+    set_layer(&s, 0, LAYER(EXISTS), 10000000, 0);
+    progress_say(&lines, &s.progress, &text);
+    assert_string_equal(strbuf_text(&text), "latest: Pulling from library/busybox\n"
+                                            "00000000000a: Already exists\n");
+}
+
+/* --- Results and JSON --------------------------------------------------------------------------
+ */
+
+static pull_result make_result(bool up_to_date)
+{
+    pull_result result = DAVIT__V1__PULL_RESULT__INIT;
+    result.reference = "docker.io/library/busybox:latest";
+    result.digest = "sha256:aa";
+    result.image_id = "sha256:bb";
+    result.up_to_date = up_to_date;
+    return result;
+}
+
+static void test_result(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf newer = {0}, same = {0}, alone = {0};
+    pull_result result = make_result(false);
+    struct snapshot s;
+    snapshot_init(&s, 1);
+    progress_add_result(&s.progress, &result, false, &newer);
+    assert_string_equal(strbuf_text(&newer), "Digest: sha256:aa\n"
+                                             "Status: Downloaded newer image for busybox:latest\n"
+                                             "docker.io/library/busybox:latest\n");
+    result = make_result(true);
+    progress_add_result(&s.progress, &result, true, &same);
+    assert_string_equal(strbuf_text(&same), "Digest: sha256:aa\n"
+                                            "Status: Image is up to date for busybox:latest\n");
+    progress_add_result(NULL, &result, true, &alone);
+    assert_non_null(strstr(strbuf_text(&alone), "for docker.io/library/busybox:latest\n"));
+}
+
+static void test_json(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_ERROR struct error err = {0};
+    struct snapshot s;
+    pull_result result = make_result(true);
+    snapshot_midway(&s);
+    progress_add_json(&s.progress, &result, &text);
+    assert_ptr_equal(strchr(text.data, '\n'), text.data + text.length - 1);
+    CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
+    assert_ok(json, &err);
+    assert_string_equal(json_str(json, "phase"), "FETCHING");
+    assert_int_equal(json_int(json, "percent", -1), 56);
+    assert_int_equal(json_int(json, "bytes_total", -1), 40000000);
+    assert_int_equal(json_int(json, "eta_ms", -1), 14000);
+    const json_t *layer = json_array_get(json_object_get(json, "layers"), 2);
+    assert_string_equal(json_str(layer, "state"), "STORING");
+    assert_int_equal(json_int(layer, "bytes_stored", -1), 23400000);
+    assert_string_equal(json_str(json_object_get(json, "result"), "image_id"), "sha256:bb");
+    assert_true(json_bool(json_object_get(json, "result"), "up_to_date", false));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_screen_80),
+        cmocka_unit_test(test_screen_redraws_in_place),
+        cmocka_unit_test(test_screen_20_columns),
+        cmocka_unit_test(test_screen_40_columns),
+        cmocka_unit_test(test_screen_any_size),
+        cmocka_unit_test(test_screen_more_layers_than_rows),
+        cmocka_unit_test(test_screen_resize),
+        cmocka_unit_test(test_screen_left_and_resumed),
+        cmocka_unit_test(test_screen_before_layers),
+        cmocka_unit_test(test_color),
+        cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_lines_within_run),
+        cmocka_unit_test(test_result),
+        cmocka_unit_test(test_json),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
