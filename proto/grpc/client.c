@@ -164,7 +164,8 @@ struct grpc_call *grpc_client_call(struct grpc_client *client, const char *metho
     int32_t stream_id;
 
     if (connection->ended || connection->goaway_received || error_is_set(&connection->end)) {
-        error_set(err, ERROR_UNAVAILABLE, NULL, "lost the connection to %s: %s", connection->peer,
+        error_set(err, ERROR_UNAVAILABLE, "CONNECTION_LOST", "lost the connection to %s: %s",
+                  connection->peer,
                   error_is_set(&connection->end) ? connection->end.message : "it is being stopped");
         return NULL;
     }

@@ -9,6 +9,13 @@
 #define READ_BYTES (64 * KIB)
 #define WRITE_BATCH_BYTES (64 * KIB)
 
+struct grpc_timeouts grpc_timeouts = {
+    .header_ms = 10000,
+    .idle_ms = 120000,
+    .ping_ms = 20000,
+    .flush_ms = 1000,
+};
+
 /* --- Life cycle ------------------------------------------------------------------------------- */
 
 static nghttp2_session *session_new(struct connection *connection);
@@ -329,14 +336,13 @@ void connection_arm(struct connection *connection)
     if (connection->closing || connection->ended)
         return; /* await_connection_run uses the timer now */
     if (connection->server && !connection->settled)
-        due = earlier(due, connection->started_ms + HEADER_TIMEOUT_MS);
+        due = earlier(due, connection->started_ms + grpc_timeouts.header_ms);
     if (connection->server && connection->header_since_ms)
-        due = earlier(due, connection->header_since_ms + HEADER_TIMEOUT_MS);
+        due = earlier(due, connection->header_since_ms + grpc_timeouts.header_ms);
     if (is_idle_server(connection))
-        due = earlier(due, connection->idle_since_ms + IDLE_TIMEOUT_MS);
+        due = earlier(due, connection->idle_since_ms + grpc_timeouts.idle_ms);
     if (connection->ping_since_ms)
-        due = earlier(due,
-                      connection->ping_since_ms + MIN(PING_TIMEOUT_MS, connection->keepalive_ms));
+        due = earlier(due, connection->ping_since_ms + grpc_timeouts.ping_ms);
     else if (connection->keepalive_ms && !list_empty(&connection->calls))
         due = earlier(due, connection->last_read_ms + connection->keepalive_ms);
     if (due == UINT64_MAX)
@@ -347,7 +353,7 @@ void connection_arm(struct connection *connection)
 
 static void check_keepalive(struct connection *connection, uint64_t now)
 {
-    uint64_t timeout_ms = MIN(PING_TIMEOUT_MS, connection->keepalive_ms);
+    uint64_t timeout_ms = grpc_timeouts.ping_ms;
 
     if (!connection->ping_since_ms) {
         if (connection->keepalive_ms && !list_empty(&connection->calls) &&
@@ -372,12 +378,12 @@ static void on_timer(struct loop_timer *timer)
     const char *why = NULL;
 
     if (connection->server && !connection->settled &&
-        now >= connection->started_ms + HEADER_TIMEOUT_MS)
+        now >= connection->started_ms + grpc_timeouts.header_ms)
         why = "no HTTP/2 settings came in time";
     else if (connection->server && connection->header_since_ms &&
-             now >= connection->header_since_ms + HEADER_TIMEOUT_MS)
+             now >= connection->header_since_ms + grpc_timeouts.header_ms)
         why = "a request header was not completed in time";
-    else if (is_idle_server(connection) && now >= connection->idle_since_ms + IDLE_TIMEOUT_MS)
+    else if (is_idle_server(connection) && now >= connection->idle_since_ms + grpc_timeouts.idle_ms)
         why = "idle";
     check_keepalive(connection, now);
     if (why) {
@@ -490,8 +496,8 @@ static void await_connection_end(struct connection *connection)
         /* The peer is gone: nobody will read what the calls still have to say. */
         LIST_FOR_EACH (node, &connection->calls) {
             CLEANUP_ERROR struct error status = {0};
-            error_set(&status, connection->end.code, NULL, "lost the connection to %s: %s",
-                      connection->peer, connection->end.message);
+            error_set(&status, connection->end.code, "CONNECTION_LOST",
+                      "lost the connection to %s: %s", connection->peer, connection->end.message);
             if (connection->end.code == ERROR_UNAVAILABLE)
                 error_hint(&status, "look at the daemon's log: journalctl -u davitd");
             call_detach(LIST_ITEM(node, struct grpc_call, node), &status);
@@ -499,7 +505,7 @@ static void await_connection_end(struct connection *connection)
     }
     group_done_await(&connection->handlers);
     connection->closing = true;
-    loop_timer_start(&connection->timer, FLUSH_TIMEOUT_MS, on_flush_timeout);
+    loop_timer_start(&connection->timer, grpc_timeouts.flush_ms, on_flush_timeout);
     connection_flush(connection);
     await_group(&connection->writers, NULL);
     loop_timer_stop(&connection->timer);
