@@ -32,13 +32,14 @@ ARROWS = {
     "client/ui": ("proto/base", "proto/davit/v1"),
     "client": (*PROTO, "proto/davit/v1", "proto/grpc", "client/ui"),
 }
-# System headers that only these folders may include: the engine knows neither gRPC nor HTTP.
+# System headers that only these folders may include: the engine knows neither gRPC nor HTTP. The
+# server may, for it also tells the versions of what it runs on.
 HEADERS = (
-    (re.compile(r"nghttp2/"), ("proto/grpc",)),
+    (re.compile(r"nghttp2/"), ("proto/grpc", "daemon/server")),
     (re.compile(r"llhttp"), ("daemon/server",)),
-    (re.compile(r"curl/"), ("daemon/registry",)),
+    (re.compile(r"curl/"), ("daemon/registry", "daemon/server")),
     (re.compile(r"protobuf-c/"), ("proto/grpc", "proto/davit/v1", "daemon/server", "client")),
-    (re.compile(r"sqlite3"), ("daemon/store", "daemon")),
+    (re.compile(r"sqlite3"), ("daemon/store", "daemon/server")),
     (re.compile(r"archive(_entry)?\.h"), ("daemon/store",)),
     (re.compile(r"ucontext\.h"), ("proto/async",)),
 )
@@ -76,10 +77,23 @@ def check_file(root, path):
             for pattern, users in HEADERS:
                 if pattern.match(name) and home not in users:
                     yield f"{place}: {home} may not include <{name}>; only {', '.join(users)}"
+        elif test and (path.parent / name).exists():
+            continue
         elif target is None and not name.startswith("tests/"):
             yield f'{place}: "{name}" is not named from the top of the tree'
         if target and target != home and target not in ARROWS[home]:
             yield f"{place}: {home} may not include {target}"
+
+
+def named_above(root, folder):
+    """Has a folder above, within the same top folder, a README that speaks for this one?"""
+    for above in folder.parents:
+        if above == root:
+            return False
+        readme = above / "README.md"
+        if readme.exists() and f"{folder.relative_to(above)}/" in readme.read_text():
+            return True
+    return False
 
 
 def check_readmes(root):
@@ -92,8 +106,9 @@ def check_readmes(root):
             elif path.suffix in NEEDS_README and "corpus" not in parts:
                 folders.add(path.parent)
     for folder in sorted(folders):
-        if not (folder / "README.md").exists():
-            yield f"{folder.relative_to(root)}: has no README.md (who may use it, what it may use)"
+        if not (folder / "README.md").exists() and not named_above(root, folder):
+            yield (f"{folder.relative_to(root)}: has no README.md (who may use it, what it may "
+                   "use), and none above it names it")
 
 
 def check(root):
