@@ -44,7 +44,7 @@ HEADERS = (
     (re.compile(r"ucontext\.h"), ("proto/async",)),
 )
 SOURCES = {".c", ".h"}
-NEEDS_README = {".c", ".h", ".proto", ".py", ".sh", ".cmake", ".service", ".socket"}
+NEEDS_README = {".c", ".h", ".py", ".sh", ".cmake", ".service", ".socket"}
 TOP_FOLDERS = ("proto", "daemon", "client", "third_party", "systemd", "tests")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 
