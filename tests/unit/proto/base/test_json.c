@@ -1,0 +1,194 @@
+#include "tests/unit/test.h"
+
+#include <pthread.h>
+
+#include "proto/base/json.h"
+#include "proto/base/strbuf.h"
+
+static json_t *parse(const char *text, struct error *err)
+{
+    return json_parse(text, strlen(text), 1000, "the text", err);
+}
+
+static void test_getters(void **state UNUSED)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_JSON json_t *json =
+        parse("{\"s\": \"text\", \"i\": -7, \"r\": 1.5, \"t\": true, \"n\": null}", &err);
+
+    assert_ok(json, &err);
+    assert_string_equal(json_str(json, "s"), "text");
+    assert_null(json_str(json, "i"));
+    assert_null(json_str(json, "absent"));
+    assert_null(json_str(NULL, "s"));
+    assert_int_equal(json_int(json, "i", 1), -7);
+    assert_int_equal(json_int(json, "s", 1), 1);
+    assert_int_equal(json_int(json, "r", 1), 1);
+    assert_int_equal(json_int(NULL, "i", 1), 1);
+    assert_true(json_bool(json, "t", false));
+    assert_true(json_bool(json, "n", true));
+    assert_false(json_bool(json, "absent", false));
+}
+
+static void test_refused(void **state UNUSED)
+{
+    static const struct {
+        const char *text;
+        enum error_code code;
+        const char *fragment;
+    } cases[] = {
+        {"", ERROR_INVALID_ARGUMENT, "the text is not valid JSON: line 1"},
+        {"{", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"{\"a\": 1,\n \"a\": 2}", ERROR_INVALID_ARGUMENT, "line 2"},
+        {"{} trailing", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"{'a': 1}", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"\"a\"", ERROR_INVALID_ARGUMENT, "not valid JSON"}, /* documents are objects or arrays */
+        {"[\"\xff\"]", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"[\"\\u0000\"]", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"[99999999999999999999]", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+        {"[\033]", ERROR_INVALID_ARGUMENT, "not valid JSON"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_ERROR struct error err = {0};
+        assert_null(parse(cases[i].text, &err));
+        assert_true(error_is(&err, "INVALID_JSON"));
+        assert_null(strchr(err.message, '\033'));
+        assert_error(&err, cases[i].code, cases[i].fragment);
+    }
+}
+
+static void test_size_limit(void **state UNUSED)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_JSON json_t *json = NULL;
+    char text[] = "[1, 2]";
+
+    assert_null(json_parse(text, 6, 5, "manifest of x", &err));
+    assert_true(error_is(&err, "INVALID_JSON"));
+    assert_error(&err, ERROR_RESOURCE_EXHAUSTED,
+                 "manifest of x is too large: 6 bytes, the limit is 5");
+    json = json_parse(text, 6, 6, "x", &err);
+    assert_ok(json, &err);
+}
+
+static char *nested(size_t depth, const char *open, const char *middle, const char *close)
+{
+    struct strbuf text = {0};
+
+    for (size_t i = 0; i < depth; i++)
+        strbuf_add_str(&text, open);
+    strbuf_add_str(&text, middle);
+    for (size_t i = 0; i < depth; i++)
+        strbuf_add_str(&text, close);
+    return strbuf_take(&text);
+}
+
+static void test_depth_limit(void **state UNUSED)
+{
+    static const char *const opens[] = {"[", "{\"a\":", "[{\"b\\\"]\\\\\":"};
+    static const char *const closes[] = {"]", "}", "}]"};
+    static const size_t levels[] = {1, 1, 2};
+
+    for (size_t i = 0; i < ARRAY_SIZE(opens); i++) {
+        CLEANUP_ERROR struct error err = {0};
+        CLEANUP_FREE char *most = nested(JSON_MAX_DEPTH / levels[i], opens[i], "1", closes[i]);
+        CLEANUP_FREE char *more = nested(JSON_MAX_DEPTH / levels[i] + 1, opens[i], "1", closes[i]);
+        CLEANUP_JSON json_t *json = json_parse(most, strlen(most), 10000, "x", &err);
+        assert_ok(json, &err);
+        assert_null(json_parse(more, strlen(more), 10000, "x", &err));
+        assert_true(error_is(&err, "INVALID_JSON"));
+        assert_error(&err, ERROR_RESOURCE_EXHAUSTED, "nested too deeply");
+    }
+}
+
+static void test_brackets_in_strings_are_no_levels(void **state UNUSED)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE char *text = nested(JSON_MAX_DEPTH * 2, "[", "", "{");
+    CLEANUP_FREE char *document = xasprintf("[\"\\\"%s\", [], [], {}]", text);
+    CLEANUP_JSON json_t *json = json_parse(document, strlen(document), 10000, "x", &err);
+
+    assert_ok(json, &err);
+}
+
+/* What the limit is for: a task's stack. */
+static void *parse_deep(void *arg UNUSED)
+{
+    CLEANUP_FREE char *text = nested(2000, "{\"a\":[", "1", "]}");
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_JSON json_t *json = json_parse(text, strlen(text), 1 * MIB, "x", &err);
+
+    return json;
+}
+
+static void test_deep_nesting_does_not_take_the_stack(void **state UNUSED)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    void *result;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * KIB);
+    assert_int_equal(pthread_create(&thread, &attributes, parse_deep, NULL), 0);
+    assert_int_equal(pthread_join(thread, &result), 0);
+    pthread_attr_destroy(&attributes);
+    assert_null(result);
+}
+
+static void test_text(void **state UNUSED)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_JSON json_t *json = parse("{ \"a\" : [ 1 , null ] }", &err);
+    CLEANUP_FREE char *text = json_text(json);
+    CLEANUP_JSON json_t *string = json_string("x");
+    CLEANUP_FREE char *string_text = json_text(string);
+
+    assert_string_equal(text, "{\"a\":[1,null]}");
+    assert_string_equal(string_text, "\"x\"");
+}
+
+static void test_strv(void **state UNUSED)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_JSON json_t *json =
+        parse("{\"a\": [\"x\", \"y\"], \"e\": [], \"n\": null, \"s\": \"x\","
+              " \"m\": [\"x\", 1]}",
+              &err);
+    CLEANUP(strv_cleanup) char **a = NULL;
+    CLEANUP(strv_cleanup) char **e = NULL;
+    char **none = (char **)1;
+
+    assert_true(json_strv(json_object_get(json, "a"), "Cmd", &a, &err));
+    assert_int_equal(strv_count(a), 2);
+    assert_string_equal(a[1], "y");
+    assert_true(json_strv(json_object_get(json, "e"), "Cmd", &e, &err));
+    assert_non_null(e);
+    assert_int_equal(strv_count(e), 0);
+    assert_true(json_strv(json_object_get(json, "n"), "Cmd", &none, &err));
+    assert_null(none);
+    assert_true(json_strv(NULL, "Cmd", &none, &err));
+    assert_null(none);
+    assert_false(json_strv(json_object_get(json, "s"), "Cmd", &none, &err));
+    assert_null(none);
+    assert_error(&err, ERROR_INVALID_ARGUMENT, "Cmd is not an array of strings");
+    assert_false(json_strv(json_object_get(json, "m"), "Cmd", &none, &err));
+    assert_null(none);
+    assert_error(&err, ERROR_INVALID_ARGUMENT, "Cmd has a member that is not a string");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_getters),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_size_limit),
+        cmocka_unit_test(test_depth_limit),
+        cmocka_unit_test(test_brackets_in_strings_are_no_levels),
+        cmocka_unit_test(test_deep_nesting_does_not_take_the_stack),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_strv),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
