@@ -10,8 +10,8 @@
 #include <sys/param.h> /* MIN, MAX */
 #include <unistd.h>
 
-/* Calls fn(&variable) when the variable goes out of scope. */
-#define CLEANUP(fn) __attribute__((cleanup(fn)))
+/* Calls fn(&variable) when the variable goes out of scope. That is a use, which clang overlooks. */
+#define CLEANUP(fn) __attribute__((cleanup(fn), unused))
 
 /* Moves ownership out of a pointer variable: yields the value and leaves NULL behind. */
 #define TAKE(ptr)                                 \
