@@ -7,6 +7,11 @@
 /* "ok CONTENT_BYTES ENTRIES\n" and the opaque paths, each with its NUL, or
  * "failed CODE REASON\nMESSAGE"; "-" is no reason. */
 
+void untar_result_done(struct untar_result *result)
+{
+    strbuf_done(&result->opaque);
+}
+
 void report_encode_result(struct strbuf *out, const struct untar_result *result)
 {
     strbuf_addf(out, "ok %" PRIu64 " %" PRIu64 "\n", result->content_bytes, result->entries);

@@ -6,11 +6,6 @@
 
 #define INPUT_BUFFER_BYTES (256 * KIB)
 
-void untar_result_done(struct untar_result *result)
-{
-    strbuf_done(&result->opaque);
-}
-
 static void untar_done(struct untar *untar)
 {
     dirs_close(untar);

@@ -1,0 +1,322 @@
+#include "daemon/store/db.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "proto/async/await.h"
+
+#define BUSY_TIMEOUT_MS 5000 /* somebody looks at the database with another program */
+
+struct db {
+    sqlite3 *sqlite;
+    char *path;
+    bool locked;
+    struct wait_queue waiters;
+};
+
+/* Migrations: entry n takes the schema from version n to n + 1. Never change one that was
+ * released; append. */
+static const char *const migrations[] = {
+    "CREATE TABLE meta ("
+    "    key TEXT PRIMARY KEY,"
+    "    value TEXT NOT NULL"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE layers ("
+    "    diff_id TEXT PRIMARY KEY,"
+    "    tar_bytes INTEGER NOT NULL,"
+    "    content_bytes INTEGER NOT NULL,"
+    "    created_unix_ns INTEGER NOT NULL"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE images ("
+    "    id TEXT PRIMARY KEY,"
+    "    manifest_digest TEXT NOT NULL,"
+    "    created_unix_ns INTEGER NOT NULL,"
+    "    os TEXT,"
+    "    architecture TEXT,"
+    "    size_bytes INTEGER NOT NULL,"
+    "    manifest BLOB NOT NULL," /* large columns last: reading the others does not touch them */
+    "    config BLOB NOT NULL"
+    ") STRICT;"
+    "CREATE TABLE image_layers ("
+    "    image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
+    "    position INTEGER NOT NULL,"
+    "    diff_id TEXT NOT NULL,"
+    "    PRIMARY KEY (image_id, position)"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE image_names ("
+    "    name TEXT PRIMARY KEY,"
+    "    kind TEXT NOT NULL CHECK (kind IN ('tag', 'digest')),"
+    "    image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE INDEX image_names_by_image ON image_names (image_id);",
+};
+
+int db_schema_version(void)
+{
+    return ARRAY_SIZE(migrations);
+}
+
+/* --- Errors ------------------------------------------------------------------------------------
+ */
+
+static bool sqlite_failed(struct db *db, const char *doing, struct error *err)
+{
+    int code = sqlite3_errcode(db->sqlite) & 0xff;
+    int errnum = sqlite3_system_errno(db->sqlite);
+    const char *why = sqlite3_errmsg(db->sqlite);
+
+    switch (code) {
+    case SQLITE_FULL:
+        return error_set_errno(err, ENOSPC, "cannot %s %s", doing, db->path);
+    case SQLITE_IOERR:
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+        if (errnum > 0)
+            return error_set_errno(err, errnum, "cannot %s %s", doing, db->path);
+        return error_set(err, ERROR_INTERNAL, NULL, "cannot %s %s: %s", doing, db->path, why);
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        error_set(err, ERROR_DATA_LOSS, "DATABASE_DAMAGED", "cannot %s %s: %s", doing, db->path,
+                  why);
+        return error_hint(err, "restore it from a backup, or start over with another data root");
+    default:
+        return error_set(err, ERROR_INTERNAL, NULL, "cannot %s %s: %s", doing, db->path, why);
+    }
+}
+
+/* --- Statements --------------------------------------------------------------------------------
+ */
+
+bool db_run_script(struct db *db, const char *sql, struct error *err)
+{
+    return sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL) == SQLITE_OK ||
+           sqlite_failed(db, "change", err);
+}
+
+static void bind_value(sqlite3_stmt *statement, int index, const struct db_value *value)
+{
+    int r;
+
+    if (value->type == DB_VALUE_INTEGER)
+        r = sqlite3_bind_int64(statement, index, value->number);
+    else if (value->type == DB_VALUE_TEXT)
+        r = sqlite3_bind_text(statement, index, value->data, -1, SQLITE_STATIC);
+    else
+        r = sqlite3_bind_blob64(statement, index, value->data ? value->data : "",
+                                (sqlite3_uint64)value->number, SQLITE_STATIC);
+    CHECK(r == SQLITE_OK);
+}
+
+sqlite3_stmt *db_query(struct db *db, const char *sql, const struct db_value *values, size_t count,
+                       struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+
+    if (sqlite3_prepare_v2(db->sqlite, sql, -1, &statement, NULL) != SQLITE_OK) {
+        sqlite_failed(db, "use", err);
+        return NULL;
+    }
+    CHECK(sqlite3_bind_parameter_count(statement) == (int)count);
+    for (size_t i = 0; i < count; i++)
+        bind_value(statement, (int)i + 1, &values[i]);
+    return statement;
+}
+
+int db_step(struct db *db, sqlite3_stmt *statement, struct error *err)
+{
+    int r = sqlite3_step(statement);
+
+    if (r == SQLITE_ROW)
+        return 1;
+    if (r == SQLITE_DONE)
+        return 0;
+    sqlite_failed(db, "use", err);
+    return -1;
+}
+
+void db_query_done(sqlite3_stmt **statement)
+{
+    sqlite3_finalize(*statement);
+    *statement = NULL;
+}
+
+char *db_column_text(sqlite3_stmt *statement, int column)
+{
+    return xstrdup((const char *)sqlite3_column_text(statement, column));
+}
+
+bool db_run_values(struct db *db, const char *sql, const struct db_value *values, size_t count,
+                   struct error *err)
+{
+    CLEANUP(db_query_done) sqlite3_stmt *statement = db_query(db, sql, values, count, err);
+    int r = 1;
+
+    while (statement && r == 1)
+        r = db_step(db, statement, err);
+    return statement && r == 0;
+}
+
+/* --- Open --------------------------------------------------------------------------------------
+ */
+
+static bool read_version(struct db *db, int *ret, struct error *err)
+{
+    CLEANUP(db_query_done)
+    sqlite3_stmt *statement = db_query(db, "PRAGMA user_version", NULL, 0, err);
+
+    if (!statement || db_step(db, statement, err) != 1)
+        return false;
+    *ret = sqlite3_column_int(statement, 0);
+    return true;
+}
+
+/* One step, in a transaction: arg points to the version it leads to. */
+static bool migrate_step(struct db *db, void *arg, struct error *err)
+{
+    const int *version = arg;
+    CLEANUP_FREE char *set_version = xasprintf("PRAGMA user_version = %d", *version);
+
+    return db_run_script(db, migrations[*version - 1], err) && db_run_script(db, set_version, err);
+}
+
+static bool migrate(struct db *db, int target, struct error *err)
+{
+    int version;
+
+    if (!read_version(db, &version, err))
+        return false;
+    if (version > db_schema_version()) {
+        error_set(err, ERROR_FAILED_PRECONDITION, "SCHEMA_TOO_NEW",
+                  "%s was written by a newer davitd (schema %d, this one knows %d)", db->path,
+                  version, db_schema_version());
+        return error_hint(err, "run the newer davitd again, or use another data root");
+    }
+    while (version < target) {
+        version++;
+        if (!db_transaction(db, migrate_step, &version, err))
+            return error_prefix(err, "cannot migrate to schema %d", version);
+    }
+    return true;
+}
+
+/* The memory is the daemon's: a small page cache, a small lookaside. */
+static bool configure(struct db *db, struct error *err)
+{
+    sqlite3_busy_timeout(db->sqlite, BUSY_TIMEOUT_MS);
+    sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_LOOKASIDE, NULL, 128, 64);
+    sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    return db_run_script(db,
+                         "PRAGMA cache_size = -256;"
+                         "PRAGMA journal_mode = WAL;"
+                         "PRAGMA synchronous = FULL;"
+                         "PRAGMA foreign_keys = ON;"
+                         "PRAGMA trusted_schema = OFF;",
+                         err);
+}
+
+struct db *db_open_version(const char *path, int version, struct error *err)
+{
+    struct db *db = xcalloc(1, sizeof(*db));
+    CLEANUP_CLOSE int fd = -1;
+
+    db->path = xstrdup(path);
+    wait_queue_init(&db->waiters);
+    /* SQLite would make it readable for all, and its other files take their mode from it. */
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        error_set_errno(err, errno, "cannot open %s", path);
+        return db_close(db);
+    }
+    if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
+        SQLITE_OK) {
+        sqlite_failed(db, "open", err);
+        return db_close(db);
+    }
+    if (!configure(db, err) || !migrate(db, version, err))
+        return db_close(db);
+    return db;
+}
+
+struct db *db_open(const char *path, struct error *err)
+{
+    return db_open_version(path, db_schema_version(), err);
+}
+
+struct db *db_close(struct db *db)
+{
+    if (!db)
+        return NULL;
+    sqlite3_close(db->sqlite);
+    free(db->path);
+    free(db);
+    return NULL;
+}
+
+/* --- Transactions ------------------------------------------------------------------------------
+ */
+
+struct db *await_db_lock(struct db *db, struct error *err)
+{
+    int r = task_check();
+
+    while (r == 0 && db->locked)
+        r = await_wake(&db->waiters, "waiting for the database");
+    if (r < 0) {
+        wake_one(&db->waiters); /* the wake-up may have been meant for us */
+        await_error(err, r, "waiting for the database");
+        return NULL;
+    }
+    db->locked = true;
+    return db;
+}
+
+void db_unlock(struct db **locked)
+{
+    struct db *db = TAKE(*locked);
+
+    if (!db)
+        return;
+    CHECK(db->locked);
+    db->locked = false;
+    wake_one(&db->waiters);
+}
+
+bool db_transaction(struct db *db, db_fn fn, void *arg, struct error *err)
+{
+    if (!db_run_script(db, "BEGIN IMMEDIATE", err))
+        return false;
+    if (fn(db, arg, err) && db_run_script(db, "COMMIT", err))
+        return true;
+    sqlite3_exec(db->sqlite, "ROLLBACK", NULL, NULL, NULL);
+    return false;
+}
+
+struct db_work {
+    struct db *db;
+    db_fn fn;
+    void *arg;
+    bool ok;
+    struct error err;
+};
+
+static void run_transaction(void *arg)
+{
+    struct db_work *work = arg;
+
+    work->ok = db_transaction(work->db, work->fn, work->arg, &work->err);
+    sqlite3_db_release_memory(work->db->sqlite);
+}
+
+bool await_db_transaction(struct db *db, db_fn fn, void *arg, struct error *err)
+{
+    struct db_work work = {.db = db, .fn = fn, .arg = arg};
+    int r;
+
+    CHECK(db->locked);
+    r = await_work(run_transaction, &work, "writing the database");
+    if (r < 0)
+        return await_error(err, r, "writing the database");
+    if (!work.ok)
+        error_move(err, &work.err);
+    return work.ok;
+}

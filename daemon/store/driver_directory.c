@@ -1,0 +1,237 @@
+/* The `directory` driver: a layer is its unpacked tree, `fs`, in overlayfs form. davit-untar, a
+ * confined process, unpacks it from a pipe; see untar/. Works on every kernel and filesystem that
+ * overlayfs works on. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "daemon/store/layer_driver.h"
+#include "daemon/store/untar/report.h"
+#include "proto/async/await.h"
+#include "proto/async/stream.h"
+
+#define PIPE_BYTES (1 * MIB)
+
+/* Sanitizers take their options from the environment; nothing else of ours needs it. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNTAR_ENVIRONMENT NULL
+#else
+static char *const empty_environment[] = {NULL};
+#define UNTAR_ENVIRONMENT empty_environment
+#endif
+
+struct unpacking {
+    int fs_fd;
+    struct stream *input;  /* the archive, to davit-untar; NULL once it is to end */
+    struct stream *report; /* what it says at its end */
+    struct process *process;
+};
+
+/* --- Prepare -----------------------------------------------------------------------------------
+ */
+
+struct make_fs {
+    int dir_fd, fs_fd, errnum;
+};
+
+/* What the parent directory would hand down (set-group-id, default ACL) is no part of the layer. */
+static void make_fs(void *arg)
+{
+    struct make_fs *make = arg;
+
+    if (mkdirat(make->dir_fd, "fs", 0755) == 0)
+        make->fs_fd = openat(make->dir_fd, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (make->fs_fd < 0 || fchown(make->fs_fd, 0, 0) < 0 || fchmod(make->fs_fd, 0755) < 0) {
+        make->errnum = errno;
+        return;
+    }
+    fremovexattr(make->fs_fd, "system.posix_acl_default");
+    fremovexattr(make->fs_fd, "system.posix_acl_access");
+}
+
+static bool start_untar(struct unpacking *unpacking, const char *untar_path, struct error *err)
+{
+    CLEANUP_CLOSE int input_fd = -1;
+    CLEANUP_CLOSE int report_fd = -1;
+    int our_input_fd, our_report_fd, r;
+
+    if ((r = pipe_cloexec(&input_fd, &our_input_fd)) < 0)
+        return error_set_errno(err, r, "cannot make a pipe");
+    unpacking->input = stream_new(our_input_fd);
+    if ((r = pipe_cloexec(&our_report_fd, &report_fd)) < 0)
+        return error_set_errno(err, r, "cannot make a pipe");
+    unpacking->report = stream_new(our_report_fd);
+    fcntl(input_fd, F_SETPIPE_SZ, (int)PIPE_BYTES); /* smaller only means more switches */
+    unpacking->process = process_start(
+        &(struct process_options){
+            .argv = (char *const[]){(char *)untar_path, NULL},
+            .envp = UNTAR_ENVIRONMENT,
+            .fds = {input_fd, report_fd, STDERR_FILENO, unpacking->fs_fd},
+            .fd_count = 4,
+        },
+        err);
+    return unpacking->process;
+}
+
+static void directory_end_await(void *preparation)
+{
+    struct unpacking *unpacking = preparation;
+
+    if (!unpacking)
+        return;
+    stream_free(unpacking->input);
+    stream_free(unpacking->report);
+    if (unpacking->process) {
+        CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+        process_kill(unpacking->process, SIGKILL);
+        await_process(unpacking->process, NULL);
+        process_free(unpacking->process);
+    }
+    close_fd(&unpacking->fs_fd);
+    free(unpacking);
+}
+
+static void *await_directory_prepare(const struct layer_driver_context *context, int dir_fd,
+                                     struct error *err)
+{
+    struct make_fs make = {.dir_fd = dir_fd, .fs_fd = -1};
+    struct unpacking *unpacking;
+    int r = await_work(make_fs, &make, "preparing a layer");
+
+    if (r < 0 || make.errnum) {
+        close_fd(&make.fs_fd);
+        error_set_errno(err, r < 0 ? r : make.errnum, "cannot create a directory");
+        return NULL;
+    }
+    unpacking = xcalloc(1, sizeof(*unpacking));
+    unpacking->fs_fd = make.fs_fd;
+    if (!start_untar(unpacking, context->untar_path, err)) {
+        directory_end_await(unpacking);
+        return NULL;
+    }
+    return unpacking;
+}
+
+/* --- Write and commit --------------------------------------------------------------------------
+ */
+
+/* Reads the report to its end, and waits for the end of the process. */
+static bool await_report(struct unpacking *unpacking, struct untar_result *ret, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf report = {0};
+    int status = 0, r;
+
+    for (;;) {
+        ssize_t n;
+        strbuf_reserve(&report, 4096);
+        n = await_read(unpacking->report, report.data + report.length, 4096);
+        if (n < 0)
+            return await_error(err, (int)n, "unpacking");
+        if (n == 0)
+            break;
+        report.length += (size_t)n;
+        if (report.length > REPORT_MAX)
+            return error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED",
+                             "the unpacker reports without end");
+    }
+    if ((r = await_process(unpacking->process, &status)) < 0)
+        return await_error(err, r, "unpacking");
+    if (report.length == 0)
+        return error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED",
+                         "the unpacker ended with status %d and no report", status);
+    return report_decode(report.data, report.length, ret, err);
+}
+
+static bool await_directory_write(void *preparation, const void *data, size_t size,
+                                  struct error *err)
+{
+    CLEANUP(untar_result_done) struct untar_result result = {0};
+    struct unpacking *unpacking = preparation;
+    int r = await_write(unpacking->input, data, size);
+
+    if (r == 0)
+        return true;
+    if (r != -EPIPE)
+        return await_error(err, r, "unpacking");
+    /* It reads to the end of all archives but those that it refuses. */
+    if (await_report(unpacking, &result, err))
+        error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED", "the unpacker ended early");
+    return false;
+}
+
+struct opaque_marks {
+    int fs_fd;
+    const struct strbuf *paths;
+    int errnum;
+};
+
+/* The paths are from the archive: resolved in the layer. Where a later entry replaced the
+ * directory there is nothing to mark. */
+static void set_opaque_marks(void *arg)
+{
+    struct opaque_marks *marks = arg;
+    const char *path = marks->paths->data, *end = path + marks->paths->length;
+
+    for (; path < end; path += strlen(path) + 1) {
+        struct open_how how = {
+            .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+        };
+        CLEANUP_CLOSE int fd =
+            (int)syscall(SYS_openat2, marks->fs_fd, *path ? path : ".", &how, sizeof(how));
+        if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+            continue;
+        if (fd < 0 || fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0) {
+            marks->errnum = errno;
+            return;
+        }
+    }
+}
+
+static bool await_directory_commit(void *preparation, uint64_t *ret_content_bytes,
+                                   struct error *err)
+{
+    CLEANUP(untar_result_done) struct untar_result result = {0};
+    struct unpacking *unpacking = preparation;
+    struct opaque_marks marks = {.fs_fd = unpacking->fs_fd, .paths = &result.opaque};
+    int r;
+
+    unpacking->input = stream_free(unpacking->input);
+    if (!await_report(unpacking, &result, err))
+        return false;
+    *ret_content_bytes = result.content_bytes;
+    if (result.opaque.length == 0)
+        return true;
+    r = await_work(set_opaque_marks, &marks, "marking opaque directories");
+    if (r < 0 || marks.errnum)
+        return error_set_errno(err, r < 0 ? r : marks.errnum, "cannot mark an opaque directory");
+    return true;
+}
+
+/* --- Mount -------------------------------------------------------------------------------------
+ */
+
+static bool await_directory_mount(const char *layer_path, char **ret_path, struct error *err UNUSED)
+{
+    *ret_path = xasprintf("%s/fs", layer_path);
+    return true;
+}
+
+static void directory_unmount_await(const char *layer_path UNUSED)
+{
+}
+
+const struct layer_driver directory_driver = {
+    .name = "directory",
+    .await_prepare = await_directory_prepare,
+    .await_write = await_directory_write,
+    .await_commit = await_directory_commit,
+    .end_await = directory_end_await,
+    .await_mount = await_directory_mount,
+    .unmount_await = directory_unmount_await,
+};

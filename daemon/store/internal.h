@@ -1,0 +1,101 @@
+/* Shared between the files of this folder only. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "daemon/store/db.h"
+#include "daemon/store/layer_driver.h"
+#include "daemon/store/store.h"
+#include "proto/base/list.h"
+#include "proto/base/map.h"
+
+#define LAYERS_MAX 127 /* of one image */
+
+/* A committed layer. */
+struct layer {
+    struct layer_info info;
+    unsigned int mounts, image_uses;
+    int64_t used_unix_ns; /* when a lease or mount last let go of it, or it came */
+    bool hidden;          /* being removed: nothing finds it any more */
+};
+
+struct layer_lease {
+    struct list node;
+    struct store *store;
+    struct digest *diff_ids;
+    size_t count;
+};
+
+/* Trees in tmp/ that the background removes. */
+struct trash {
+    struct list names;
+    struct wait_queue waiters;
+    atomic_bool stop;
+};
+
+struct store {
+    char *data_root;
+    char *untar_path;
+    char id[33];
+    int64_t grace_ns;
+    int lock_fd, layers_fd, tmp_fd;
+    uint64_t sequence; /* of names in tmp/ */
+    struct db *db;
+    const struct layer_driver *driver;
+    struct map *layers; /* by diff_id */
+    struct list leases;
+    struct image **images; /* newest first */
+    size_t image_count;
+    struct map *names; /* of images, by canonical name */
+    struct map *holds; /* counts, by image id */
+    struct trash trash;
+    struct group background;
+};
+
+/* --- open.c: what is done before anybody knows the store; blocks -------------------------------
+ */
+
+bool store_open_blocking(struct store *store, const struct store_options *options,
+                         struct error *err);
+
+/* --- layer.c -----------------------------------------------------------------------------------
+ */
+
+struct layer *layer_get(const struct store *store, const struct digest *diff_id); /* or NULL */
+void layer_add(struct store *store, const struct layer_info *info, int64_t created_unix_ns);
+void layer_drop(struct store *store, const struct digest *diff_id);
+
+/* A name in tmp/ that nobody else has. The caller's. */
+char *tmp_name(struct store *store, const struct digest *diff_id);
+
+/* --- image.c -----------------------------------------------------------------------------------
+ */
+
+struct image *image_new(void);
+struct image *image_free(struct image *image);
+void image_add(struct store *store, struct image *image); /* takes it over */
+void image_drop(struct store *store, struct image *image);
+void image_add_name(struct store *store, struct image *image, const char *name, bool is_tag);
+
+unsigned int image_uses(const struct image *image, const struct digest *diff_id);
+
+/* --- gc.c --------------------------------------------------------------------------------------
+ */
+
+/* True if an image (but `except`; may be NULL), a lease or a mount uses the layer. */
+bool layer_in_use(const struct store *store, const struct layer *layer, const struct image *except);
+
+/* Removes the image (may be NULL) and layers that nothing else uses, rows first. The database is
+ * locked. Suspends, cannot be cancelled once it has begun. */
+bool await_remove(struct store *store, struct image *image, struct layer *const *layers,
+                  size_t count, struct error *err);
+
+/* Background task: removes layers that nothing has used for the grace time. */
+bool await_collect_task(void *store, struct error *err);
+
+/* --- trash.c -----------------------------------------------------------------------------------
+ */
+
+void trash_add(struct store *store, const char *name); /* in tmp/; does not suspend */
+bool await_trash_task(void *store, struct error *err);
+void trash_clear(struct store *store);

@@ -1,0 +1,365 @@
+/* Opening a data root: done on the thread pool, before anybody knows the store. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/store/internal.h"
+#include "proto/base/log.h"
+
+/* --- Directories and the lock ------------------------------------------------------------------
+ */
+
+static bool make_data_root(const char *data_root, struct error *err)
+{
+    CLEANUP_FREE char *path = xstrdup(data_root);
+
+    for (char *c = path + 1;; c++) {
+        bool last = *c == '\0';
+        if (*c != '/' && !last)
+            continue;
+        *c = '\0';
+        if (mkdir(path, last ? 0700 : 0755) < 0 && errno != EEXIST) {
+            error_set_errno(err, errno, "cannot create the data root %s", data_root);
+            return error_hint(err, "davitd needs a directory that root may write to: see "
+                                   "--data-root");
+        }
+        if (last)
+            return true;
+        *c = '/';
+    }
+}
+
+static bool unusable(const char *data_root, const char *name, struct error *err)
+{
+    error_set_errno(err, errno, "cannot use the data root: %s/%s", data_root, name);
+    if (err && err->code == ERROR_PERMISSION_DENIED)
+        error_hint(err, "davitd needs a directory that root may write to: see --data-root");
+    return false;
+}
+
+static bool take_lock(struct store *store, int root_fd, struct error *err)
+{
+    char pid[16] = "unknown";
+    ssize_t n;
+
+    store->lock_fd = openat(root_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (store->lock_fd < 0)
+        return unusable(store->data_root, "lock", err);
+    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+        snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+        if (ftruncate(store->lock_fd, 0) < 0 ||
+            pwrite(store->lock_fd, pid, strlen(pid), 0) != (ssize_t)strlen(pid))
+            return unusable(store->data_root, "lock", err);
+        return true;
+    }
+    if (errno != EWOULDBLOCK)
+        return unusable(store->data_root, "lock", err);
+    n = pread(store->lock_fd, pid, sizeof(pid) - 1, 0);
+    if (n > 0)
+        pid[strspn(pid, "0123456789")] = '\0';
+    error_set(err, ERROR_FAILED_PRECONDITION, "DATA_ROOT_IN_USE",
+              "the data root %s is in use by another davitd (pid %s)", store->data_root, pid);
+    return error_hint(err, "stop that one first, or give this one its own --data-root");
+}
+
+static int open_subdirectory(int root_fd, const char *name)
+{
+    if (mkdirat(root_fd, name, 0700) < 0 && errno != EEXIST)
+        return -1;
+    return openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static bool open_directories(struct store *store, struct error *err)
+{
+    CLEANUP_CLOSE int root_fd = -1;
+    char *absolute;
+
+    if (!make_data_root(store->data_root, err))
+        return false;
+    absolute = realpath(store->data_root, NULL);
+    if (!absolute)
+        return unusable(store->data_root, "", err);
+    free(store->data_root);
+    store->data_root = absolute;
+    root_fd = open(store->data_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        return unusable(store->data_root, "", err);
+    if (!take_lock(store, root_fd, err))
+        return false;
+    store->layers_fd = open_subdirectory(root_fd, "layers");
+    if (store->layers_fd < 0)
+        return unusable(store->data_root, "layers", err);
+    store->tmp_fd = open_subdirectory(root_fd, "tmp");
+    if (store->tmp_fd < 0)
+        return unusable(store->data_root, "tmp", err);
+    return fsync(root_fd) == 0 || unusable(store->data_root, "", err);
+}
+
+/* --- Rows --------------------------------------------------------------------------------------
+ */
+
+static bool read_meta(struct db *db, const char *key, char **ret, struct error *err)
+{
+    const struct db_value value = db_text(key);
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row = db_query(db, "SELECT value FROM meta WHERE key = ?", &value, 1, err);
+    int r = row ? db_step(db, row, err) : -1;
+
+    if (r > 0)
+        *ret = db_column_text(row, 0);
+    return r >= 0;
+}
+
+/* What is made once per data root: its id, and the driver that its layers are written by. */
+static bool load_meta(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP_FREE char *id = NULL;
+    CLEANUP_FREE char *driver = NULL;
+    unsigned char random[16];
+
+    if (!read_meta(db, "id", &id, err) || !read_meta(db, "driver", &driver, err))
+        return false;
+    if (!id) {
+        if (getrandom(random, sizeof(random), 0) != sizeof(random))
+            die("no random numbers");
+        for (size_t i = 0; i < sizeof(random); i++)
+            snprintf(store->id + 2 * i, 3, "%02x", random[i]);
+        return db_run(db, "INSERT INTO meta VALUES ('id', ?), ('driver', ?)", err,
+                      db_text(store->id), db_text(store->driver->name));
+    }
+    snprintf(store->id, sizeof(store->id), "%s", id);
+    if (driver && !str_eq(driver, store->driver->name)) {
+        error_set(err, ERROR_FAILED_PRECONDITION, "STORAGE_DRIVER_MISMATCH",
+                  "the data root %s was written by the storage driver %s, not %s", store->data_root,
+                  driver, store->driver->name);
+        return error_hint(err, "use --storage-driver %s, or another data root", driver);
+    }
+    return true;
+}
+
+static bool column_digest(sqlite3_stmt *row, int column, struct digest *ret, struct error *err)
+{
+    const char *text = (const char *)sqlite3_column_text(row, column);
+
+    return digest_parse(text ? text : "", ret, err);
+}
+
+static bool load_layers(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT diff_id, tar_bytes, content_bytes, created_unix_ns FROM layers", NULL,
+                 0, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        struct layer_info info = {
+            .tar_bytes = (uint64_t)sqlite3_column_int64(row, 1),
+            .content_bytes = (uint64_t)sqlite3_column_int64(row, 2),
+        };
+        if (!column_digest(row, 0, &info.diff_id, err))
+            return false;
+        layer_add(store, &info, sqlite3_column_int64(row, 3));
+    }
+    return r == 0;
+}
+
+static bool load_image_layers(struct db *db, struct image *image, struct error *err)
+{
+    const struct db_value id = db_text(image->id.text);
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT diff_id FROM image_layers WHERE image_id = ? ORDER BY position", &id,
+                 1, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        image->diff_ids =
+            xrealloc(image->diff_ids, (image->diff_id_count + 1) * sizeof(*image->diff_ids));
+        if (!column_digest(row, 0, &image->diff_ids[image->diff_id_count], err))
+            return false;
+        image->diff_id_count++;
+    }
+    return r == 0;
+}
+
+static bool load_image_names(struct db *db, struct store *store, struct image *image,
+                             struct error *err)
+{
+    const struct db_value id = db_text(image->id.text);
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT name, kind FROM image_names WHERE image_id = ? ORDER BY name", &id, 1,
+                 err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        const char *name = (const char *)sqlite3_column_text(row, 0);
+        image_add_name(store, image, name,
+                       str_eq((const char *)sqlite3_column_text(row, 1), "tag"));
+    }
+    return r == 0;
+}
+
+static bool load_images(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db,
+                 "SELECT id, manifest_digest, created_unix_ns, os, architecture, size_bytes"
+                 " FROM images",
+                 NULL, 0, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        struct image *image = image_new();
+        bool ok = column_digest(row, 0, &image->id, err) &&
+                  column_digest(row, 1, &image->manifest_digest, err);
+        image->created_unix_ns = sqlite3_column_int64(row, 2);
+        image->os = db_column_text(row, 3);
+        image->architecture = db_column_text(row, 4);
+        image->size_bytes = (uint64_t)sqlite3_column_int64(row, 5);
+        ok = ok && load_image_layers(db, image, err);
+        image_add(store, image);
+        if (!ok || !load_image_names(db, store, image, err))
+            return false;
+    }
+    return r == 0;
+}
+
+/* --- Litter ------------------------------------------------------------------------------------
+ */
+
+static void closedir_cleanup(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+/* The names in a directory; the caller's. */
+static bool list_directory(const struct store *store, int fd, const char *name, char ***ret,
+                           struct error *err)
+{
+    int list_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP(closedir_cleanup) DIR *dir = list_fd >= 0 ? fdopendir(list_fd) : NULL;
+    const struct dirent *item;
+    size_t count = 0;
+
+    if (!dir)
+        return unusable(store->data_root, name, err);
+    *ret = xcalloc(1, sizeof(char *));
+    while ((item = readdir(dir))) {
+        if (str_eq(item->d_name, ".") || str_eq(item->d_name, ".."))
+            continue;
+        *ret = xrealloc(*ret, (count + 2) * sizeof(char *));
+        (*ret)[count++] = xstrdup(item->d_name);
+        (*ret)[count] = NULL;
+    }
+    return true;
+}
+
+/* Everything in tmp/, and every directory in layers/ that has no row: what was on its way in or
+ * out when the last daemon ended. */
+static bool find_litter(struct store *store, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **tmp_names = NULL;
+    CLEANUP(strv_cleanup) char **layer_names = NULL;
+
+    if (!list_directory(store, store->tmp_fd, "tmp", &tmp_names, err) ||
+        !list_directory(store, store->layers_fd, "layers", &layer_names, err))
+        return false;
+    for (char **name = tmp_names; *name; name++)
+        trash_add(store, *name);
+    for (char **name = layer_names; *name; name++) {
+        CLEANUP_FREE char *diff_id = xasprintf("sha256:%s", *name);
+        CLEANUP_FREE char *trash_name = NULL;
+        if (map_get(store->layers, diff_id))
+            continue;
+        trash_name = xasprintf("litter.%llu", (unsigned long long)store->sequence++);
+        if (renameat(store->layers_fd, *name, store->tmp_fd, trash_name) < 0)
+            return unusable(store->data_root, *name, err);
+        trash_add(store, trash_name);
+    }
+    return true;
+}
+
+/* A layer whose directory somebody took away is as if it had never been fetched: the next pull of
+ * its images fetches it again. */
+static bool forget_lost_layers(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **lost = xcalloc(map_count(store->layers) + 1, sizeof(char *));
+    size_t iterator = 0, count = 0;
+    void *value;
+
+    while (map_next(store->layers, &iterator, NULL, &value)) {
+        const struct layer *layer = value;
+        if (faccessat(store->layers_fd, digest_hex(&layer->info.diff_id), F_OK,
+                      AT_SYMLINK_NOFOLLOW) < 0 &&
+            errno == ENOENT)
+            lost[count++] = xstrdup(layer->info.diff_id.text);
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct digest diff_id;
+        log_warn("a layer is gone from the data root: images that have it must be pulled again",
+                 LOG("layer", lost[i]));
+        if (!digest_parse(lost[i], &diff_id, err) ||
+            !db_run(db, "DELETE FROM layers WHERE diff_id = ?", err, db_text(lost[i])))
+            return false;
+        layer_drop(store, &diff_id);
+    }
+    return true;
+}
+
+/* --- All of it ---------------------------------------------------------------------------------
+ */
+
+static bool load(struct db *db, void *arg, struct error *err)
+{
+    struct store *store = arg;
+
+    return load_meta(db, store, err) && load_layers(db, store, err) &&
+           forget_lost_layers(db, store, err) && load_images(db, store, err);
+}
+
+/* Beside the program, as in a build directory, else where it is installed. */
+static bool find_untar(struct store *store, const char *path, struct error *err)
+{
+    char program[4096];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    char *slash;
+
+    program[MAX(n, 0)] = '\0';
+    slash = strrchr(program, '/');
+    if (path) {
+        store->untar_path = xstrdup(path);
+    } else if (slash) {
+        store->untar_path = xasprintf("%.*s/davit-untar", (int)(slash - program), program);
+        if (access(store->untar_path, X_OK) < 0) {
+            free(store->untar_path);
+            store->untar_path = xstrdup(DAVIT_LIBEXEC_DIR "/davit-untar");
+        }
+    }
+    if (store->untar_path && access(store->untar_path, X_OK) == 0)
+        return true;
+    error_set(err, ERROR_FAILED_PRECONDITION, "UNPACKER_MISSING",
+              "the program davit-untar is neither beside davitd nor at %s",
+              store->untar_path ? store->untar_path : DAVIT_LIBEXEC_DIR "/davit-untar");
+    return error_hint(err, "install davit completely");
+}
+
+bool store_open_blocking(struct store *store, const struct store_options *options,
+                         struct error *err)
+{
+    CLEANUP_FREE char *db_path = NULL;
+
+    if (!find_untar(store, options->untar_path, err) || !open_directories(store, err))
+        return false;
+    db_path = xasprintf("%s/davit.db", store->data_root);
+    store->db = db_open(db_path, err);
+    return store->db && db_transaction(store->db, load, store, err) && find_litter(store, err);
+}

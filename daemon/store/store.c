@@ -1,0 +1,134 @@
+#include "daemon/store/store.h"
+
+#include <errno.h>
+
+#include "daemon/store/internal.h"
+#include "proto/async/await.h"
+
+#define GRACE_DEFAULT_MS (24ULL * 3600 * 1000)
+
+static const struct layer_driver *const drivers[] = {&directory_driver};
+
+static const struct layer_driver *choose_driver(const char *name, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(drivers); i++) {
+        if (!name || str_eq(name, drivers[i]->name))
+            return drivers[i];
+    }
+    error_set(err, ERROR_INVALID_ARGUMENT, "UNKNOWN_STORAGE_DRIVER",
+              "there is no storage driver \"%s\"", name);
+    error_hint(err, "known drivers: %s", drivers[0]->name);
+    return NULL;
+}
+
+static struct store *store_new(const struct store_options *options,
+                               const struct layer_driver *driver)
+{
+    struct store *store = xcalloc(1, sizeof(*store));
+    uint64_t grace_ms = options->layer_grace_ms ? options->layer_grace_ms : GRACE_DEFAULT_MS;
+
+    store->data_root = xstrdup(options->data_root);
+    store->grace_ns = (int64_t)grace_ms * 1000000;
+    store->driver = driver;
+    store->lock_fd = store->layers_fd = store->tmp_fd = -1;
+    store->layers = map_new();
+    store->names = map_new();
+    store->holds = map_new();
+    list_init(&store->leases);
+    list_init(&store->trash.names);
+    wait_queue_init(&store->trash.waiters);
+    group_init(&store->background);
+    return store;
+}
+
+static void store_free(struct store *store)
+{
+    size_t iterator = 0;
+    void *layer;
+
+    db_close(store->db);
+    trash_clear(store);
+    while (store->image_count > 0)
+        image_drop(store, store->images[store->image_count - 1]);
+    while (map_next(store->layers, &iterator, NULL, &layer))
+        free(layer);
+    map_free(store->layers);
+    map_free(store->names);
+    map_free(store->holds);
+    free(store->images);
+    close_fd(&store->tmp_fd);
+    close_fd(&store->layers_fd);
+    close_fd(&store->lock_fd); /* last: another daemon may begin */
+    free(store->untar_path);
+    free(store->data_root);
+    free(store);
+}
+
+struct open_work {
+    struct store *store;
+    const struct store_options *options;
+    bool ok;
+    struct error err;
+};
+
+static void open_in_pool(void *arg)
+{
+    struct open_work *work = arg;
+
+    work->ok = store_open_blocking(work->store, work->options, &work->err);
+}
+
+static void close_in_pool(void *arg)
+{
+    store_free(arg);
+}
+
+struct store *await_store_open(const struct store_options *options, struct error *err)
+{
+    const struct layer_driver *driver = choose_driver(options->driver, err);
+    struct open_work work = {.options = options};
+    int r;
+
+    if (!driver)
+        return NULL;
+    work.store = store_new(options, driver);
+    r = await_work(open_in_pool, &work, "opening the data root");
+    if (r < 0)
+        await_error(err, r, "opening the data root %s", options->data_root);
+    else if (!work.ok)
+        error_move(err, &work.err);
+    else if (task_spawn(&work.store->background, "remove litter", NULL, await_trash_task,
+                        work.store, err) &&
+             task_spawn(&work.store->background, "collect layers", NULL, await_collect_task,
+                        work.store, err))
+        return work.store;
+    return store_close_await(work.store);
+}
+
+struct store *store_close_await(struct store *store)
+{
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+
+    if (!store)
+        return NULL;
+    CHECK(list_empty(&store->leases));
+    atomic_store(&store->trash.stop, true);
+    group_done_await(&store->background);
+    await_work(close_in_pool, store, "closing the data root");
+    return NULL;
+}
+
+const char *store_driver_name(const struct store *store)
+{
+    return store->driver->name;
+}
+
+const char *store_driver_reason(const struct store *store UNUSED)
+{
+    return "layers are unpacked into directories, the only driver of this version";
+}
+
+const char *store_id(const struct store *store)
+{
+    return store->id;
+}
