@@ -404,6 +404,13 @@ static void on_flush_timeout(struct loop_timer *timer)
         task_cancel(connection->writer);
 }
 
+static void note_protocol_error(struct connection *connection)
+{
+    if (!error_is_set(&connection->end))
+        error_set(&connection->end, ERROR_UNAVAILABLE, NULL,
+                  connection->settled ? "it broke the HTTP/2 protocol" : "it does not speak gRPC");
+}
+
 /* --- Its two tasks ---------------------------------------------------------------------------- */
 
 static ssize_t next_frames(struct connection *connection, struct strbuf *out)
@@ -440,6 +447,9 @@ static bool await_write_frames(void *arg, struct error *err)
         strbuf_done(&out);
         r = await_event(&connection->write_wanted, "sending gRPC frames");
     }
+    /* A client's session that is over without a GOAWAY from the server has sent one itself. */
+    if (!connection->server && !connection->closing && r == 0 && !connection->goaway_received)
+        note_protocol_error(connection);
     connection->writer = NULL;
     shutdown(stream_fd(connection->stream), SHUT_RDWR); /* the reader sees the end */
     return true;
@@ -455,11 +465,7 @@ static bool feed(struct connection *connection, const void *data, size_t size)
     connection_flush(connection);
     if (n >= 0)
         return true;
-    if (!error_is_set(&connection->end))
-        error_set(&connection->end, ERROR_UNAVAILABLE, NULL,
-                  connection->settled ? "it broke the HTTP/2 protocol: %s"
-                                      : "it does not speak gRPC: %s",
-                  nghttp2_strerror((int)n));
+    note_protocol_error(connection);
     nghttp2_session_terminate_session(connection->session, n == NGHTTP2_ERR_FLOODED
                                                                ? NGHTTP2_ENHANCE_YOUR_CALM
                                                                : NGHTTP2_PROTOCOL_ERROR);
@@ -483,7 +489,7 @@ static bool await_read_frames(struct connection *connection)
         error_set(&connection->end, ERROR_CANCELLED, NULL, "the connection was closed");
     else
         error_set(&connection->end, ERROR_UNAVAILABLE, NULL, "%s",
-                  n == 0 ? "it closed the connection" : strerror((int)-n));
+                  n == 0 || n == -ECONNRESET ? "it closed the connection" : strerror((int)-n));
     return false;
 }
 

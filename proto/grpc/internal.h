@@ -17,14 +17,19 @@
 #define MAX_STREAMS 100                /* open at once, per connection */
 #define MAX_HANDLERS (2 * MAX_STREAMS) /* tasks, those still unwinding included */
 #define MAX_HEADER_BYTES (64 * KIB)    /* of one call, counted as RFC 9113 section 6.5.2 does */
-#define HEADER_TIMEOUT_MS 10000        /* from a header's first byte to its last */
-#define IDLE_TIMEOUT_MS 120000         /* a server's connection without calls */
 #define NUISANCE_BURST 500             /* resets, pings, settings, empty frames... */
 #define NUISANCE_PER_SECOND 50         /* ...and how many are forgiven each second */
-#define PING_TIMEOUT_MS 20000
-#define FLUSH_TIMEOUT_MS 1000   /* for the last frames of a connection that is closed */
-#define SEND_QUEUE (64 * KIB)   /* of one call: a sender waits while more is queued */
-#define MAX_UNPACKED (32 * MIB) /* memory of one received message, however it was packed */
+#define SEND_QUEUE (64 * KIB)          /* of one call: a sender waits while more is queued */
+#define MAX_UNPACKED (32 * MIB)        /* memory of one received message, however it was packed */
+
+/* Variables, so that tests need not wait for so long. */
+struct grpc_timeouts {
+    uint64_t header_ms; /* from a header's first byte to its last */
+    uint64_t idle_ms;   /* a server's connection without calls */
+    uint64_t ping_ms;   /* for the answer to a keepalive ping */
+    uint64_t flush_ms;  /* for the last frames of a connection that is closed */
+};
+extern struct grpc_timeouts grpc_timeouts;
 
 /* --- Bytes waiting: appended at the end, taken from the front --------------------------------- */
 

@@ -10,48 +10,16 @@
 #define ERROR_DETAIL_TYPE "davit.v1.ErrorDetail"
 #define TYPE_URL_PREFIX "type.googleapis.com/"
 
-/* Bytes of the UTF-8 sequence at p, 0 if it is none (Unicode 15, table 3-7). */
-static size_t utf8_length(const unsigned char *p)
-{
-    unsigned int low = 0x80, high = 0xbf;
-    size_t length = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-
-    if (p[0] > 0xf4)
-        return 0;
-    if (p[0] == 0xe0)
-        low = 0xa0;
-    else if (p[0] == 0xed)
-        high = 0x9f;
-    else if (p[0] == 0xf0)
-        low = 0x90;
-    else if (p[0] == 0xf4)
-        high = 0x8f;
-    for (size_t i = 1; i < length; i++, low = 0x80, high = 0xbf) {
-        if (p[i] < low || p[i] > high)
-            return 0;
-    }
-    return length;
-}
-
-/* A protobuf string must be UTF-8, and messages may quote any file name. */
+/* Cut between two characters: a protobuf string must be UTF-8, as every error's text is. */
 static char *utf8_cut(const char *text, size_t limit_bytes)
 {
-    struct strbuf out = {0};
-    const char *p = text;
+    size_t length = limit_bytes;
 
-    while (p && *p) {
-        size_t length = utf8_length((const unsigned char *)p);
-        if (out.length + MAX(length, 1) > limit_bytes) {
-            strbuf_add_str(&out, "...");
-            break;
-        }
-        if (length)
-            strbuf_add(&out, p, length);
-        else
-            strbuf_add_char(&out, '?');
-        p += MAX(length, 1);
-    }
-    return strbuf_take(&out);
+    if (!text || strlen(text) <= limit_bytes)
+        return xstrdup(text ? text : "");
+    while (length && ((unsigned char)text[length] & 0xc0) == 0x80)
+        length--;
+    return xasprintf("%.*s...", (int)length, text);
 }
 
 static char *details_make(const struct error *err, char *message)
