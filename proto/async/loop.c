@@ -38,14 +38,16 @@ uint64_t clock_us(void)
 
 static void on_timer(uv_timer_t *handle);
 
-static void timers_arm(struct loop *loop)
+static void timers_arm(struct loop *loop, uint64_t at_least_ms)
 {
     const struct loop_timer *first = loop->timers.first;
     uint64_t now = uv_now(&loop->uv);
 
     if (first)
         uv_timer_start(&loop->timer, on_timer,
-                       first->expires_ms > now ? first->expires_ms - now : 0, 0);
+                       first->expires_ms > now + at_least_ms ? first->expires_ms - now
+                                                             : at_least_ms,
+                       0);
     else
         uv_timer_stop(&loop->timer);
 }
@@ -61,7 +63,8 @@ static void on_timer(uv_timer_t *handle)
         timers_remove(&loop->timers, timer);
         timer->fire(timer);
     }
-    timers_arm(loop);
+    /* libuv before 1.45 would call this again, and never poll, for a timer that is due at once. */
+    timers_arm(loop, 1);
 }
 
 void loop_timer_start_at(struct loop_timer *timer, uint64_t expires_ms,
@@ -74,7 +77,7 @@ void loop_timer_start_at(struct loop_timer *timer, uint64_t expires_ms,
     timer->fire = fire;
     timers_add(&loop->timers, timer);
     if (loop->timers.first == timer)
-        timers_arm(loop);
+        timers_arm(loop, 0);
 }
 
 void loop_timer_start(struct loop_timer *timer, uint64_t timeout_ms,
