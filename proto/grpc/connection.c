@@ -351,24 +351,25 @@ void connection_arm(struct connection *connection)
         loop_timer_start(&connection->timer, due > now ? due - now : 0, on_timer);
 }
 
-static void check_keepalive(struct connection *connection, uint64_t now)
+/* Why the connection is to be given up, or NULL. */
+static const char *check_keepalive(struct connection *connection, uint64_t now)
 {
-    uint64_t timeout_ms = grpc_timeouts.ping_ms;
-
     if (!connection->ping_since_ms) {
         if (connection->keepalive_ms && !list_empty(&connection->calls) &&
             now >= connection->last_read_ms + connection->keepalive_ms) {
             connection->ping_since_ms = now;
             nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, NULL);
         }
-    } else if (now >= connection->ping_since_ms + timeout_ms && !connection->ping_late) {
-        /* We may have been stopped ourselves (Ctrl-Z): read once more before judging. */
-        connection->ping_late = true;
-        connection->ping_since_ms = now;
-    } else if (now >= connection->ping_since_ms + timeout_ms) {
-        error_set(&connection->end, ERROR_UNAVAILABLE, NULL, "it has stopped answering");
-        connection_stop(connection);
+        return NULL;
     }
+    if (now < connection->ping_since_ms + grpc_timeouts.ping_ms)
+        return NULL;
+    if (connection->ping_late)
+        return "it has stopped answering";
+    /* We may have been stopped ourselves (Ctrl-Z): read once more before judging. */
+    connection->ping_late = true;
+    connection->ping_since_ms = now;
+    return NULL;
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -384,11 +385,12 @@ static void on_timer(struct loop_timer *timer)
              now >= connection->header_since_ms + grpc_timeouts.header_ms)
         why = "a request header was not completed in time";
     else if (is_idle_server(connection) && now >= connection->idle_since_ms + grpc_timeouts.idle_ms)
-        why = "idle";
-    check_keepalive(connection, now);
+        why = "it is idle";
+    else
+        why = check_keepalive(connection, now);
     if (why) {
         if (!error_is_set(&connection->end))
-            error_set(&connection->end, ERROR_DEADLINE_EXCEEDED, NULL, "%s", why);
+            error_set(&connection->end, ERROR_UNAVAILABLE, NULL, "%s", why);
         connection_stop(connection);
     } else {
         connection_arm(connection);

@@ -766,16 +766,19 @@ static void body_reflection(struct fixture *f)
 #define TESTS(X)                                                                                 \
     X(unary)                                                                                     \
     X(too_large)                                                                                 \
-    X(metadata) X(server_streaming) X(client_streaming) X(chat) X(chat_two_tasks) X(many)        \
-        X(failure) X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task)  \
+    X(metadata)                                                                                  \
+    X(server_streaming) X(client_streaming) X(chat) X(chat_two_tasks) X(many) X(failure)         \
+        X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task)             \
             X(client_leaves) X(server_ends) X(server_deadline) X(client_deadline) X(slow_reader) \
                 X(slow_server) X(many_slow) X(drain) X(no_daemon) X(server_dies) X(not_grpc)     \
                     X(keepalive) X(health) X(reflection)
 
 TESTS(TEST)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
 #define ENTRY(name) cmocka_unit_test(test_##name),
     const struct CMUnitTest tests[] = {TESTS(ENTRY)};
 
