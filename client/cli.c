@@ -116,6 +116,10 @@ void cli_done_await(struct cli *cli)
     cli_default_signals(cli);
     cli->client = grpc_client_free(cli->client);
     group_done_await(&cli->group);
-    cli->out = stream_free(cli->out);
-    cli->err = stream_free(cli->err);
+    /* The last words are still to be said: the descriptors stay open. */
+    if (cli->out)
+        stream_release(cli->out);
+    if (cli->err)
+        stream_release(cli->err);
+    cli->out = cli->err = NULL;
 }

@@ -257,7 +257,8 @@ bool await_pull(struct cli *cli, const struct pull_options *options, struct erro
         return false;
 
     const bool pulled = await_snapshots(&pull, err);
-    pull.stale = pull.stale && !(pulled && pull.mode == PROGRESS_JSON); /* shown with the result */
+    if (pulled && pull.mode != PROGRESS_PLAIN)
+        pull.stale = false; /* the last snapshot is shown with the result */
     pull.finished = true;
     wake_all(&pull.changed);
     CLEANUP_ERROR struct error show_error = {0};
