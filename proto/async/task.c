@@ -9,6 +9,7 @@
 #include "proto/base/log.h"
 
 #ifdef TASK_ASAN
+#include <dlfcn.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef TASK_TSAN
@@ -35,10 +36,22 @@ static struct {
 #endif
 } tasks = {.max = TASK_MAX_DEFAULT};
 
+#ifdef TASK_ASAN
+/* The C library's. ASan's own prints a warning and forgets the redzones of the stack it switches
+ * to, for it does not know that switches are announced to it here. */
+static int (*switch_context)(ucontext_t *from, const ucontext_t *to);
+#else
+#define switch_context swapcontext
+#endif
+
 static void tasks_init(void)
 {
     if (tasks.ready_for_use)
         return;
+#ifdef TASK_ASAN
+    *(void **)&switch_context = dlsym(dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), "swapcontext");
+    CHECK(switch_context);
+#endif
     list_init(&tasks.ready);
     list_init(&tasks.all);
     tasks.ready_for_use = true;
@@ -72,7 +85,7 @@ static void switch_to_loop(struct task *task)
 #ifdef TASK_TSAN
     __tsan_switch_to_fiber(tasks.loop_fiber, 0);
 #endif
-    swapcontext(&task->context, &tasks.loop_context);
+    switch_context(&task->context, &tasks.loop_context);
 #ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(task->asan_fake_stack, &tasks.loop_stack_bottom,
                                     &tasks.loop_stack_size);
@@ -95,7 +108,7 @@ static void switch_to_task(struct task *task)
     tasks.loop_fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(task->tsan_fiber, 0);
 #endif
-    swapcontext(&tasks.loop_context, &task->context);
+    switch_context(&tasks.loop_context, &task->context);
 #ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(tasks.loop_fake_stack, NULL, NULL);
 #endif
@@ -131,7 +144,8 @@ static void group_note_end(struct group *group, bool ok, struct error *err)
     group->running--;
     if (!ok) {
         /* A cancellation is mostly the echo of another failure: that one is what counts. */
-        if (!error_is_set(first) || (first->code == ERROR_CANCELLED && error_is_set(err)))
+        if (!error_is_set(first) ||
+            (first->code == ERROR_CANCELLED && error_is_set(err) && err->code != ERROR_CANCELLED))
             error_move(first, err);
         if (!error_is_set(first))
             error_set(first, ERROR_UNKNOWN, NULL, "a task failed without saying why");

@@ -10,9 +10,14 @@
 
 static inline void run_task(task_fn fn, void *arg)
 {
+    static bool running;
     CLEANUP_ERROR struct error err = {0};
 
+    if (running)
+        fail_msg("an earlier test failed inside its task: the loop cannot be used again");
+    running = true;
     assert_ok(loop_run_main(fn, arg, &err), &err);
+    running = false;
 }
 
 #define TASK_TEST(name)                                    \
