@@ -24,8 +24,14 @@ struct removal {
 
 static bool remove_dir(const char *path, struct error *err)
 {
-    int r = tree_remove(AT_FDCWD, path, NULL);
+    CLEANUP_FREE char *parent = xstrdup(path);
+    char *name = strrchr(parent, '/');
+    CLEANUP_CLOSE int parent_fd = -1;
+    int r;
 
+    *name++ = '\0';
+    parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    r = parent_fd < 0 ? -errno : tree_remove(parent_fd, name, NULL);
     return r == 0 || error_set_errno(err, r, "cannot remove %s", path);
 }
 

@@ -12,9 +12,9 @@
 #include "proto/base/log.h"
 #include "proto/base/strbuf.h"
 
-#define CALL_TIMEOUT_MS 60000
+#define CALL_TIMEOUT_MS 60000ULL
 #define VERSION_TIMEOUT_MS 10000
-#define GRACE_MS 10000 /* for a call whose task was cancelled */
+#define GRACE_MS 10000ULL /* for a call whose task was cancelled */
 #define OUTPUT_LIMIT_BYTES (64 * KIB)
 #define MESSAGE_LIMIT_BYTES 2048
 
@@ -27,6 +27,7 @@ static void runtime_add(struct runtime_set *set, const char *command, const char
 
     runtime->name = xstrdup(slash ? slash + 1 : command);
     runtime->command = xstrdup(command);
+    runtime->timeout_ms = CALL_TIMEOUT_MS;
     runtime->state_root = xasprintf("%s/runtime/%s", exec_root, runtime->name);
 }
 
@@ -181,10 +182,10 @@ static bool await_call(const struct runtime *runtime, char *const *argv, const i
         return false;
     }
     call.process = process;
-    loop_timer_start(&call.timer, CALL_TIMEOUT_MS, on_timeout);
+    loop_timer_start(&call.timer, runtime->timeout_ms, on_timeout);
     if ((r = await_process(process, ret_status)) < 0) {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
-        loop_timer_start(&call.timer, GRACE_MS, on_timeout);
+        loop_timer_start(&call.timer, MIN(runtime->timeout_ms, GRACE_MS), on_timeout);
         await_process(process, ret_status);
     }
     loop_timer_stop(&call.timer);
@@ -192,8 +193,8 @@ static bool await_call(const struct runtime *runtime, char *const *argv, const i
         return await_error(err, r, "running %s", runtime->name);
     if (call.timed_out) {
         error_set(err, ERROR_DEADLINE_EXCEEDED, "RUNTIME_TIMEOUT",
-                  "the OCI runtime %s did not end within %d seconds: killed", runtime->name,
-                  CALL_TIMEOUT_MS / 1000);
+                  "the OCI runtime %s did not end within %llu ms: killed", runtime->name,
+                  (unsigned long long)runtime->timeout_ms);
         return error_hint(err, "see whether `%s --root %s list` answers", runtime->command,
                           runtime->state_root);
     }

@@ -13,10 +13,11 @@
 #include "proto/async/task.h"
 
 struct runtime {
-    char *name;       /* "runc" */
-    char *command;    /* how it is called: a name to look up in PATH, or a path */
-    char *version;    /* "1.1.5"; NULL while it has not answered */
-    char *state_root; /* where it keeps what it knows of its containers */
+    char *name;          /* "runc" */
+    char *command;       /* how it is called: a name to look up in PATH, or a path */
+    char *version;       /* "1.1.5"; NULL while it has not answered */
+    char *state_root;    /* where it keeps what it knows of its containers */
+    uint64_t timeout_ms; /* of each call */
 };
 
 #define RUNTIME_MAX 2
