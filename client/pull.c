@@ -102,6 +102,8 @@ static void on_resize(int signum UNUSED, void *arg)
 static void leave_screen(struct pull *pull)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
+    if (pull->screen.drawn) /* over the terminal's echo of Ctrl-C */
+        progress_draw(&pull->screen, pull->now, terminal_size(pull->fd), &text);
     progress_leave(&pull->screen, &text);
     if (text.length && write(pull->fd, text.data, text.length) < 0)
         return; /* the terminal has gone: nothing to put right */
