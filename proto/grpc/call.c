@@ -8,7 +8,7 @@
 
 /* --- Bytes waiting ---------------------------------------------------------------------------- */
 
-/* Memory that an empty fifo may keep, and dead bytes that one may carry at its front. */
+/* Memory that an empty fifo may keep. */
 #define FIFO_KEEP_BYTES (16 * KIB)
 
 void fifo_done(struct fifo *fifo)
@@ -21,7 +21,8 @@ uint8_t *fifo_extend(struct fifo *fifo, size_t size)
 {
     uint8_t *end;
 
-    if (fifo->start > FIFO_KEEP_BYTES && fifo->start >= fifo_size(fifo)) {
+    /* Rather than grow, move what is left to the front, if that is not much. */
+    if (fifo->bytes.length + size >= fifo->bytes.capacity && fifo->start >= fifo_size(fifo) / 4) {
         strbuf_consume(&fifo->bytes, fifo->start);
         fifo->start = 0;
     }
