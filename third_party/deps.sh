@@ -54,6 +54,7 @@ run   file:/etc/ssl/certs/ca-certificates.crt  ca-certificates
 test  python:pytest                 python3-pytest
 test  python:grpc                   python3-grpcio
 test  python:google.protobuf        python3-protobuf
+test  python:jsonschema             python3-jsonschema
 test  tool:zstd                     zstd
 test  tool:openssl                  openssl
 test  tool:perl                     perl-base
