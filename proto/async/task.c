@@ -32,7 +32,6 @@ static struct {
 #endif
 #ifdef TASK_TSAN
     void *loop_fiber;
-    sigset_t task_signals;
 #endif
 } tasks = {.max = TASK_MAX_DEFAULT};
 
@@ -59,21 +58,36 @@ static void tasks_init(void)
 
 /* --- Switching -------------------------------------------------------------------------------- */
 
-#ifdef TASK_TSAN
 /* ThreadSanitizer runs signal handlers late: when the fiber that was interrupted makes a system
  * call. A SIGCHLD that came while a task ran would wait for that task, which may wait for the
- * child. So signals are kept for the loop, but for those that report a crash. */
-static const sigset_t *signals_of_tasks(void)
+ * child, or be lost with the task's fiber. So in such builds signals, but for those that report a
+ * crash, are kept for the loop. */
+struct held_signals {
+    sigset_t before;
+};
+
+static struct held_signals hold_signals(void)
 {
-    sigfillset(&tasks.task_signals);
-    sigdelset(&tasks.task_signals, SIGSEGV);
-    sigdelset(&tasks.task_signals, SIGBUS);
-    sigdelset(&tasks.task_signals, SIGILL);
-    sigdelset(&tasks.task_signals, SIGFPE);
-    sigdelset(&tasks.task_signals, SIGABRT);
-    return &tasks.task_signals;
-}
+    struct held_signals held = {0};
+
+#ifdef TASK_TSAN
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    sigset_t all;
+
+    sigfillset(&all);
+    for (size_t i = 0; i < ARRAY_SIZE(crashes); i++)
+        sigdelset(&all, crashes[i]);
+    pthread_sigmask(SIG_BLOCK, &all, &held.before);
 #endif
+    return held;
+}
+
+static void release_signals(const struct held_signals *held UNUSED)
+{
+#ifdef TASK_TSAN
+    pthread_sigmask(SIG_SETMASK, &held->before, NULL);
+#endif
+}
 
 static void switch_to_loop(struct task *task)
 {
@@ -94,6 +108,7 @@ static void switch_to_loop(struct task *task)
 
 static void switch_to_task(struct task *task)
 {
+    struct held_signals held = hold_signals();
     uint64_t slice_us;
 
     current_task = task;
@@ -103,8 +118,6 @@ static void switch_to_task(struct task *task)
     __sanitizer_start_switch_fiber(&tasks.loop_fake_stack, task->stack->bottom, task->stack->size);
 #endif
 #ifdef TASK_TSAN
-    sigset_t loop_signals;
-    pthread_sigmask(SIG_BLOCK, signals_of_tasks(), &loop_signals);
     tasks.loop_fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(task->tsan_fiber, 0);
 #endif
@@ -112,9 +125,7 @@ static void switch_to_task(struct task *task)
 #ifdef TASK_ASAN
     __sanitizer_finish_switch_fiber(tasks.loop_fake_stack, NULL, NULL);
 #endif
-#ifdef TASK_TSAN
-    pthread_sigmask(SIG_SETMASK, &loop_signals, NULL);
-#endif
+    release_signals(&held);
     current_task = NULL;
     slice_us = clock_us() - task->slice_start_us;
     loop_note_slice(task->name, slice_us);
@@ -181,7 +192,9 @@ static void task_free(struct task *task)
     list_remove(&task->ready_node);
     list_remove(&task->all_node);
 #ifdef TASK_TSAN
-    __tsan_destroy_fiber(task->tsan_fiber);
+    struct held_signals held = hold_signals();
+    __tsan_destroy_fiber(task->tsan_fiber); /* switches to it and back */
+    release_signals(&held);
 #endif
     stack_free(task->stack);
     free(task);
@@ -192,6 +205,7 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
                 struct error *err)
 {
     struct stack *stack = NULL;
+    struct held_signals held;
     struct task *task;
 
     loop_get();
@@ -211,14 +225,15 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
     task->cancelled = group->cancelled;
     task->spawned_ms = loop_now_ms();
     snprintf(task->name, sizeof(task->name), detail ? "%s %s" : "%s", name, detail);
+    held = hold_signals(); /* getcontext saves the mask, the task runs with it */
     getcontext(&task->context);
     task->context.uc_stack.ss_sp = stack->bottom;
     task->context.uc_stack.ss_size = stack->size;
     makecontext(&task->context, task_entry, 0);
 #ifdef TASK_TSAN
     task->tsan_fiber = __tsan_create_fiber(0);
-    task->context.uc_sigmask = *signals_of_tasks();
 #endif
+    release_signals(&held);
     list_init(&task->ready_node);
     list_init(&task->queue_node);
     list_append(&group->tasks, &task->group_node);
