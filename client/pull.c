@@ -142,7 +142,8 @@ static void set_now(struct pull *pull, pull_progress *now)
 {
     davit__v1__pull_progress__free_unpacked(pull->now, NULL);
     pull->now = now;
-    pull->stale = true;
+    /* The last one is shown with the result, but for its lines. */
+    pull->stale = !pull->result || pull->mode == PROGRESS_PLAIN;
     wake_all(&pull->changed);
 }
 
@@ -156,10 +157,10 @@ static bool await_snapshots(struct pull *pull, struct error *err)
         return false;
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
         Davit__V1__PullResponse *response = (Davit__V1__PullResponse *)message;
-        if (response->progress)
-            set_now(pull, TAKE(response->progress));
         if (response->result && !pull->result)
             pull->result = TAKE(response->result);
+        if (response->progress)
+            set_now(pull, TAKE(response->progress));
         davit__v1__pull_response__free_unpacked(response, NULL);
     }
     if (r < 0)
@@ -259,8 +260,6 @@ bool await_pull(struct cli *cli, const struct pull_options *options, struct erro
         return false;
 
     const bool pulled = await_snapshots(&pull, err);
-    if (pulled && pull.mode != PROGRESS_PLAIN)
-        pull.stale = false; /* the last snapshot is shown with the result */
     pull.finished = true;
     wake_all(&pull.changed);
     CLEANUP_ERROR struct error show_error = {0};

@@ -168,10 +168,19 @@ def test_full_standard_output():
 
 
 def test_closed_standard_streams(cli, fake):
-    fake.list = lambda request, context: fake.images.ListImagesResponse()
-    done = subprocess.run(f"exec {BIN_DIR}/davit images <&- >&- 2>&-", shell=True, check=False,
-                          env=cli.environment())
-    assert done.returncode == 0
+    """What davit opens must not take their places, and so the user's output."""
+    seen, started = [], threading.Event()
+
+    def list_images(request, context):
+        started.wait(60)
+        seen.extend(os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3))
+        return fake.images.ListImagesResponse()
+    fake.list = list_images
+    process = cli.start("images", stdin=None, stdout=None, stderr=None,
+                        preexec_fn=lambda: os.closerange(0, 3))
+    started.set()
+    assert process.wait(60) == 0
+    assert seen == ["/dev/null"] * 3
 
 
 # --- Completion ----------------------------------------------------------------------------------

@@ -447,6 +447,20 @@ static void test_json(void **state UNUSED)
     assert_true(json_bool(json_object_get(json, "result"), "up_to_date", false));
 }
 
+static void test_json_without_result(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_ERROR struct error err = {0};
+    struct snapshot s;
+    snapshot_init(&s, 0);
+    progress_add_json(&s.progress, NULL, &text);
+    CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
+    assert_ok(json, &err);
+    assert_true(json_is_null(json_object_get(json, "eta_ms"))); /* unknown */
+    assert_null(json_object_get(json, "result"));
+    assert_int_equal(json_array_size(json_object_get(json, "layers")), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -465,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_lines_within_run),
         cmocka_unit_test(test_result),
         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_json_without_result),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
