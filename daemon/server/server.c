@@ -161,7 +161,7 @@ struct server *server_new(const struct engines *engines, struct error *err)
     group_init(&server->connections);
     if (!open_listeners(server, err))
         return server_free(server);
-    server->grpc = grpc_server_new(&server->connections);
+    server->grpc = grpc_server_new();
     grpc_server_set_descriptors(server->grpc, davit_v1_descriptors,
                                 (size_t)(davit_v1_descriptors_end - davit_v1_descriptors));
     handlers_system_add(server->grpc, engines);

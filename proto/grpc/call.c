@@ -218,10 +218,12 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id, uint8
                               size_t size, uint32_t *flags, nghttp2_data_source *source,
                               void *user_data)
 {
-    struct grpc_call *call = source->ptr;
-    size_t n = MIN(size, fifo_size(&call->out));
+    struct grpc_call *call = nghttp2_session_get_stream_user_data(session, stream_id);
+    size_t n = call ? MIN(size, fifo_size(&call->out)) : 0;
 
-    (void)session, (void)stream_id, (void)user_data;
+    (void)source, (void)user_data;
+    if (!call) /* detached: the connection is ending, the stream only waits to be closed */
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     if (n == 0 && !call->send_closed)
         return NGHTTP2_ERR_DEFERRED;
     if (n) {
@@ -239,10 +241,7 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id, uint8
     return (ssize_t)n;
 }
 
-nghttp2_data_provider call_data_provider(struct grpc_call *call)
-{
-    return (nghttp2_data_provider){.source.ptr = call, .read_callback = on_data_wanted};
-}
+const nghttp2_data_provider call_data_provider = {.read_callback = on_data_wanted};
 
 static void resume_sending(struct grpc_call *call)
 {
@@ -256,11 +255,10 @@ static void send_response_headers(struct grpc_call *call)
         header_nv(":status", "200"),
         header_nv("content-type", "application/grpc"),
     };
-    nghttp2_data_provider provider = call_data_provider(call);
 
     call->headers_sent = true;
     nghttp2_submit_response(call->connection->session, call->stream_id, nv, ARRAY_SIZE(nv),
-                            &provider);
+                            &call_data_provider);
 }
 
 /* Why an await of this call fails, from the negative errno of the task or the call's own end. */

@@ -159,7 +159,6 @@ struct grpc_call *grpc_client_call(struct grpc_client *client, const char *metho
 {
     struct connection *connection = client->connection;
     CLEANUP(request_header_done) struct request_header header = {.count = 0};
-    nghttp2_data_provider provider;
     struct grpc_call *call;
     int32_t stream_id;
 
@@ -172,9 +171,8 @@ struct grpc_call *grpc_client_call(struct grpc_client *client, const char *metho
     request_header_make(&header, method, options);
     call = call_new(connection, 0);
     call->in_type = response_type;
-    provider = call_data_provider(call);
-    stream_id =
-        nghttp2_submit_request(connection->session, NULL, header.nv, header.count, &provider, call);
+    stream_id = nghttp2_submit_request(connection->session, NULL, header.nv, header.count,
+                                       &call_data_provider, call);
     if (stream_id < 0) {
         error_set(err, ERROR_UNAVAILABLE, NULL, "cannot start a call to %s: %s", connection->peer,
                   nghttp2_strerror(stream_id));

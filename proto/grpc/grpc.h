@@ -46,9 +46,9 @@ struct grpc_method {
 
 struct grpc_server;
 
-/* Connections' and calls' tasks go into the group. Health and reflection are served by itself. */
-struct grpc_server *grpc_server_new(struct group *group);
-struct grpc_server *grpc_server_free(struct grpc_server *server); /* after the group has ended */
+/* Health and reflection are served by itself, SERVING from the start. */
+struct grpc_server *grpc_server_new(void);
+struct grpc_server *grpc_server_free(struct grpc_server *server); /* after its last connection */
 
 /* Methods of a generated service; a service's method without a handler answers UNIMPLEMENTED.
  * The arrays and context must outlive the server. */

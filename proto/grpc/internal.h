@@ -128,7 +128,8 @@ const char *call_header_value(const struct grpc_call *call, const char *key); /*
 /* Request or response header for nghttp2, which copies both. */
 nghttp2_nv header_nv(const char *key, const char *value);
 
-nghttp2_data_provider call_data_provider(struct grpc_call *call);
+/* Sends what the call that is the stream's user data has queued. */
+extern const nghttp2_data_provider call_data_provider;
 
 /* --- Connections ------------------------------------------------------------------------------ */
 

@@ -9,11 +9,10 @@
 
 /* --- Life cycle ------------------------------------------------------------------------------- */
 
-struct grpc_server *grpc_server_new(struct group *group)
+struct grpc_server *grpc_server_new(void)
 {
     struct grpc_server *server = xcalloc(1, sizeof(*server));
 
-    (void)group;
     list_init(&server->connections);
     wait_queue_init(&server->serving_changed);
     server->methods = map_new();

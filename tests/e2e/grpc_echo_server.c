@@ -70,7 +70,7 @@ static bool run(void *arg, struct error *err)
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 64) < 0)
         return error_set_errno(err, errno, "cannot listen on %s", server->path);
     server->listener = stream_new(fd);
-    server->grpc = grpc_server_new(&server->connections);
+    server->grpc = grpc_server_new();
     echo_service_init(&server->echo, server->grpc);
     group_init(&server->connections);
     if (!task_spawn(&server->connections, "listen", NULL, listen_on, server, err))

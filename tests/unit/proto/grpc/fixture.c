@@ -58,7 +58,7 @@ static bool run_body(void *arg, struct error *err)
     group_init(&f->serving);
     group_init(&f->clients);
     group_init(&f->tasks);
-    f->server = grpc_server_new(&f->serving);
+    f->server = grpc_server_new();
     echo_service_init(&f->echo, f->server);
     listen_unix(f);
     assert_true(task_spawn(&f->serving, "listen", NULL, listen_on, f, err));

@@ -266,6 +266,28 @@ static void body_deaf(struct fixture *f)
     check_alive(f);
 }
 
+/* The last word of a call is queued when its client has already gone. */
+static void body_hang_up(struct fixture *f)
+{
+    static const char *const methods[] = {METHOD("Unary"), METHOD("Count"), METHOD("Wait"),
+                                          METHOD("Missing")};
+    static const uint8_t message[] = {0, 0, 0, 0, 4, 2 << 3, 100, 3 << 3, 100}; /* count, size */
+
+    for (size_t i = 0; i < 100; i++) {
+        const char *const headers[] = {":path", methods[i % ARRAY_SIZE(methods)], NULL};
+        CLEANUP(raw_peer_done) struct raw_peer peer;
+        raw_peer_connect(&peer, f, true);
+        raw_request(&peer, 1, NGHTTP2_FLAG_END_HEADERS, headers);
+        raw_frame(&peer, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, message, sizeof(message));
+        await_raw_flush(&peer);
+        for (size_t turns = 0; turns < i / 10; turns++)
+            await_yield();
+    }
+    check_alive(f);
+    while (f->echo.running)
+        assert_int_equal(await_wake(&f->echo.changed, "the handlers"), 0);
+}
+
 /* --- Time ------------------------------------------------------------------------------------- */
 
 static void body_slow_header(struct fixture *f)
@@ -302,6 +324,21 @@ static void body_idle(struct fixture *f)
     await_raw_eof(&busy);
     assert_int_equal(busy.goaway, NGHTTP2_NO_ERROR);
     assert_int_equal(f->echo.cancelled, 1);
+}
+
+/* Where the server was told to look after its clients, one that answers no ping loses its calls. */
+static void body_keepalive(struct fixture *f)
+{
+    static const char *const headers[] = {":path", METHOD("Wait"), NULL};
+    CLEANUP(raw_peer_done) struct raw_peer peer;
+
+    grpc_timeouts.ping_ms = 10;
+    grpc_server_set_keepalive(f->server, 10);
+    raw_peer_connect(&peer, f, true);
+    raw_request(&peer, 1, COMPLETE, headers);
+    await_raw_eof(&peer);
+    assert_int_equal(f->echo.started, 1);
+    await_counter(f, &f->echo.cancelled, 1);
 }
 
 /* Not HTTP/2, and HTTP/2 that breaks its rules. */
@@ -344,10 +381,11 @@ static int reset_timeouts(void **state)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                             \
-    X(requests)                                                                              \
-    X(messages) X(unpacked_size) X(large_header) X(header_list) X(floods) X(streams) X(deaf) \
-        X(slow_header) X(idle) X(junk)
+#define TESTS(X)                                                                            \
+    X(requests)                                                                             \
+    X(messages)                                                                             \
+    X(unpacked_size) X(large_header) X(header_list) X(floods) X(streams) X(deaf) X(hang_up) \
+        X(keepalive) X(slow_header) X(idle) X(junk)
 
 TESTS(TEST)
 
