@@ -12,9 +12,17 @@ struct platform {
     char *os, *architecture, *variant; /* Go's names; variant NULL if none */
 };
 void platform_done(struct platform *platform);
-/* "linux/arm64/v8", "arm64", or empty for this machine. */
+#define CLEANUP_PLATFORM CLEANUP(platform_done)
+
+/* "linux/arm64/v8", "arm64", or empty for this machine. Spelled as Go does afterwards: x86_64 is
+ * amd64. INVALID_ARGUMENT, reason INVALID_PLATFORM. */
 bool platform_parse(const char *text, struct platform *ret, struct error *err);
-char *platform_text(const struct platform *platform);
+char *platform_text(const struct platform *platform); /* "linux/arm/v7"; the caller frees it */
+
+/* How well a machine that is `wanted` runs what is made for `offered`: 0 is exact, more is worse,
+ * negative is not at all. As containerd's platforms.Only: arm/v7 runs v6 and v5, arm64 runs arm,
+ * amd64 runs 386. */
+int platform_rank(const struct platform *wanted, const struct platform *offered);
 
 struct descriptor {
     char *media_type;
@@ -32,8 +40,8 @@ struct manifest {
     size_t layer_count;
     struct index_entry {
         struct descriptor descriptor;
-        struct platform platform;
-    } *entries; /* MANIFEST_INDEX */
+        struct platform platform; /* all NULL if the index does not say */
+    } * entries;                  /* MANIFEST_INDEX; without attestations */
     size_t entry_count;
 };
 
@@ -49,20 +57,23 @@ static inline void manifest_cleanup(struct manifest **manifest)
 struct manifest *manifest_parse(const void *data, size_t size, const char *content_type,
                                 struct error *err);
 
-/* The entry for a platform as containerd's matcher would choose it; NULL with NOT_FOUND, reason
+/* The entry for a platform as containerd's matcher would choose it: the best rank, the first of
+ * equals; failing that, the first that names no platform. NULL with NOT_FOUND, reason
  * NO_MATCHING_PLATFORM, listing what there is. Owned by the manifest. */
 const struct index_entry *manifest_choose(const struct manifest *index,
                                           const struct platform *wanted, struct error *err);
 
 /* An image config (OCI image-spec config.md), the part that davit acts on. */
 struct image_config {
-    char *os, *architecture, *variant;
-    int64_t created_unix_ns; /* 0 if absent */
+    char *os, *architecture; /* "linux" and "" if absent */
+    char *variant;           /* NULL if absent */
+    int64_t created_unix_ns; /* 0 if absent or no valid date */
     char **env, **entrypoint, **cmd;
     char *user, *working_dir, *stop_signal;
     struct digest *diff_ids; /* bottom first */
     size_t diff_id_count;
 };
+/* INVALID_ARGUMENT, reason INVALID_MANIFEST. The caller owns the result. */
 struct image_config *image_config_parse(const void *data, size_t size, struct error *err);
 struct image_config *image_config_free(struct image_config *config);
 static inline void image_config_cleanup(struct image_config **config)

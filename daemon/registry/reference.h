@@ -24,7 +24,8 @@ void reference_done(struct reference *reference);
 bool reference_parse(const char *text, struct reference *ret, struct error *err);
 
 /* Texts; the caller frees them. */
-char *reference_familiar(const struct reference *reference);      /* "ubuntu:latest", "ubuntu@..." */
+char *reference_familiar(const struct reference *reference); /* "ubuntu:latest", "ubuntu@..." */
 char *reference_familiar_name(const struct reference *reference); /* "ubuntu" */
-char *reference_canonical(const struct reference *reference); /* "docker.io/library/ubuntu:latest" */
-char *reference_name(const struct reference *reference);      /* "docker.io/library/ubuntu" */
+char *
+reference_canonical(const struct reference *reference);  /* "docker.io/library/ubuntu:latest" */
+char *reference_name(const struct reference *reference); /* "docker.io/library/ubuntu" */

@@ -12,11 +12,18 @@ struct registry_client;
 struct registry_options {
     char *const *insecure_registries; /* "host[:port]" or CIDR; HTTP or unverified TLS allowed */
     char *const *mirrors;             /* URLs, tried in order for docker.io */
-    const char *certs_dir;            /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
+    const char *certs_dir; /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
     const char *user_agent;
+    /* 0: 30 s to connect, 60 s without a byte, 250 ms before the first of a few retries. */
+    uint64_t connect_timeout_ms, stall_timeout_ms, backoff_ms;
 };
 
-/* Options are copied. Curl and the TLS store are set up at the first request, not here. */
+/* For configuration: INVALID_ARGUMENT, reason INVALID_CONFIG, names the mirror or insecure registry
+ * that makes no sense. */
+bool registry_options_check(const struct registry_options *options, struct error *err);
+
+/* Options are copied, invalid entries are ignored. Curl and the TLS store are set up at the first
+ * request, not here. */
 struct registry_client *registry_client_new(const struct registry_options *options);
 struct registry_client *registry_client_free(struct registry_client *client); /* no request open */
 
@@ -27,8 +34,8 @@ struct registry_auth {
 
 /* What a reference stands for, for one platform. */
 struct resolved_image {
-    struct digest digest;          /* of what the reference named: manifest or index */
-    struct digest manifest_digest; /* of the image manifest chosen */
+    struct digest digest;              /* of what the reference named: manifest or index */
+    struct digest manifest_digest;     /* of the image manifest chosen */
     char *manifest_data, *config_data; /* verified against their digests */
     size_t manifest_size, config_size;
     struct manifest *manifest;
@@ -41,8 +48,17 @@ static inline void resolved_image_cleanup(struct resolved_image **image)
 }
 
 /* Reference to manifest and config, with every byte checked: digest grammar, size, hash. Suspends.
- * auth may be NULL. The caller owns the result. NOT_FOUND (MANIFEST_UNKNOWN), UNAUTHENTICATED,
- * PERMISSION_DENIED, UNAVAILABLE (host, why, what to do). Cancel aborts the requests. */
+ * auth may be NULL. The caller owns the result. Cancel aborts the requests. Mirrors of docker.io
+ * are asked first, never with credentials; the error is then the last one, docker.io's own.
+ *
+ * Reasons of this and of the blob calls below:
+ * - UNAVAILABLE: CONNECTION_FAILED (refused, unknown host, broken), STALLED, REGISTRY_BUSY (429 and
+ *   5xx, after some retries), BLOB_TRUNCATED, TLS_FAILED (which no retry will mend);
+ * - UNAUTHENTICATED: UNAUTHORIZED; PERMISSION_DENIED: DENIED;
+ * - NOT_FOUND: MANIFEST_UNKNOWN, BLOB_UNKNOWN, NO_MATCHING_PLATFORM;
+ * - DATA_LOSS: DIGEST_MISMATCH;
+ * - FAILED_PRECONDITION: REGISTRY_PROTOCOL (it breaks the rules), TLS_FAILED (a bad file of ours);
+ * - those of manifest_parse and image_config_parse. */
 struct resolved_image *await_registry_resolve(struct registry_client *client,
                                               const struct reference *reference,
                                               const struct registry_auth *auth,
@@ -51,15 +67,16 @@ struct resolved_image *await_registry_resolve(struct registry_client *client,
 /* One blob as a stream of bytes as they come; back-pressure by reading. */
 struct blob_stream;
 
-/* Starts at offset. Suspends until the response's headers are there. A server that ignores the
- * range, or whose length differs from the descriptor's, is an error or is skipped over. */
+/* Starts at offset. Suspends until the response's headers are there. What a server sends before the
+ * offset because it ignores the range is read and dropped; a range that was not asked for, or a
+ * length that is not the descriptor's, is an error. The caller frees it. */
 struct blob_stream *await_blob_open(struct registry_client *client,
                                     const struct reference *reference,
-                                    const struct registry_auth *auth,
-                                    const struct descriptor *blob, uint64_t offset,
-                                    struct error *err);
+                                    const struct registry_auth *auth, const struct descriptor *blob,
+                                    uint64_t offset, struct error *err);
 
-/* Bytes, 0 at the proper end (exactly descriptor's size), -1 with err. */
+/* Bytes, 0 at the proper end (exactly the descriptor's size), -1 with err. The bytes are not hashed
+ * here. */
 ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err);
 struct blob_stream *blob_stream_free(struct blob_stream *stream);
 static inline void blob_stream_cleanup(struct blob_stream **stream)

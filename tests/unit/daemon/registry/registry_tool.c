@@ -1,0 +1,301 @@
+/* Drives the registry client for test_registry_client.py: options first, then commands, which run
+ * one after the other with one client. Each prints a line of JSON: its result, or its error.
+ *
+ *   resolve REFERENCE                        what it stands for
+ *   blob REFERENCE DIGEST SIZE OFFSET        reads it to its end: bytes and their SHA-256
+ *   blobs COUNT REFERENCE DIGEST SIZE        so many at once, of which the first error counts
+ *   slow REFERENCE DIGEST SIZE               one byte; the rest after a line of input
+ *   wait                                     for a line of input
+ *   stall                                    the longest time that the loop was kept busy
+ *
+ * With --cancel, the first line of input cancels the command that runs. */
+#include <getopt.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+
+#include "daemon/registry/registry.h"
+#include "proto/async/await.h"
+#include "proto/async/loop.h"
+#include "proto/async/stream.h"
+#include "proto/base/json.h"
+
+#define BUFFER_BYTES (256 * KIB)
+
+struct tool {
+    struct registry_options options;
+    struct registry_auth auth;
+    const char *platform;
+    bool cancel;
+    char **commands;
+    struct registry_client *client;
+    struct stream *input;
+};
+
+static bool print(json_t *json)
+{
+    CLEANUP_FREE char *text = json_text(json);
+
+    printf("%s\n", text);
+    fflush(stdout);
+    json_decref(json);
+    return true;
+}
+
+static const char *next(struct tool *tool)
+{
+    if (!*tool->commands)
+        die("a command lacks an argument");
+    return *tool->commands++;
+}
+
+static bool await_line(struct tool *tool, struct error *err)
+{
+    char c;
+    ssize_t n = await_read(tool->input, &c, 1);
+
+    return n < 0 ? await_error(err, (int)n, "reading input") : true;
+}
+
+static bool await_resolve(struct tool *tool, struct error *err)
+{
+    CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_PLATFORM struct platform platform = {0};
+    CLEANUP(resolved_image_cleanup) struct resolved_image *image = NULL;
+    json_t *layers = json_array(), *result;
+
+    if (!reference_parse(next(tool), &reference, err) ||
+        !platform_parse(tool->platform, &platform, err))
+        goto out;
+    image = await_registry_resolve(tool->client, &reference, &tool->auth, &platform, err);
+    if (!image)
+        goto out;
+    for (size_t i = 0; i < image->manifest->layer_count; i++)
+        json_array_append_new(layers, json_string(image->manifest->layers[i].digest.text));
+    result = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:O}", "digest", image->digest.text,
+                       "manifest_digest", image->manifest_digest.text, "id",
+                       image->manifest->config.digest.text, "architecture",
+                       image->config->architecture, "manifest_size", (int)image->manifest_size,
+                       "config_size", (int)image->config_size, "layers", layers);
+    print(result);
+out:
+    json_decref(layers);
+    return image != NULL;
+}
+
+/* --- Blobs ------------------------------------------------------------------------------------ */
+
+struct blob_job {
+    struct tool *tool;
+    struct reference reference;
+    struct descriptor blob;
+    uint64_t offset, count;
+    bool slow;
+    struct digest digest;
+};
+
+static void job_done(struct blob_job *job)
+{
+    reference_done(&job->reference);
+    free(job->blob.media_type);
+}
+
+static bool await_blob(void *arg, struct error *err)
+{
+    struct blob_job *job = arg;
+    CLEANUP(blob_stream_cleanup)
+    struct blob_stream *stream = await_blob_open(job->tool->client, &job->reference,
+                                                 &job->tool->auth, &job->blob, job->offset, err);
+    CLEANUP(hasher_cleanup) struct hasher *hasher = hasher_new();
+    CLEANUP_FREE char *buffer = xmalloc(BUFFER_BYTES);
+    ssize_t n;
+
+    if (!stream)
+        return false;
+    while ((n = await_blob_read(stream, buffer, job->slow && !job->count ? 1 : BUFFER_BYTES, err)) >
+           0) {
+        hasher_update(hasher, buffer, (size_t)n);
+        job->count += (uint64_t)n;
+        if (job->slow && job->count == 1) {
+            print(json_pack("{s:b}", "waiting", 1));
+            if (!await_line(job->tool, err))
+                return false;
+        }
+    }
+    job->digest = hasher_finish(hasher);
+    return n == 0;
+}
+
+static bool take_job(struct tool *tool, struct blob_job *job, struct error *err)
+{
+    job->tool = tool;
+    if (!reference_parse(next(tool), &job->reference, err) ||
+        !digest_parse(next(tool), &job->blob.digest, err))
+        return false;
+    job->blob.size_bytes = strtoull(next(tool), NULL, 10);
+    return true;
+}
+
+static bool await_one_blob(struct tool *tool, bool slow, struct error *err)
+{
+    CLEANUP(job_done) struct blob_job job = {.slow = slow};
+
+    if (!take_job(tool, &job, err))
+        return false;
+    if (!slow)
+        job.offset = strtoull(next(tool), NULL, 10);
+    if (!await_blob(&job, err))
+        return false;
+    return print(
+        json_pack("{s:I, s:s}", "bytes", (json_int_t)job.count, "sha256", job.digest.text));
+}
+
+#define BLOBS_MAX 8
+
+static bool await_blobs(struct tool *tool, struct error *err)
+{
+    size_t count = strtoul(next(tool), NULL, 10);
+    struct blob_job jobs[BLOBS_MAX] = {0};
+    CLEANUP(job_done) struct blob_job job = {0};
+    CLEANUP(group_done_await) struct group group;
+
+    group_init(&group);
+    CHECK(count <= BLOBS_MAX);
+    if (!take_job(tool, &job, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        jobs[i] = job;
+        if (!task_spawn(&group, "blob", NULL, await_blob, &jobs[i], err))
+            return false;
+    }
+    if (!await_group(&group, err))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        CHECK(digest_eq(&jobs[i].digest, &job.blob.digest));
+    return print(json_pack("{s:I}", "bytes", (json_int_t)(jobs[0].count * count)));
+}
+
+/* --- Commands --------------------------------------------------------------------------------- */
+
+static bool await_command_named(struct tool *tool, const char *name, struct error *err)
+{
+    if (strcmp(name, "resolve") == 0)
+        return await_resolve(tool, err);
+    if (strcmp(name, "blob") == 0)
+        return await_one_blob(tool, false, err);
+    if (strcmp(name, "slow") == 0)
+        return await_one_blob(tool, true, err);
+    if (strcmp(name, "blobs") == 0)
+        return await_blobs(tool, err);
+    if (strcmp(name, "wait") == 0)
+        return print(json_pack("{s:b}", "waiting", 1)) && await_line(tool, err);
+    if (strcmp(name, "stall") == 0)
+        return print(json_pack("{s:I}", "us", (json_int_t)loop_worst_stall().worst_us));
+    die("unknown command %s", name);
+}
+
+static bool await_commands(void *arg, struct error *err UNUSED)
+{
+    struct tool *tool = arg;
+
+    while (*tool->commands) {
+        CLEANUP_ERROR struct error problem = {0};
+        if (await_command_named(tool, next(tool), &problem))
+            continue;
+        print(json_pack("{s:s, s:s*, s:s, s:s*}", "code", error_code_name(problem.code), "reason",
+                        problem.reason, "message", problem.message, "hint", problem.hint));
+        if (problem.code == ERROR_CANCELLED)
+            break;
+    }
+    return true;
+}
+
+static bool await_main(void *arg, struct error *err)
+{
+    struct tool *tool = arg;
+    CLEANUP(stream_cleanup) struct stream *input = stream_new(dup(STDIN_FILENO));
+    bool ok;
+
+    tool->input = input;
+    tool->client = registry_client_new(&tool->options);
+    {
+        CLEANUP(group_done_await) struct group group;
+        group_init(&group);
+        ok = task_spawn(&group, "commands", NULL, await_commands, tool, err) &&
+             (!tool->cancel || await_line(tool, err));
+        if (tool->cancel)
+            group_cancel(&group);
+        ok = ok && (await_group(&group, err) || tool->cancel);
+    }
+    tool->client = registry_client_free(tool->client);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"insecure", required_argument, NULL, 'i'},
+        {"mirror", required_argument, NULL, 'm'},
+        {"certs", required_argument, NULL, 'c'},
+        {"user", required_argument, NULL, 'u'},
+        {"password", required_argument, NULL, 'p'},
+        {"identity-token", required_argument, NULL, 't'},
+        {"stall-ms", required_argument, NULL, 's'},
+        {"connect-ms", required_argument, NULL, 'o'},
+        {"platform", required_argument, NULL, 'a'},
+        {"cancel", no_argument, NULL, 'x'},
+        {NULL, 0, NULL, 0},
+    };
+    char *insecure[8] = {0}, *mirrors[8] = {0};
+    size_t insecure_count = 0, mirror_count = 0;
+    struct tool tool = {.platform = "",
+                        .options = {.insecure_registries = insecure,
+                                    .mirrors = mirrors,
+                                    .user_agent = "davit/test",
+                                    .backoff_ms = 1}};
+    CLEANUP_ERROR struct error err = {0};
+    int option;
+
+    while ((option = getopt_long(argc, argv, "+", options, NULL)) >= 0) {
+        switch (option) {
+        case 'i':
+            CHECK(insecure_count < ARRAY_SIZE(insecure) - 1);
+            insecure[insecure_count++] = optarg;
+            break;
+        case 'm':
+            CHECK(mirror_count < ARRAY_SIZE(mirrors) - 1);
+            mirrors[mirror_count++] = optarg;
+            break;
+        case 'c':
+            tool.options.certs_dir = optarg;
+            break;
+        case 'u':
+            tool.auth.username = optarg;
+            break;
+        case 'p':
+            tool.auth.password = optarg;
+            break;
+        case 't':
+            tool.auth.identity_token = optarg;
+            break;
+        case 's':
+            tool.options.stall_timeout_ms = strtoull(optarg, NULL, 10);
+            break;
+        case 'o':
+            tool.options.connect_timeout_ms = strtoull(optarg, NULL, 10);
+            break;
+        case 'a':
+            tool.platform = optarg;
+            break;
+        case 'x':
+            tool.cancel = true;
+            break;
+        default:
+            return 2;
+        }
+    }
+    tool.commands = argv + optind;
+    if (loop_run_main(await_main, &tool, &err))
+        return 0;
+    fprintf(stderr, "%s\n", err.message);
+    return 1;
+}
