@@ -75,7 +75,7 @@ stage()
     local name=$1 started=$SECONDS status=0
 
     shift
-    log=$logs/${name// /-}.log
+    log=$logs/${name//[ \/]/-}.log
     printf '%-24s ' "$name"
     "$@" >"$log" 2>&1 </dev/null || status=$?
     if [ $status -eq 0 ]; then
@@ -164,8 +164,12 @@ part_unit()
 
 part_tsan()
 {
-    build tsan && TSAN_OPTIONS="halt_on_error=1 ${TSAN_OPTIONS:-}" \
-        run_ctest "unit tsan" "$(build_dir tsan)" -R 'async|store|registry|image'
+    local folder
+    build tsan || return 0
+    for folder in proto/async daemon/store; do
+        TSAN_OPTIONS="halt_on_error=1 ${TSAN_OPTIONS:-}" \
+            run_ctest "tsan $folder" "$(build_dir tsan)/tests/unit/$folder"
+    done
 }
 
 run_pytest()
