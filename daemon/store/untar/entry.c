@@ -20,6 +20,15 @@ struct meta {
     struct timespec times[2]; /* as utimensat(2) takes them */
 };
 
+/* libarchive reads the "-1.5" of a PAX header as the second -1 and, from there, half a second on
+ * towards the present; meant is the other direction. Other formats have no fractions. */
+static struct timespec make_time(time_t seconds, long nanoseconds)
+{
+    if (seconds < 0 && nanoseconds > 0)
+        return (struct timespec){seconds - 1, 1000000000 - nanoseconds};
+    return (struct timespec){seconds, nanoseconds};
+}
+
 static bool read_meta(const struct untar *untar, struct archive_entry *entry, struct meta *ret,
                       struct error *err)
 {
@@ -30,13 +39,10 @@ static bool read_meta(const struct untar *untar, struct archive_entry *entry, st
     ret->mode = archive_entry_perm(entry) & 07777;
     ret->uid = (uid_t)uid;
     ret->gid = (gid_t)gid;
-    ret->times[1].tv_sec = archive_entry_mtime(entry);
-    ret->times[1].tv_nsec = archive_entry_mtime_nsec(entry);
+    ret->times[1] = make_time(archive_entry_mtime(entry), archive_entry_mtime_nsec(entry));
     ret->times[0] = ret->times[1];
-    if (archive_entry_atime_is_set(entry)) {
-        ret->times[0].tv_sec = archive_entry_atime(entry);
-        ret->times[0].tv_nsec = archive_entry_atime_nsec(entry);
-    }
+    if (archive_entry_atime_is_set(entry))
+        ret->times[0] = make_time(archive_entry_atime(entry), archive_entry_atime_nsec(entry));
     return true;
 }
 
@@ -75,9 +81,9 @@ static bool make_room(struct untar *untar, struct dir *dir, bool for_dir, bool *
     const struct tree_remove_options options = {.removing = account_removed, .arg = untar->result};
     const struct path *path = &untar->path;
     struct stat st;
-    int r, dir_fd = dir->fd;
+    int r;
 
-    if (fstatat(dir_fd, path->base, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(dir->fd, path->base, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT || entry_failed(path, errno, "look at what it replaces", err);
     if (for_dir && S_ISDIR(st.st_mode)) {
         *ret_kept = true;
@@ -85,14 +91,18 @@ static bool make_room(struct untar *untar, struct dir *dir, bool for_dir, bool *
     }
     if (for_dir && is_whiteout(&st) && !add_opaque(untar, path->text, path->length, err))
         return false;
+    dir->touched = true;
     if (S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode)) {
         /* Paths of open directories may lead elsewhere afterwards. */
-        dir_fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 3);
+        struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, dir->mtime};
+        CLEANUP_CLOSE int dir_fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 3);
+        if (dir_fd < 0)
+            return entry_failed(path, errno, "replace what is there", err);
         dirs_close(untar);
         r = tree_remove(dir_fd, path->base, &options);
-        close(dir_fd);
+        futimens(dir_fd, times);
     } else {
-        r = tree_remove(dir_fd, path->base, &options);
+        r = tree_remove(dir->fd, path->base, &options);
     }
     return r == 0 || entry_failed(path, -r, "replace what is there", err);
 }
