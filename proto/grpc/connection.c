@@ -65,6 +65,7 @@ void connection_flush(struct connection *connection)
 
 void connection_stop(struct connection *connection)
 {
+    connection->eof = true;
     shutdown(stream_fd(connection->stream), SHUT_RD);
 }
 
@@ -333,8 +334,8 @@ void connection_arm(struct connection *connection)
 {
     uint64_t due = UINT64_MAX, now = loop_now_ms();
 
-    if (connection->closing || connection->ended)
-        return; /* await_connection_run uses the timer now */
+    if (connection->closing || connection->last_sent || connection->ended)
+        return; /* the timer is for the last frames now */
     if (connection->server && !connection->settled)
         due = earlier(due, connection->started_ms + grpc_timeouts.header_ms);
     if (connection->server && connection->header_since_ms)
@@ -384,10 +385,12 @@ static void on_timer(struct loop_timer *timer)
     else if (connection->server && connection->header_since_ms &&
              now >= connection->header_since_ms + grpc_timeouts.header_ms)
         why = "a request header was not completed in time";
-    else if (is_idle_server(connection) && now >= connection->idle_since_ms + grpc_timeouts.idle_ms)
-        why = "it is idle";
     else
         why = check_keepalive(connection, now);
+    if (is_idle_server(connection) && now >= connection->idle_since_ms + grpc_timeouts.idle_ms) {
+        connection->idle_since_ms = now;
+        connection_drain(connection);
+    }
     if (why) {
         if (!error_is_set(&connection->end))
             error_set(&connection->end, ERROR_UNAVAILABLE, NULL, "%s", why);
@@ -400,10 +403,21 @@ static void on_timer(struct loop_timer *timer)
 
 static void on_flush_timeout(struct loop_timer *timer)
 {
-    const struct connection *connection = CONTAINER_OF(timer, struct connection, timer);
+    struct connection *connection = CONTAINER_OF(timer, struct connection, timer);
 
     if (connection->writer)
         task_cancel(connection->writer);
+    connection_stop(connection);
+}
+
+/* All has been sent. A server goes on reading until the client hangs up: one that finds our end
+ * closed when it writes may never look at what we sent last. */
+static void hang_up(struct connection *connection)
+{
+    connection->writer = NULL;
+    connection->last_sent = true;
+    shutdown(stream_fd(connection->stream), connection->server ? SHUT_WR : SHUT_RDWR);
+    loop_timer_start(&connection->timer, grpc_timeouts.flush_ms, on_flush_timeout);
 }
 
 static void note_protocol_error(struct connection *connection)
@@ -452,8 +466,7 @@ static bool await_write_frames(void *arg, struct error *err)
     /* A client's session that is over without a GOAWAY from the server has sent one itself. */
     if (!connection->server && !connection->closing && r == 0 && !connection->goaway_received)
         note_protocol_error(connection);
-    connection->writer = NULL;
-    shutdown(stream_fd(connection->stream), SHUT_RDWR); /* the reader sees the end */
+    hang_up(connection);
     return true;
 }
 
@@ -485,6 +498,7 @@ static bool await_read_frames(struct connection *connection)
         return true;
     if (n > 0)
         return feed(connection, buffer, (size_t)n);
+    connection->eof |= r == 0;
     if (error_is_set(&connection->end))
         return false;
     if (n == -ECANCELED || n == -ETIMEDOUT)
@@ -495,10 +509,23 @@ static bool await_read_frames(struct connection *connection)
     return false;
 }
 
+static void await_eof(struct connection *connection)
+{
+    char buffer[4096];
+
+    while (!connection->eof) {
+        int r = await_readable(connection->stream);
+        ssize_t n = r < 0 ? r : stream_try_read(connection->stream, buffer, sizeof(buffer));
+        connection->eof |= n <= 0 && n != -EAGAIN;
+    }
+}
+
 static void await_connection_end(struct connection *connection)
 {
     CLEANUP(task_unshield) UNUSED struct task_shield shield = task_shield();
 
+    if (!error_is_set(&connection->end))
+        error_set(&connection->end, ERROR_CANCELLED, NULL, "the connection was closed");
     connection_drain(connection);
     if (connection->end.code == ERROR_UNAVAILABLE || !connection->server) {
         /* The peer is gone: nobody will read what the calls still have to say. */
@@ -516,6 +543,7 @@ static void await_connection_end(struct connection *connection)
     loop_timer_start(&connection->timer, grpc_timeouts.flush_ms, on_flush_timeout);
     connection_flush(connection);
     await_group(&connection->writers, NULL);
+    await_eof(connection);
     loop_timer_stop(&connection->timer);
     connection->ended = true;
     LIST_FOR_EACH (node, &connection->calls)
@@ -533,7 +561,7 @@ void await_connection_run(struct connection *connection, const void *first, size
                        connection, &connection->end);
     if (going && first_size)
         going = feed(connection, first, first_size);
-    while (going)
+    while (going && !connection->eof)
         going = await_read_frames(connection);
     await_connection_end(connection);
     log_debug("gRPC connection ended", LOG("peer", connection->peer),

@@ -27,7 +27,7 @@ struct grpc_timeouts {
     uint64_t header_ms; /* from a header's first byte to its last */
     uint64_t idle_ms;   /* a server's connection without calls */
     uint64_t ping_ms;   /* for the answer to a keepalive ping */
-    uint64_t flush_ms;  /* for the last frames of a connection that is closed */
+    uint64_t flush_ms;  /* for the last frames of a connection, and for the peer to hang up */
 };
 extern struct grpc_timeouts grpc_timeouts;
 
@@ -147,7 +147,11 @@ struct connection {
     struct loop_timer timer;
     struct error end; /* why it ended */
     bool settled;     /* the peer's first SETTINGS has come */
-    bool goaway_received, closing, ended;
+    bool goaway_received;
+    bool closing;   /* what is queued now is the last to be sent */
+    bool last_sent; /* the last has been sent, or cannot be */
+    bool eof;       /* the peer sends no more, or we read no more */
+    bool ended;     /* there is no session any more */
 
     uint64_t started_ms, idle_since_ms, last_read_ms;
     uint64_t header_since_ms; /* 0: no header is half received */
