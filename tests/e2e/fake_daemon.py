@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import grpc
 
@@ -34,6 +35,7 @@ class FakeDaemon:
         self.home.mkdir()
         self.socket = self.root / "davit.sock"
         self.host = f"unix://{self.socket}"
+        self.process = types.SimpleNamespace(send_signal=lambda number: None)
         self.pull = self.run = self.list = self.remove = self.version = self.info = None
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
         images, containers, system = self.images, self.containers, self.system
