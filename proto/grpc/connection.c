@@ -69,11 +69,27 @@ void connection_stop(struct connection *connection)
     shutdown(stream_fd(connection->stream), SHUT_RD);
 }
 
-void connection_drain(struct connection *connection)
+static void refuse_calls(struct connection *connection)
 {
     nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE,
                           nghttp2_session_get_last_proc_stream_id(connection->session),
                           NGHTTP2_NO_ERROR, NULL, 0);
+    connection_flush(connection);
+}
+
+static const uint8_t drain_ping[8] = "draining";
+
+/* In two steps, RFC 9113 section 6.8: a client that is just making a call would lose it, and
+ * grpcio even breaks the protocol then. What was on its way is here when the ping comes back. */
+void connection_drain(struct connection *connection)
+{
+    if (connection->draining) {
+        refuse_calls(connection);
+        return;
+    }
+    connection->draining = true;
+    nghttp2_submit_shutdown_notice(connection->session);
+    nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, drain_ping);
     connection_flush(connection);
 }
 
@@ -203,6 +219,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
             connection->ping_since_ms = 0;
             connection->ping_late = false;
             connection_arm(connection);
+            if (memcmp(frame->ping.opaque_data, drain_ping, sizeof(drain_ping)) == 0)
+                refuse_calls(connection);
         } else {
             count_nuisance(connection);
         }
@@ -526,7 +544,7 @@ static void await_connection_end(struct connection *connection)
 
     if (!error_is_set(&connection->end))
         error_set(&connection->end, ERROR_CANCELLED, NULL, "the connection was closed");
-    connection_drain(connection);
+    refuse_calls(connection);
     if (connection->end.code == ERROR_UNAVAILABLE || !connection->server) {
         /* The peer is gone: nobody will read what the calls still have to say. */
         LIST_FOR_EACH (node, &connection->calls) {

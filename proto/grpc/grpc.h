@@ -70,7 +70,8 @@ void grpc_server_set_keepalive(struct grpc_server *server, uint64_t interval_ms)
  * already read from it (protocol sniffing), copied. Cancel sends GOAWAY and cancels the calls. */
 void await_grpc_serve(struct grpc_server *server, int fd, const void *first, size_t first_size);
 
-/* Sends GOAWAY on all connections: running calls go on, new ones are refused. */
+/* Sends GOAWAY on all connections: running calls go on, and so do those on their way, new ones are
+ * refused. Each connection ends with its last call. */
 void grpc_server_drain(struct grpc_server *server);
 
 /* --- Client ----------------------------------------------------------------------------------- */

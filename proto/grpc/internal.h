@@ -147,7 +147,7 @@ struct connection {
     struct loop_timer timer;
     struct error end; /* why it ended */
     bool settled;     /* the peer's first SETTINGS has come */
-    bool goaway_received;
+    bool draining, goaway_received;
     bool closing;   /* what is queued now is the last to be sent */
     bool last_sent; /* the last has been sent, or cannot be */
     bool eof;       /* the peer sends no more, or we read no more */
@@ -173,7 +173,8 @@ void await_connection_run(struct connection *connection, const void *first, size
 /* Tells the writer that there are frames to send. */
 void connection_flush(struct connection *connection);
 
-/* Takes no new calls (GOAWAY), and ends after the running ones. */
+/* Asks for no new calls (GOAWAY), and ends after the running ones; called again, it refuses those
+ * that still come. */
 void connection_drain(struct connection *connection);
 
 /* No more reading: its run ends soon. Safe from anywhere. */

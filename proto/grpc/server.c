@@ -252,8 +252,10 @@ void await_grpc_serve(struct grpc_server *server, int fd, const void *first, siz
     struct connection *connection = connection_new(fd, server, peer_name(fd));
 
     list_append(&server->connections, &connection->node);
-    if (server->draining)
+    if (server->draining) {
         connection_drain(connection);
+        connection_drain(connection);
+    }
     await_connection_run(connection, first, first_size);
     list_remove(&connection->node);
     connection_unref(connection);

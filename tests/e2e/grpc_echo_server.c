@@ -11,7 +11,7 @@
 struct echo_server {
     struct grpc_server *grpc;
     struct echo_service echo;
-    struct group connections;
+    struct group listening, connections;
     struct stream *listener;
     const char *path;
 };
@@ -45,14 +45,17 @@ static bool listen_on(void *arg, struct error *err)
     return fd == -ECANCELED ? true : await_error(err, fd, "accepting");
 }
 
-static void obey(struct echo_server *server, const char *line)
+static void await_obey(struct echo_server *server, const char *line)
 {
-    if (str_starts(line, "drain"))
+    if (str_starts(line, "drain")) {
+        group_done_await(&server->listening);
+        server->listener = stream_free(server->listener);
         grpc_server_drain(server->grpc);
-    else if (str_starts(line, "serving"))
+    } else if (str_starts(line, "serving")) {
         grpc_server_set_serving(server->grpc, true);
-    else if (str_starts(line, "not-serving"))
+    } else if (str_starts(line, "not-serving")) {
         grpc_server_set_serving(server->grpc, false);
+    }
     puts("done");
     fflush(stdout);
 }
@@ -72,15 +75,17 @@ static bool run(void *arg, struct error *err)
     server->listener = stream_new(fd);
     server->grpc = grpc_server_new();
     echo_service_init(&server->echo, server->grpc);
+    group_init(&server->listening);
     group_init(&server->connections);
-    if (!task_spawn(&server->connections, "listen", NULL, listen_on, server, err))
+    if (!task_spawn(&server->listening, "listen", NULL, listen_on, server, err))
         return false;
     puts("ready");
     fflush(stdout);
     while ((n = await_read(commands, line, sizeof(line) - 1)) > 0) {
         line[n] = '\0';
-        obey(server, line);
+        await_obey(server, line);
     }
+    group_done_await(&server->listening);
     group_done_await(&server->connections);
     stream_free(server->listener);
     grpc_server_free(server->grpc);

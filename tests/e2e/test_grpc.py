@@ -380,8 +380,12 @@ def test_drain(server):
     responses = server.stub("Chat", "stream_stream")(requests(), timeout=WAIT)
     assert next(responses).payload == b"1"
     server.command("drain")
-    error = failure(lambda: server.stub("Unary")(server.request(), timeout=WAIT))
-    assert error.code() == grpc.StatusCode.UNAVAILABLE
+
+    def call_until_refused():  # calls go on until the client has heard of it
+        while True:
+            server.stub("Unary")(server.request(), timeout=WAIT)
+
+    assert failure(call_until_refused).code() == grpc.StatusCode.UNAVAILABLE
     go_on.set()
     assert [r.payload for r in responses] == [b"2"]
 
