@@ -1,5 +1,8 @@
 """A daemon that says what a test wants said, for what a real one would not do on demand: snapshots
-at a given pace, broken streams, every kind of error. It speaks gRPC by Debian's python3-grpcio."""
+at a given pace, broken streams, every kind of error. It speaks gRPC by Debian's python3-grpcio.
+
+Fixtures for tests that name it in `pytest_plugins`: `fake` is a FakeDaemon, `cli` is davit on it.
+"""
 
 import concurrent.futures
 import importlib
@@ -10,8 +13,9 @@ import sys
 import types
 
 import grpc
+import pytest
 
-from conftest import REPOSITORY, sanitizer_environment, sanitizer_reports
+from conftest import REPOSITORY, Davit, sanitizer_environment, sanitizer_reports
 
 
 def load_messages(directory):
@@ -93,3 +97,68 @@ def field(number, data):
         encoded += bytes([length & 127 | 128])
         length >>= 7
     return bytes([number << 3 | 2]) + encoded + bytes([length]) + data
+
+
+# --- Fixtures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def messages(tmp_path_factory):
+    return load_messages(tmp_path_factory.mktemp("messages"))
+
+
+@pytest.fixture
+def fake(scratch, messages):
+    daemon = FakeDaemon(scratch, messages)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def cli(fake):
+    """davit against the fake daemon."""
+    return Davit(fake)
+
+
+# --- Snapshots of a pull -------------------------------------------------------------------------
+
+HEX = ["%064x" % (0xabcdef000000 + i << 208) for i in range(50)]
+
+
+def snapshot(fake, sequence, layers, **more):
+    """layers: (state, fetched, total) each."""
+    images = fake.images
+    progress = images.PullProgress(
+        sequence=sequence, reference="busybox:latest", repository="library/busybox", tag="latest",
+        default_tag=True, phase=images.PullProgress.FETCHING if layers else
+        images.PullProgress.RESOLVING, bytes_fetched=sum(one[1] for one in layers),
+        bytes_total=sum(one[2] for one in layers), eta_ms=-1)
+    progress.percent = progress.bytes_fetched * 100 // max(1, progress.bytes_total)
+    for i, (state, fetched, total) in enumerate(layers):
+        progress.layers.add(digest="sha256:" + HEX[i], bytes_fetched=fetched, bytes_total=total,
+                            state=images.LayerProgress.State.Value(state))
+    for key, value in more.items():
+        setattr(progress, key, value)
+    return images.PullResponse(progress=progress)
+
+
+def finish(fake, sequence, layers, up_to_date=False):
+    last = snapshot(fake, sequence, [("EXISTS" if up_to_date else "DONE", total, total)
+                                     for _, _, total in layers], phase=4)
+    last.result.reference = "docker.io/library/busybox:latest"
+    last.result.digest = "sha256:" + "d" * 64
+    last.result.image_id = "sha256:" + "e" * 64
+    last.result.up_to_date = up_to_date
+    return last
+
+
+def two_layers(fake):
+    def pull(request, context):
+        yield snapshot(fake, 1, [])
+        yield snapshot(fake, 2, [("EXISTS", 10, 10), ("FETCHING", 5, 10)])
+        yield snapshot(fake, 3, [("EXISTS", 10, 10), ("STORING", 10, 10)])
+        yield finish(fake, 4, [("", 0, 10)] * 2)
+    return pull
+
+
+DIGEST_LINE = "Digest: sha256:" + "d" * 64

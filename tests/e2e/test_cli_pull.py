@@ -1,0 +1,284 @@
+"""What `davit pull` shows on terminals and in pipes, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import grpc
+import images
+import pytest
+
+from conftest import Davit
+from fake_daemon import DIGEST_LINE, HEX, FakeDaemon, finish, snapshot, two_layers
+
+pytest_plugins = ("fake_daemon",)
+
+ESCAPE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
+
+
+# --- In a pipe -----------------------------------------------------------------------------------
+
+
+def test_pull_in_a_pipe(cli, fake):
+    fake.pull = two_layers(fake)
+    first, second = HEX[0][:12], HEX[1][:12]
+    result = cli("pull", "busybox")
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["Using default tag: latest", "latest: Pulling from library/busybox"]
+    assert lines[-3:] == [DIGEST_LINE, "Status: Downloaded newer image for busybox:latest",
+                          "docker.io/library/busybox:latest"]
+    # The first snapshots may be merged; each layer's own lines keep their order.
+    assert [line for line in lines if line.startswith(second)] == [
+        f"{second}: Pulling fs layer", f"{second}: Download complete", f"{second}: Pull complete"]
+    assert any(line.startswith(f"{first}: ") for line in lines)
+
+
+def test_pull_of_what_is_there(cli, fake):
+    def pull(request, context):
+        assert (request.reference, request.platform) == ("busybox", "linux/arm64")
+        yield finish(fake, 1, [("", 0, 10)], up_to_date=True)
+    fake.pull = pull
+    assert cli("image", "pull", "--platform", "linux/arm64", "busybox").stdout.splitlines() == [
+        "Using default tag: latest", "latest: Pulling from library/busybox",
+        f"{HEX[0][:12]}: Already exists", DIGEST_LINE,
+        "Status: Image is up to date for busybox:latest", "docker.io/library/busybox:latest"]
+
+
+def test_pull_quiet(cli, fake):
+    fake.pull = two_layers(fake)
+    assert cli("pull", "-q", "busybox").stdout == "docker.io/library/busybox:latest\n"
+
+
+def test_pull_json(cli, fake):
+    fake.pull = two_layers(fake)
+    lines = [json.loads(line) for line in
+             cli("pull", "--progress=json", "busybox").stdout.splitlines()]
+    assert lines[-1]["result"] == {"reference": "docker.io/library/busybox:latest",
+                                   "digest": "sha256:" + "d" * 64,
+                                   "image_id": "sha256:" + "e" * 64, "up_to_date": False}
+    assert lines[-1]["percent"] == 100
+    assert [layer["state"] for layer in lines[-1]["layers"]] == ["DONE", "DONE"]
+    sequences = [line["sequence"] for line in lines]
+    assert sequences == sorted(set(sequences))
+
+
+def test_pull_json_error(cli, fake):
+    fake.pull = lambda request, context: fake.fail(
+        context, grpc.StatusCode.NOT_FOUND, "manifest for x:latest not found: manifest unknown",
+        "MANIFEST_NOT_FOUND", "look for a tag")
+    result = cli("pull", "--progress=json", "x", check=False)
+    assert result.code == 1
+    assert json.loads(result.stdout.splitlines()[-1]) == {"error": {
+        "code": "NOT_FOUND", "reason": "MANIFEST_NOT_FOUND", "hint": "look for a tag",
+        "message": "Error response from daemon: manifest for x:latest not found: manifest unknown"}}
+
+
+def test_pull_error(cli, fake):
+    def pull(request, context):
+        yield snapshot(fake, 1, [])
+        fake.fail(context, grpc.StatusCode.NOT_FOUND,
+                  "manifest for busybox:latest not found: manifest unknown", "MANIFEST_NOT_FOUND",
+                  "look for a tag")
+    fake.pull = pull
+    result = cli("pull", "busybox", check=False)
+    assert (result.code, result.stdout) == (1, "Using default tag: latest\n")
+    assert result.stderr == ("Error response from daemon: manifest for busybox:latest not found: "
+                             "manifest unknown\nHint: look for a tag\n")
+
+
+def test_pull_without_result_is_an_error(cli, fake):
+    fake.pull = lambda request, context: iter([snapshot(fake, 1, [])])
+    result = cli("pull", "busybox", check=False)
+    assert result.code == 1
+    assert "without a result" in result.stderr
+
+
+def test_an_error_cannot_steer_the_terminal(cli, fake):
+    fake.pull = lambda request, context: fake.fail(
+        context, grpc.StatusCode.UNKNOWN, "denied: \33]0;title\7\nsecond \u009b31m")
+    result = cli("pull", "busybox", check=False)
+    assert result.code == 1
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", result.stderr)
+    assert result.stderr.count("\n") == 1
+
+
+# --- On a terminal -------------------------------------------------------------------------------
+
+
+class Stalled:
+    """A pull that sends snapshots as it is told, and waits in between."""
+
+    def __init__(self, fake, layers):
+        self.fake, self.layers = fake, layers
+        self.go, self.cancelled = threading.Event(), threading.Event()
+        fake.pull = self.pull
+
+    def pull(self, request, context):
+        context.add_callback(self.on_end)
+        yield snapshot(self.fake, 1, self.layers)
+        self.go.wait(60)
+        if context.is_active():
+            yield finish(self.fake, 2, self.layers)
+
+    def on_end(self):
+        self.cancelled.set()
+        self.go.set()
+
+
+def frames(output):
+    """What was drawn: for each frame, its lines."""
+    return [ESCAPE.sub("", frame.split("\x1b[?7h")[0]).replace("\r", "").rstrip("\n").split("\n")
+            for frame in output.split("\x1b[?7l")[1:]]
+
+
+def test_pull_on_a_terminal(cli, fake):
+    stalled = Stalled(fake, [("EXISTS", 10, 10), ("FETCHING", 2500000, 10000000),
+                             ("WAITING", 0, 10)])
+    terminal = cli.pty("pull", "busybox", columns=80)
+    terminal.wait_for(r"Total: 25%")
+    assert "\x1b[?25l" in terminal.output and "\x1b[?25h" not in terminal.output
+    shown = frames(terminal.output)[-1]
+    assert shown[0] == f"{HEX[0][:12]}: Already exists"
+    assert re.fullmatch(HEX[1][:12] + r": Downloading \[=+> +\]    2\.5MB/10MB", shown[1])
+    assert shown[2] == f"{HEX[2][:12]}: Waiting"
+    assert all(len(line) <= 79 for line in shown)
+
+    terminal.resize(30, 24)
+    terminal.process.send_signal(signal.SIGWINCH)
+    terminal.wait_for(HEX[1][:12] + r": 25%")
+    assert all(len(line) <= 29 for line in frames(terminal.output)[-1])
+
+    stalled.go.set()
+    assert terminal.wait() == 0
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
+    assert terminal.output.endswith("docker.io/library/busybox:latest\r\n")
+    assert f"{HEX[1][:12]}: \x1b[32mPull complete\x1b[0m" in terminal.output
+
+
+def test_pull_of_more_layers_than_rows(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", i, 100) for i in range(50)])
+    terminal = cli.pty("pull", "busybox", columns=60, rows=10)
+    terminal.wait_for(r"\.\.\. and 43 more")
+    assert len(frames(terminal.output)[-1]) == 9
+    stalled.go.set()
+    assert terminal.wait() == 0
+    assert terminal.output.count("Pull complete") == 50
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGHUP"])
+def test_pull_interrupted(cli, fake, how):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    terminal = cli.pty("pull", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    if how == "ctrl-c":
+        terminal.send("\3")
+    else:
+        terminal.process.send_signal(getattr(signal, how))
+    assert stalled.cancelled.wait(60)
+    code = 128 + (signal.SIGINT if how == "ctrl-c" else getattr(signal, how))
+    assert terminal.wait() == code
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
+    assert "rror" not in terminal.output
+
+
+def test_ctrl_z_gives_an_orderly_terminal(cli, fake, wait_until):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    terminal = cli.pty("pull", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    terminal.process.send_signal(signal.SIGTSTP)
+    terminal.wait_for(r"\x1b\[\?25h")
+    stopped = lambda: open(f"/proc/{terminal.process.pid}/stat").read().rsplit(")")[1].split()[0]
+    wait_until(lambda: stopped() == "T", "davit to stop")
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.wait_for(r"(?s)\x1b\[\?25h.*\x1b\[\?25l.*Total: 1%")
+    stalled.go.set()
+    assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("environment, live, colour", [
+    ({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"NO_COLOR": ""}, True, True),
+    ({"TERM": "dumb"}, False, False), ({"TERM": ""}, False, False)])
+def test_what_the_terminal_wants(cli, fake, environment, live, colour):
+    fake.pull = two_layers(fake)
+    terminal = cli.pty("pull", "busybox", environment=environment)
+    assert terminal.wait() == 0
+    assert ("\x1b[" in terminal.output) == live
+    assert ("\x1b[32m" in terminal.output) == colour
+
+
+def test_progress_is_chosen_by_flag(cli, fake):
+    fake.pull = two_layers(fake)
+    assert "\x1b[?25l" in cli("pull", "--progress=tty", "busybox").stdout
+    terminal = cli.pty("pull", "--progress=plain", "busybox")
+    assert terminal.wait() == 0
+    assert "\x1b" not in terminal.output
+
+
+def test_at_most_ten_frames_a_second(cli, fake):
+    begin = []
+
+    def pull(request, context):
+        begin.append(time.monotonic())
+        for i in range(400):
+            yield snapshot(fake, i, [("FETCHING", i, 1000)])
+            time.sleep(0.005)
+        yield finish(fake, 400, [("", 0, 1000)])
+    fake.pull = pull
+    terminal = cli.pty("pull", "busybox")
+    assert terminal.wait() == 0
+    seconds = time.monotonic() - begin[0]
+    assert 5 < len(frames(terminal.output)) <= seconds * 10 + 3
+
+
+def test_a_reader_that_goes_away(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    process = cli.start("pull", "busybox")
+    process.stdout.readline()
+    process.stdout.close()
+    stalled.go.set()
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert process.stderr.read() == b""
+
+
+def test_full_disk_for_the_output(cli, fake):
+    Stalled(fake, [("FETCHING", 1, 100)])
+    with open("/dev/full", "w") as full:
+        process = cli.start("pull", "busybox", stdout=full)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith(b"cannot write to standard output: No space left on device\n")
+
+
+def test_a_daemon_that_dies(scratch, messages):
+    (scratch / "fake").mkdir()
+    fake = FakeDaemon(scratch / "fake", messages)
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    process = Davit(fake).start("pull", "busybox", text=True)
+    process.stdout.readline()
+    fake.stop()
+    _, errors = process.communicate(timeout=60)
+    stalled.go.set()
+    assert process.returncode == 1
+    assert errors
+
+
+# --- The real daemon on a terminal ---------------------------------------------------------------
+
+
+def test_a_real_pull_on_a_terminal(davit, registry):
+    layers = [[images.file(f"data{i}", os.urandom(2_000_000))] for i in range(6)]
+    name = registry.push("cli/live", images.busybox_image(layers))
+    terminal = davit.pty("pull", name, columns=70)
+    assert terminal.wait() == 0
+    shown = frames(terminal.output)
+    percents = [int(match) for frame in shown
+                for match in re.findall(r"Total: (\d+)%", "".join(frame))]
+    assert percents == sorted(percents)
+    assert all(len(line) <= 69 for frame in shown for line in frame)
+    assert sum(line.endswith(": Pull complete") for line in shown[-1]) == len(layers) + 1
+    assert terminal.output.endswith(f"Status: Downloaded newer image for {name}\r\n{name}\r\n")
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
