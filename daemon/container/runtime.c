@@ -274,8 +274,8 @@ const char *runtime_error_reason(const char *text)
         return "RUNTIME_FAILED";
     if (contains(text, "not found") || contains(text, "no such file or directory"))
         return "COMMAND_NOT_FOUND";
-    if (contains(text, "permission denied") || contains(text, "is a directory") ||
-        contains(text, "exec format error"))
+    if (contains(text, "permission denied") || contains(text, "not permitted") ||
+        contains(text, "is a directory") || contains(text, "exec format error"))
         return "COMMAND_NOT_EXECUTABLE";
     return "RUNTIME_FAILED";
 }

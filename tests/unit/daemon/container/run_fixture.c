@@ -200,6 +200,11 @@ struct pump {
     struct strbuf text;
 };
 
+static void pump_done(struct pump *pump)
+{
+    strbuf_done(&pump->text);
+}
+
 static bool read_all(void *arg, struct error *err)
 {
     struct pump *pump = arg;
@@ -227,8 +232,8 @@ static bool write_all(void *arg, struct error *err UNUSED)
 
 static bool await_started(struct container *container, const char *input, struct outcome *ret)
 {
-    struct pump out = {.stream = container_stdout(container)};
-    struct pump errors = {.stream = container_stderr(container)};
+    CLEANUP(pump_done) struct pump out = {.stream = container_stdout(container)};
+    CLEANUP(pump_done) struct pump errors = {.stream = container_stderr(container)};
     struct feeder feeder = {container, input};
     CLEANUP(group_done_await) struct group group;
     struct error *err = &ret->error;

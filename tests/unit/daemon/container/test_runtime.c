@@ -33,6 +33,7 @@ static void errors_have_reasons(void **state UNUSED)
         {"executable file `nope` not found in $PATH: No such file or directory",
          "COMMAND_NOT_FOUND"},
         {"open executable: Permission denied", "COMMAND_NOT_EXECUTABLE"},
+        {"open executable: Operation not permitted", "COMMAND_NOT_EXECUTABLE"},
         {"cgroups in hybrid mode not supported, drop all controllers from cgroupv2",
          "RUNTIME_FAILED"},
         {"mkdir /sys/fs/cgroup/memory/davit: permission denied", "RUNTIME_FAILED"},
