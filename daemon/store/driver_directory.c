@@ -143,7 +143,9 @@ static bool await_report(struct unpacking *unpacking, struct untar_result *ret, 
         return await_error(err, r, "unpacking");
     if (report.length == 0)
         return error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED",
-                         "the unpacker ended with status %d and no report", status);
+                         "the unpacker ended with status %d: the archive is hostile, or memory is "
+                         "short",
+                         status);
     return report_decode(report.data, report.length, ret, err);
 }
 

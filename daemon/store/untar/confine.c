@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MEMORY_MAX (512 * MIB) /* address space; the libraries alone map some 40 MiB */
+#define MEMORY_MAX (192 * MIB) /* address space; the libraries alone map some 40 MiB */
 #define OPEN_MAX_FILES 64
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -1,0 +1,121 @@
+#include "tests/unit/daemon/store/fixture.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "daemon/store/tree.h"
+
+static char directory[64];
+
+void remove_path(const char *path)
+{
+    int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    CHECK(path[0] == '/' && tree_remove(fd, path + 1, NULL) == 0);
+    close(fd);
+}
+
+static void remove_scratch(void)
+{
+    remove_path(directory);
+}
+
+const char *scratch_directory(void)
+{
+    if (!directory[0]) {
+        snprintf(directory, sizeof(directory), "/tmp/davit-store-test-XXXXXX");
+        CHECK(mkdtemp(directory));
+        atexit(remove_scratch);
+    }
+    return directory;
+}
+
+void run_task(bool (*body)(void *arg, struct error *err), void *arg)
+{
+    CLEANUP_ERROR struct error err = {0};
+
+    if (!loop_run_main(body, arg, &err))
+        die("%s: %s", error_code_name(err.code), err.message);
+}
+
+struct store *await_open_scratch(const char *name, struct error *err)
+{
+    CLEANUP_FREE char *data_root = xasprintf("%s/%s", scratch_directory(), name);
+
+    return await_store_open(&(struct store_options){.data_root = data_root,
+                                                    .untar_path = UNTAR_PATH},
+                            err);
+}
+
+void tar_add(struct strbuf *tar, const char *name, char type, const char *data, size_t size)
+{
+    char header[512] = {0};
+    unsigned int sum = 0;
+
+    CHECK(strlen(name) < 100);
+    strcpy(header, name);
+    snprintf(header + 100, 8, "%07o", type == '5' ? 0755 : 0644);
+    snprintf(header + 108, 8, "%07o", 0);
+    snprintf(header + 116, 8, "%07o", 0);
+    snprintf(header + 124, 12, "%011zo", type == '0' ? size : 0);
+    snprintf(header + 136, 12, "%011o", 1000);
+    header[156] = type;
+    if (type == '2')
+        snprintf(header + 157, 100, "%s", data);
+    memcpy(header + 257,
+           "ustar\0"
+           "00",
+           8);
+    memset(header + 148, ' ', 8);
+    for (size_t i = 0; i < sizeof(header); i++)
+        sum += (unsigned char)header[i];
+    snprintf(header + 148, 8, "%06o", sum);
+    strbuf_add(tar, header, sizeof(header));
+    if (type != '0')
+        return;
+    strbuf_add(tar, data, size);
+    while (tar->length % 512)
+        strbuf_add_char(tar, '\0');
+}
+
+void tar_end(struct strbuf *tar)
+{
+    static const char zeros[1024];
+
+    strbuf_add(tar, zeros, sizeof(zeros));
+}
+
+struct digest make_layer(struct strbuf *tar, const char *file_name, const char *content)
+{
+    strbuf_clear(tar);
+    tar_add(tar, file_name, '0', content, strlen(content));
+    tar_end(tar);
+    return digest_of(tar->data, tar->length);
+}
+
+bool await_store_layer(struct store *store, const struct digest *diff_id, const struct strbuf *tar,
+                       struct layer_info *ret, struct error *err)
+{
+    struct layer_writer *writer = await_layer_prepare(store, diff_id, err);
+    bool ok = writer;
+
+    for (size_t done = 0; ok && done < tar->length; done += 1000)
+        ok = await_layer_write(writer, tar->data + done, MIN(1000, tar->length - done), err);
+    ok = ok && await_layer_commit(writer, ret, err);
+    layer_writer_free_await(writer);
+    return ok;
+}
+
+size_t count_entries(const char *name)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/%s", scratch_directory(), name);
+    DIR *dir = opendir(path);
+    size_t count = 0;
+
+    CHECK(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count - 2;
+}
