@@ -49,10 +49,12 @@ TASK_TEST(test_timers_fire_in_order)
     struct alarm a = {0}, b = {0}, c = {0}, stopped = {0};
 
     fired_count = 0;
-    start_alarm(&a, 6);
-    start_alarm(&stopped, 1);
-    start_alarm(&b, 2);
-    start_alarm(&c, 4);
+    do { /* again, if the machine was away in between */
+        start_alarm(&a, 6);
+        start_alarm(&stopped, 1);
+        start_alarm(&b, 2);
+        start_alarm(&c, 4);
+    } while (b.due_ms >= c.due_ms || c.due_ms >= a.due_ms);
     loop_timer_stop(&stopped.timer);
     loop_timer_stop(&stopped.timer);
     assert_int_equal(await_sleep(10), 0);
@@ -71,9 +73,11 @@ TASK_TEST(test_restart_moves_a_timer)
     struct alarm a = {0}, b = {0};
 
     fired_count = 0;
-    start_alarm(&a, 1);
-    start_alarm(&b, 3);
-    start_alarm(&a, 5);
+    do {
+        start_alarm(&a, 1);
+        start_alarm(&b, 3);
+        start_alarm(&a, 5);
+    } while (b.due_ms >= a.due_ms);
     assert_int_equal(await_sleep(9), 0);
     assert_int_equal(b.fired_as, 1);
     assert_int_equal(a.fired_as, 2);
@@ -372,34 +376,49 @@ static void reset_stall(void)
     assert_int_equal(loop_worst_stall().worst_us, 0);
 }
 
+/* Whether the gauge told so; a machine that does not let the process run looks like a stall as
+ * well, so the tests try a few times. */
+static bool stall_is(const char *task_name)
+{
+    return loop_worst_stall().worst_us >= 19000 && str_eq(loop_worst_stall().task_name, task_name);
+}
+
+#define ATTEMPTS 10
+
 TASK_TEST(test_the_worst_stall_names_the_task)
 {
     CLEANUP(group_done_await) struct group group;
     uint64_t ms = 20, less_ms = 5;
+    bool told = false;
 
     group_init(&group);
-    assert_int_equal(await_yield(), 0);
-    reset_stall();
-    assert_true(task_spawn(&group, "burner", "of 20 ms", burn_body, &ms, err));
-    assert_true(await_group(&group, err));
-    assert_true(task_spawn(&group, "lesser", NULL, burn_body, &less_ms, err));
-    assert_true(await_group(&group, err));
-    assert_int_equal(await_sleep(30), 0); /* waiting is no stall */
-    assert_true(loop_worst_stall().worst_us >= 19000);
-    assert_string_equal(loop_worst_stall().task_name, "burner of 20 ms");
+    for (int i = 0; i < ATTEMPTS && !told; i++) {
+        reset_stall();
+        assert_true(task_spawn(&group, "burner", "of 20 ms", burn_body, &ms, err));
+        assert_true(await_group(&group, err));
+        assert_true(task_spawn(&group, "lesser", NULL, burn_body, &less_ms, err));
+        assert_true(await_group(&group, err));
+        assert_true(loop_worst_stall().worst_us >= 19000);
+        told = stall_is("burner of 20 ms");
+    }
+    assert_true(told);
     return true;
 }
 
 TASK_TEST(test_a_stall_of_a_callback_has_no_name)
 {
     uint64_t ms = 20;
+    bool told = false;
 
-    reset_stall();
-    loop_defer(burn_deferred, &ms);
-    assert_int_equal(await_sleep(1), 0);
-    assert_int_equal(await_yield(), 0);
-    assert_true(loop_worst_stall().worst_us >= 19000);
-    assert_string_equal(loop_worst_stall().task_name, "");
+    for (int i = 0; i < ATTEMPTS && !told; i++) {
+        reset_stall();
+        loop_defer(burn_deferred, &ms);
+        assert_int_equal(await_sleep(1), 0);
+        assert_int_equal(await_yield(), 0);
+        assert_true(loop_worst_stall().worst_us >= 19000);
+        told = stall_is("");
+    }
+    assert_true(told);
     return true;
 }
 
@@ -409,7 +428,7 @@ TASK_TEST(test_waiting_is_no_stall)
 {
     uint64_t best_us = UINT64_MAX;
 
-    for (int i = 0; i < 10 && best_us > 20000; i++) {
+    for (int i = 0; i < ATTEMPTS && best_us > 20000; i++) {
         reset_stall();
         assert_int_equal(await_sleep(40), 0);
         assert_int_equal(await_yield(), 0);
