@@ -52,22 +52,29 @@ build=${DAVIT_QUICKSTART_BUILD:-$root/build}
 scratch=
 davitd=
 registry=
+bold='' dim='' plain=''
+if [ -t 1 ]; then
+    bold=$'\033[1m' dim=$'\033[2m' plain=$'\033[0m'
+fi
 
 say()
 {
-    printf '\n\033[1m==> %s\033[0m\n' "$*"
+    printf '\n%s==> %s%s\n' "$bold" "$*" "$plain"
 }
 
 # Shows a command as one would type it, then runs it.
 show()
 {
-    printf '\033[2m$ %s\033[0m\n' "$*"
+    local word line=
+    for word in "$@"; do
+        case $word in
+        *[!a-zA-Z0-9_./:@=-]*) line="$line '${word//\'/\'\\\'\'}'" ;;
+        *) line="$line $word" ;;
+        esac
+    done
+    printf '%s$%s%s\n' "$dim" "$line" "$plain"
     "$@"
 }
-if [ ! -t 1 ]; then
-    say() { printf '\n==> %s\n' "$*"; }
-    show() { printf '$ %s\n' "$*"; "$@"; }
-fi
 
 stop()
 {
@@ -190,7 +197,7 @@ else
     say "Done; the daemon is stopped now and its data removed. To go on by hand:"
     cat <<NEXT
     $0 --keep${1:+ IMAGE}      the same, with the daemon left running
-    cmake --install $build --prefix /usr/local
+    ninja -C $build && cmake --install $build --prefix /usr/local
     systemctl daemon-reload && systemctl enable --now davitd.socket davitd.service
     davit pull busybox && davit run --rm busybox echo hello
 NEXT

@@ -206,6 +206,7 @@ def test_kill_while_pulling_leaves_a_clean_store(davit, davitd, stalled):
     davitd.kill()
     client.communicate(timeout=10)
     assert client.returncode == 1
+    assert litter(davitd) != []
     davitd.start()
     assert len(davit("images").stdout.splitlines()) == 1
     assert litter(davitd) == []
