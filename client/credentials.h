@@ -1,0 +1,24 @@
+/* The user's credentials for a registry, from where Docker keeps them: config.json in
+ * $DOCKER_CONFIG or ~/.docker, with its "auths", "credHelpers" and "credsStore". Begin with
+ * await_credentials_find(). */
+#pragma once
+
+#include "proto/base/error.h"
+
+/* All NULL if there are none; either username and password, or an identity token. */
+struct credentials {
+    char *username, *password, *identity_token;
+};
+
+/* Empties it, and wipes the secrets. */
+void credentials_done(struct credentials *credentials);
+#define CLEANUP_CREDENTIALS CLEANUP(credentials_done)
+
+/* Looks for the credentials of a registry, named as in references: "docker.io",
+ * "localhost:5000". Runs docker-credential-NAME where the file says so: suspends. No file and no
+ * entry are no error: ret is empty then. INVALID_ARGUMENT for a file that makes no sense,
+ * FAILED_PRECONDITION for a helper that does not work, both with reason CREDENTIALS: a public image
+ * can be pulled nonetheless, so callers may warn and go on without. Cancel ends the helper. The
+ * caller releases ret. */
+bool await_credentials_find(const char *registry_domain, struct credentials *ret,
+                            struct error *err);
