@@ -80,14 +80,11 @@ static bool answered(const struct error *err)
     return error_is(err, "REGISTRY_BUSY") || error_is(err, "REGISTRY_PROTOCOL");
 }
 
-static bool may_be_plain(const struct error *err, const char *host_name)
+/* Not for a certificate that is not trusted: that is a server which speaks TLS. */
+static bool may_be_plain(const struct error *err)
 {
-    bool has_port = strrchr(host_name, ':') > strrchr(host_name, ']');
-
-    if (error_is(err, "CONNECTION_REFUSED"))
-        return !has_port; /* 443 is closed, 80 may be open */
     return error_is(err, "NOT_TLS") || error_is(err, "TLS_FAILED") ||
-           error_is(err, "CONNECTION_LOST");
+           error_is(err, "CONNECTION_LOST") || error_is(err, "CONNECTION_REFUSED");
 }
 
 /* For a host that may be plain HTTP: HTTPS if it speaks it, as Docker does. */
@@ -101,7 +98,7 @@ static const char *await_find_scheme(struct registry_client *client, const char 
         return found;
     if (await_probe(client, "https", host_name, &secure) || answered(&secure))
         found = "https";
-    else if (may_be_plain(&secure, host_name) &&
+    else if (may_be_plain(&secure) &&
              (await_probe(client, "http", host_name, err) || answered(err)))
         found = "http";
     if (found) {

@@ -189,6 +189,12 @@ static void add_tls_hint(struct error *err, const char *name, const char *certs_
                    "if the registry has a certificate of its own, put the CA's as %s/%s/ca.crt; or "
                    "list %s in \"insecure-registries\" to do without verification",
                    certs_dir ? certs_dir : "certs.d", name, name);
+    } else if (error_is(err, "TLS_FAILED")) {
+        error_hint(
+            err,
+            "if the registry wants a certificate of ours, put it as %s/%s/client.cert, and its "
+            "key beside it as client.key",
+            certs_dir ? certs_dir : "certs.d", name);
     } else if (error_is(err, "NOT_TLS")) {
         error_hint(err,
                    "if the registry is meant to be plain HTTP, list %s in \"insecure-registries\" "

@@ -372,8 +372,9 @@ static bool lost(const struct http_response *response, struct error *err)
 {
     long os_errno = 0;
 
-    /* With TLS 1.3 the server looks at our certificate after the handshake. */
-    if (strstr(response->error_text, "alert"))
+    /* With TLS 1.3 the server looks at our certificate after the handshake. Errors of OpenSSL's own
+     * begin like this; one of them only tells that the connection was cut. */
+    if (strstr(response->error_text, "error:0A") && !strstr(response->error_text, "unexpected eof"))
         return tls_failed(response, err);
     if (response->result == CURLE_PARTIAL_FILE)
         return set_unavailable(err, "TRUNCATED", response->host_port,

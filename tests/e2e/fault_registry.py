@@ -30,6 +30,9 @@ What a fault can do, alone or together; sizes are in bytes of the body:
 Rules match in the order in which they were added, each for `times` requests or for ever. More
 faults in one call are used one after the other, the last one from then on.
 
+It is a proxy, too: it answers requests for other servers as if they were for itself, and with
+`tunnel_to` set to a host and port, CONNECT leads there, whatever it asks for.
+
 Credentials: require_basic("user", "password"), or require_bearer("user", "password"); with None for
 the user, tokens are given to anyone. The realm is <url>/token unless `realm` names another, such as
 that of a second FaultRegistry, whose give_tokens_for(first) hands them out. Tokens end with
@@ -126,6 +129,7 @@ class FaultRegistry:
         self.token_lifetime = 300
         self.connections = 0
         self.on_request = None
+        self.tunnel_to = None
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         server_class = type("Server", (_Server,), {"address_family": family})
         self.server = server_class((address, port), _Handler)
@@ -328,6 +332,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self._answer()
 
+    def do_CONNECT(self):
+        registry = self.registry
+        request = Request("CONNECT", self.path, {name.lower(): value for name, value in
+                                                 self.headers.items()}, b"",
+                          self.connection_number)
+        with registry.lock:
+            registry.requests.append(request)
+            registry.changed.notify_all()
+        self.close_connection = True
+        if not registry.tunnel_to:
+            request.status = 407
+            self.send_error(407)
+            return
+        request.status = 200
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(registry.tunnel_to) as far:
+            back = threading.Thread(target=_copy, args=(far, self.raw), daemon=True)
+            back.start()
+            _copy(self.raw, far)
+            back.join()
+
     def _answer(self):
         registry = self.registry
         length = int(self.headers.get("Content-Length") or 0)
@@ -390,7 +416,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return refused
         if path in ("/v2", "/v2/"):
             return 200, {"Content-Type": "application/json"}, b"{}"
-        match = re.fullmatch(r"(?:/.*)?/v2/(.+)/(manifests|blobs)/([^/]+)", path)
+        match = re.fullmatch(r"(?:.*)?/v2/(.+)/(manifests|blobs)/([^/]+)", path)
         if not match:
             return 404, {}, _errors("UNSUPPORTED", "no such page")
         repository, kind, reference = match.groups()
@@ -540,6 +566,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             super().finish()
         except (OSError, ValueError):
             pass
+
+
+def _copy(source, target):
+    """Until the source ends; then the target knows of it."""
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 def _errors(code, message):
