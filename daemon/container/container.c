@@ -25,7 +25,8 @@ struct container {
     struct container_engine *engine;
     char id[65];
     struct container_paths paths;
-    struct digest image;     /* held; not set before */
+    struct digest image;
+    struct image_hold *hold;
     struct digest *diff_ids; /* bottom first */
     char **layer_dirs;       /* of those that are mounted, in the same order */
     size_t layer_count, mounted_count;
@@ -80,6 +81,7 @@ static bool take_image(struct container *container, const struct container_optio
     bool ambiguous = false;
     const struct image *image =
         image_find_id(container->engine->store, options->image.text, &ambiguous);
+    CLEANUP_FREE char *holder = xasprintf("running container %.*s", SHORT_ID_LENGTH, container->id);
 
     if (!image) {
         error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "No such image: %s",
@@ -88,7 +90,7 @@ static bool take_image(struct container *container, const struct container_optio
                           options->image_name ? options->image_name : "NAME");
     }
     container->image = image->id;
-    image_hold(container->engine->store, &container->image);
+    container->hold = image_hold_new(container->engine->store, &container->image, holder);
     container->layer_count = image->diff_id_count;
     container->diff_ids = xmemdup(image->diff_ids, sizeof(struct digest) * image->diff_id_count);
     container->layer_dirs = xcalloc(image->diff_id_count + 1, sizeof(char *));
@@ -433,8 +435,7 @@ struct container *container_free_await(struct container *container)
     engine = container->engine;
     leave_runtime_await(container);
     leave_files_await(container);
-    if (digest_is_set(&container->image))
-        image_release(engine->store, &container->image);
+    image_hold_free(container->hold);
     stop_watching(container);
     close_streams(container);
     close_fd(&container->pidfd);

@@ -390,6 +390,46 @@ bool await_image_untag(struct store *store, const char *canonical, struct error 
     return true;
 }
 
+struct image_hold {
+    struct list node;
+    struct digest image;
+    char *holder;
+};
+
+struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder)
+{
+    struct image_hold *hold = xcalloc(1, sizeof(*hold));
+
+    hold->image = *id;
+    hold->holder = xstrdup(holder);
+    list_append(&store->holds, &hold->node);
+    return hold;
+}
+
+struct image_hold *image_hold_free(struct image_hold *hold)
+{
+    if (!hold)
+        return NULL;
+    list_remove(&hold->node);
+    free(hold->holder);
+    free(hold);
+    return NULL;
+}
+
+static bool check_not_held(const struct store *store, const struct digest *id, struct error *err)
+{
+    LIST_FOR_EACH (node, &store->holds) {
+        const struct image_hold *hold = LIST_ITEM(node, struct image_hold, node);
+        if (digest_eq(&hold->image, id)) {
+            return error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
+                             "conflict: unable to delete %.12s (cannot be forced) - image is being "
+                             "used by %s",
+                             digest_hex(id), hold->holder);
+        }
+    }
+    return true;
+}
+
 bool await_image_delete(struct store *store, const struct digest *id, char ***ret_deleted,
                         struct error *err)
 {
@@ -406,9 +446,8 @@ bool await_image_delete(struct store *store, const struct digest *id, char ***re
     if (!image)
         return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
                          image_id.text);
-    if (map_get(store->holds, image_id.text))
-        return error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
-                         "image %.19s is used by a container", image_id.text);
+    if (!check_not_held(store, &image_id, err))
+        return false;
     /* From the top; a layer that is there twice once. */
     for (size_t i = image->diff_id_count; i-- > 0;) {
         struct layer *layer = layer_get(store, &image->diff_ids[i]);
@@ -425,22 +464,4 @@ bool await_image_delete(struct store *store, const struct digest *id, char ***re
     if (ret_deleted)
         *ret_deleted = deleted ? TAKE(deleted) : xcalloc(1, sizeof(char *));
     return true;
-}
-
-void image_hold(struct store *store, const struct digest *id)
-{
-    uintptr_t count = (uintptr_t)map_get(store->holds, id->text);
-
-    map_put(store->holds, id->text, (void *)(count + 1));
-}
-
-void image_release(struct store *store, const struct digest *id)
-{
-    uintptr_t count = (uintptr_t)map_get(store->holds, id->text);
-
-    CHECK(count > 0);
-    if (count > 1)
-        map_put(store->holds, id->text, (void *)(count - 1));
-    else
-        map_remove(store->holds, id->text);
 }

@@ -47,7 +47,7 @@ struct store {
     struct image **images; /* newest first */
     size_t image_count;
     struct map *names; /* of images, by canonical name */
-    struct map *holds; /* counts, by image id */
+    struct list holds;
     struct trash trash;
     struct group background;
 };

@@ -33,7 +33,7 @@ static struct store *store_new(const struct store_options *options,
     store->lock_fd = store->layers_fd = store->tmp_fd = -1;
     store->layers = map_new();
     store->names = map_new();
-    store->holds = map_new();
+    list_init(&store->holds);
     list_init(&store->leases);
     list_init(&store->trash.names);
     wait_queue_init(&store->trash.waiters);
@@ -54,7 +54,6 @@ static void store_free(struct store *store)
         free(layer);
     map_free(store->layers);
     map_free(store->names);
-    map_free(store->holds);
     free(store->images);
     close_fd(&store->tmp_fd);
     close_fd(&store->layers_fd);

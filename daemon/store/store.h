@@ -135,6 +135,8 @@ bool await_image_untag(struct store *store, const char *canonical, struct error 
 bool await_image_delete(struct store *store, const struct digest *id, char ***ret_deleted,
                         struct error *err);
 
-/* A container holds its image: it cannot be deleted. Counted. */
-void image_hold(struct store *store, const struct digest *id);
-void image_release(struct store *store, const struct digest *id);
+/* A container holds its image: it cannot be deleted meanwhile. `holder` is how the error calls the
+ * container ("running container 1a2b..."); copied. Does not suspend. */
+struct image_hold;
+struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder);
+struct image_hold *image_hold_free(struct image_hold *hold); /* takes NULL; returns NULL */

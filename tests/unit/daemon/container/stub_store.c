@@ -110,14 +110,17 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id UNUSE
     store->mounts--;
 }
 
-void image_hold(struct store *store, const struct digest *id)
+struct image_hold *image_hold_new(struct store *store, const struct digest *id,
+                                  const char *holder UNUSED)
 {
     assert_true(digest_eq(id, &store->image.id));
     store->holds++;
+    return (struct image_hold *)store;
 }
 
-void image_release(struct store *store, const struct digest *id)
+struct image_hold *image_hold_free(struct image_hold *hold)
 {
-    assert_true(digest_eq(id, &store->image.id));
-    store->holds--;
+    if (hold)
+        ((struct store *)hold)->holds--;
+    return NULL;
 }

@@ -223,6 +223,7 @@ static bool body_remove(void *arg UNUSED, struct error *err)
     CLEANUP_FREE char *path = NULL;
     struct digest diff_ids[3];
     struct sample first, second;
+    struct image_hold *holds[2];
 
     CHECK(store);
     await_three_layers(store, diff_ids, err);
@@ -236,13 +237,14 @@ static bool body_remove(void *arg UNUSED, struct error *err)
     CHECK(!await_image_untag(store, "a:1", err) && error_is(err, "IMAGE_NOT_FOUND"));
     error_done(err);
     /* A container has it. */
-    image_hold(store, &first.image.id);
-    image_hold(store, &first.image.id);
-    image_release(store, &first.image.id);
+    holds[0] = image_hold_new(store, &first.image.id, "running container 0");
+    holds[1] = image_hold_new(store, &first.image.id, "running container 1");
+    holds[0] = image_hold_free(holds[0]);
     CHECK(!await_image_delete(store, &first.image.id, NULL, err) && error_is(err, "IMAGE_IN_USE"));
     CHECK(err->code == ERROR_FAILED_PRECONDITION && image_find(store, "a@x"));
+    CHECK(str_ends(err->message, "image is being used by running container 1"));
     error_done(err);
-    image_release(store, &first.image.id);
+    holds[1] = image_hold_free(holds[1]);
     /* The layer that the other image has as well stays. */
     CHECK(await_image_delete(store, &first.image.id, &deleted, err));
     CHECK(strv_count(deleted) == 1 && str_eq(deleted[0], diff_ids[0].text));
