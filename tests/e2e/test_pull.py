@@ -77,9 +77,11 @@ def test_no_more_downloads_at_once_than_configured(make_davitd, liar):
     for one in made.layers:
         liar.fault(one.digest, Fault(hold=True), times=1)
     process = davit.start("pull", "-q", liar.push("many/app", made), text=True)
+    asked = lambda: sum(liar.count("GET", one.digest) for one in made.layers)
     liar.wait_stalled(2)
-    assert sum(liar.count("GET", one.digest) for one in made.layers) == 2
+    assert asked() == 2
     liar.release()
+    liar.wait_for(lambda: asked() == 4, "the other layers")
     liar.wait_stalled(2)
     liar.release()
     assert process.wait(60) == 0
@@ -109,7 +111,8 @@ def test_totals_are_exact_before_the_first_byte_and_nothing_falls(davit, liar):
 # --- Broken connections --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [Fault(reset_after=1_000_000), Fault(short=1_000_000)],
+@pytest.mark.parametrize("fault", [
+    Fault(reset_after=1_000_000, drip=(50_000, 0.01)), Fault(short=1_000_000)],
                          ids=["reset", "short"])
 def test_a_broken_download_goes_on_where_it_stopped(davit, liar, fault):
     made = big_image(10)
@@ -180,7 +183,7 @@ def test_a_layer_that_is_not_the_one_in_the_config(davit, liar):
     name = liar.push("diff-id/app", images.image([good], config_bytes=config))
     failed = davit("pull", name, check=False)
     assert failed.code == 1
-    assert "diff_id" in failed.stderr or other.diff_id in failed.stderr
+    assert other.diff_id[:19] in failed.stderr
     assert nothing_listed(davit)
 
 
@@ -201,9 +204,10 @@ def test_a_manifest_that_is_not_the_one_asked_for(davit, liar):
     (json.dumps({"schemaVersion": 2, "mediaType": images.MEDIA_TYPES["oci"]["manifest"],
                  "config": {"mediaType": images.MEDIA_TYPES["oci"]["config"], "size": 2,
                             "digest": "sha256:../../../../etc/passwd"},
-                 "layers": []}).encode(), "digest"),
+                 "layers": [{"mediaType": images.MEDIA_TYPES["oci"]["gzip"], "size": 1,
+                             "digest": "sha256:" + 64 * "0"}]}).encode(), "digest"),
     (b" " * (5 << 20), "large|limit|bytes"),
-])
+], ids=["cut", "array", "schema1", "two-things", "digest-is-a-path", "5MiB"])
 def test_manifests_that_are_none(davit, liar, document, wanted):
     import re
     liar.push_manifest("broken/app", "latest", document, images.MEDIA_TYPES["oci"]["manifest"])
@@ -306,8 +310,9 @@ def test_one_of_two_waiters_leaving_cancels_nothing(davit, liar):
     liar.fault(made.layers[0].digest, Fault(hold=True), times=1)
     first = davit.start("pull", "-q", name, text=True)
     liar.wait_stalled()
-    second = davit.start("pull", "-q", name, text=True)
-    liar.wait_for(lambda: liar.count("GET", images.sha256(made.config)) == 2, "the second config")
+    second = davit.start("pull", "--progress=json", name, text=True)
+    while not json.loads(second.stdout.readline())["layers"]:
+        pass  # it shares the transfer as soon as it lists its layers
     first.kill()
     first.wait()
     liar.release()
