@@ -135,6 +135,8 @@ static bool echo_fail(struct grpc_call *call, void *context, struct error *err)
     (void)context;
     if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
         return false;
+    if (request->count)
+        await_sleep(UINT64_MAX / 4);
     error_set(err, (enum error_code)request->code, *request->reason ? request->reason : NULL, "%s",
               request->message);
     return *request->hint ? error_hint(err, "%s", request->hint) : false;

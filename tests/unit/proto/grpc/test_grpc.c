@@ -364,6 +364,12 @@ static void body_server_deadline(struct fixture *f)
     assert_ends(call, ERROR_DEADLINE_EXCEEDED);
     assert_int_equal(f->echo.timed_out, 1);
 
+    request.count = 1; /* whatever the handler makes of it */
+    request.code = ERROR_NOT_FOUND;
+    CLEANUP(grpc_call_cleanup)
+    struct grpc_call *late = start_call(f, METHOD("Fail"), &request, &options);
+    assert_ends(late, ERROR_DEADLINE_EXCEEDED);
+
     request.count = UINT32_MAX;
     request.size = 1000;
     CLEANUP(grpc_call_cleanup)
@@ -374,18 +380,6 @@ static void body_server_deadline(struct fixture *f)
     while (await_response(slow, NULL, NULL, &err) == 1)
         ;
     assert_true(error_is_set(&err));
-}
-
-static void body_client_deadline(struct fixture *f)
-{
-    const struct grpc_call_options options = {.timeout_ms = 20};
-    const Request request = DAVIT__TEST__ECHO_REQUEST__INIT;
-    CLEANUP(grpc_call_cleanup)
-    struct grpc_call *call = start_call(f, METHOD("Wait"), &request, &options);
-
-    assert_ends(call, ERROR_DEADLINE_EXCEEDED);
-    while (f->echo.timed_out + f->echo.cancelled < 1)
-        assert_int_equal(await_wake(&f->echo.changed, "the handler's end"), 0);
 }
 
 /* --- Back-pressure ---------------------------------------------------------------------------- */
@@ -559,6 +553,20 @@ static void check_lost(struct fixture *f, struct stub *stub, const char *why)
     assert_int_equal(await_response(call, NULL, NULL, &err), -1);
     assert_int_equal(err.code, ERROR_UNAVAILABLE);
     assert_string_equal(err.message, expected);
+}
+
+static void body_client_deadline(struct fixture *f)
+{
+    const struct grpc_call_options options = {.timeout_ms = 20};
+    CLEANUP_ERROR struct error err = {0};
+    struct stub stub = {.client = NULL}; /* does not even read */
+
+    stub_connect(f, &stub);
+    CLEANUP(grpc_call_cleanup)
+    struct grpc_call *call =
+        grpc_client_call(stub.client, METHOD("Wait"), RESPONSE, &options, &err);
+    assert_ends(call, ERROR_DEADLINE_EXCEEDED);
+    stub_done(&stub);
 }
 
 static void body_server_dies(struct fixture *f)
@@ -763,17 +771,19 @@ static void body_reflection(struct fixture *f)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                                \
-    X(unary)                                                                                    \
-    X(too_large)                                                                                \
-    X(metadata)                                                                                 \
-    X(server_streaming)                                                                         \
-    X(client_streaming)                                                                         \
-    X(chat)                                                                                     \
-    X(chat_two_tasks) X(many) X(failure) X(unimplemented) X(no_request) X(cancel)               \
-        X(cancel_mid_stream) X(cancel_task) X(client_leaves) X(server_ends) X(server_deadline)  \
-            X(client_deadline) X(slow_reader) X(slow_server) X(many_slow) X(drain) X(no_daemon) \
-                X(server_dies) X(not_grpc) X(keepalive) X(health) X(reflection)
+#define TESTS(X)                                                                             \
+    X(unary)                                                                                 \
+    X(too_large)                                                                             \
+    X(metadata)                                                                              \
+    X(server_streaming)                                                                      \
+    X(client_streaming)                                                                      \
+    X(chat)                                                                                  \
+    X(chat_two_tasks)                                                                        \
+    X(many)                                                                                  \
+    X(failure) X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task)  \
+        X(client_leaves) X(server_ends) X(server_deadline) X(client_deadline) X(slow_reader) \
+            X(slow_server) X(many_slow) X(drain) X(no_daemon) X(server_dies) X(not_grpc)     \
+                X(keepalive) X(health) X(reflection)
 
 TESTS(TEST)
 

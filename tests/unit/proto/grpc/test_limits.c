@@ -253,16 +253,43 @@ static void body_streams(struct fixture *f)
     check_alive(f);
 }
 
-/* A flood of pings from a client that does not read the answers. */
+/* Streams that are reset count until their handlers have unwound. */
+static void body_handlers(struct fixture *f)
+{
+    CLEANUP(raw_peer_done) struct raw_peer peer;
+
+    raw_peer_connect(&peer, f, true);
+    for (uint32_t i = 0; i < MAX_HANDLERS + 10; i++)
+        one_reset(&peer, i);
+    await_raw_ended(&peer, 10);
+    assert_int_equal(peer.last_reset, NGHTTP2_REFUSED_STREAM);
+}
+
+/* A client that takes nothing from its socket, however much its windows allow, and floods. */
 static void body_deaf(struct fixture *f)
 {
+    static const char *const headers[] = {":path", METHOD("Count"), NULL};
+    static const uint8_t message[] = {0,      0,    0,    0,    8, /* count; size: 16383 */
+                                      2 << 3, 0xff, 0xff, 0xff, 0x7f, 3 << 3, 0xff, 0x7f};
     CLEANUP(raw_peer_done) struct raw_peer peer;
 
     grpc_timeouts.flush_ms = 10;
     raw_peer_connect(&peer, f, true);
-    for (uint32_t i = 0; i < 100000; i++)
+    raw_frame(&peer, NGHTTP2_SETTINGS, 0, 0, "\0\4\x7f\xff\xff\xff", 6);
+    raw_frame(&peer, NGHTTP2_WINDOW_UPDATE, 0, 0, "\x7f\0\0\0", 4);
+    raw_request(&peer, 1, NGHTTP2_FLAG_END_HEADERS, headers);
+    raw_frame(&peer, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, message, sizeof(message));
+    await_raw_flush(&peer);
+    await_counter(f, &f->echo.started, 1);
+    for (size_t i = 0; i < 50; i++)
+        check_alive(f);
+    assert_in_range(f->echo.sent, 4, 100); /* the socket's buffer and our own are full */
+    for (uint32_t i = 0; i < 2 * NUISANCE_BURST; i++)
         one_ping(&peer, i);
-    await_raw_flush(&peer); /* ends because the server hangs up */
+    await_raw_flush(&peer);
+    while (f->server->connections.next->next != &f->server->connections)
+        assert_int_equal(await_yield(), 0); /* until only the other client's is left */
+    assert_int_equal(f->echo.cancelled, 1);
     check_alive(f);
 }
 
@@ -282,6 +309,17 @@ static void body_hang_up(struct fixture *f)
         await_raw_flush(&peer);
         for (size_t turns = 0; turns < i / 10; turns++)
             await_yield();
+
+        /* Request and end of file at once. */
+        int fds[2];
+        CLEANUP(raw_peer_done) struct raw_peer queue;
+        raw_peer_connect(&queue, f, true);
+        raw_request(&queue, 1, NGHTTP2_FLAG_END_HEADERS, headers);
+        raw_frame(&queue, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, message, sizeof(message));
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        shutdown(fds[1], SHUT_WR);
+        await_grpc_serve(f->server, fds[0], queue.out.data, queue.out.length);
+        close(fds[1]);
     }
     check_alive(f);
     while (f->echo.running)
@@ -381,12 +419,14 @@ static int reset_timeouts(void **state)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                        \
-    X(requests)                                                                         \
-    X(messages)                                                                         \
-    X(unpacked_size)                                                                    \
-    X(large_header) X(header_list) X(floods) X(streams) X(deaf) X(hang_up) X(keepalive) \
-        X(slow_header) X(idle) X(junk)
+#define TESTS(X)                                                                            \
+    X(requests)                                                                             \
+    X(messages)                                                                             \
+    X(unpacked_size)                                                                        \
+    X(large_header)                                                                         \
+    X(header_list)                                                                          \
+    X(floods) X(streams) X(handlers) X(deaf) X(hang_up) X(keepalive) X(slow_header) X(idle) \
+        X(junk)
 
 TESTS(TEST)
 
