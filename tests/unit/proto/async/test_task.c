@@ -948,7 +948,7 @@ TASK_TEST(test_events_come_between_many_ready_tasks)
         assert_true(task_spawn(&group, "burn", NULL, burn_body, &crowd, err));
     loop_timer_start(&crowd.timer, 1, crowd_fire);
     assert_true(await_group(&group, err));
-    assert_in_range(crowd.burned, 1, 250);
+    assert_true(crowd.burned <= 250);
     return true;
 }
 
