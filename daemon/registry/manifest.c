@@ -136,8 +136,9 @@ static bool parse_image(const json_t *json, struct manifest *manifest, struct er
     const json_t *layers = json_object_get(json, "layers");
     size_t count = json_array_size(layers);
 
-    if (!json_is_array(layers) || count == 0)
-        return invalid(err, "it has no layers");
+    /* None is fine: FROM scratch with nothing added. */
+    if (!json_is_array(layers))
+        return invalid(err, "it has no array of layers");
     if (count > MANIFEST_MAX_LAYERS)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_MANIFEST",
                          "invalid manifest: it has %zu layers, the limit is %d", count,
