@@ -396,8 +396,10 @@ static void add_litter(void)
 static void test_kill_in_mid_layer(void **state UNUSED)
 {
     int status;
-    pid_t pid = fork();
+    pid_t pid;
 
+    scratch_directory(); /* the child's too */
+    pid = fork();
     if (pid == 0) {
         run_task(body_killed, NULL);
         _exit(1);
@@ -447,13 +449,13 @@ static void test_directory_taken_away(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kill_in_mid_layer), /* first: it forks, so no threads yet */
         cmocka_unit_test(test_commit),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_several_at_once),
         cmocka_unit_test(test_whiteouts_in_overlayfs),
         cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_kill_in_mid_layer),
         cmocka_unit_test(test_directory_taken_away),
     };
 

@@ -242,10 +242,14 @@ static void test_missing_unpacker(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create),           cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_migrations),       cmocka_unit_test(test_newer_schema),
-        cmocka_unit_test(test_damaged_database), cmocka_unit_test(test_rollback),
-        cmocka_unit_test(test_unusable_roots),   cmocka_unit_test(test_missing_unpacker),
+        cmocka_unit_test(test_lock), /* first: it forks, so no threads yet */
+        cmocka_unit_test(test_create),
+        cmocka_unit_test(test_migrations),
+        cmocka_unit_test(test_newer_schema),
+        cmocka_unit_test(test_damaged_database),
+        cmocka_unit_test(test_rollback),
+        cmocka_unit_test(test_unusable_roots),
+        cmocka_unit_test(test_missing_unpacker),
     };
 
     /* Mounts of the tests are nobody else's. */
