@@ -5,6 +5,7 @@
 
 #include "proto/base/json.h"
 #include "proto/base/log.h"
+#include "proto/base/strbuf.h"
 
 /* --- Catching what is written to stderr ---------------------------------------------------------
  */
@@ -216,12 +217,12 @@ static void test_long_values_are_cut(void **state UNUSED)
 
 static void test_values_are_not_cut_inside_a_character(void **state UNUSED)
 {
-    CLEANUP_FREE char *euros = xcalloc(1, 9001);
+    CLEANUP_STRBUF struct strbuf euros = {0};
     const char *line;
 
     for (int i = 0; i < 3000; i++)
-        memcpy(euros + 3 * i, "\xe2\x82\xac", 3);
-    line = LOGGED(log_info("m", LOG("v", euros)));
+        strbuf_add_str(&euros, "\xe2\x82\xac");
+    line = LOGGED(log_info("m", LOG("v", strbuf_text(&euros))));
     assert_null(strstr(line, "\xef\xbf\xbd"));
     assert_true(str_ends(line, "\xe2\x82\xac...\n"));
 }
