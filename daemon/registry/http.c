@@ -2,10 +2,12 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <malloc.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <strings.h>
 
+#include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
 
@@ -25,7 +27,7 @@ struct http {
     CURLM *multi; /* NULL while idle */
     struct loop_timer curl_timer, idle_timer;
     size_t open_count;
-    bool curl_ready;
+    bool initialised;
 };
 
 /* A socket of libcurl's that is being watched. */
@@ -152,22 +154,42 @@ static int set_curl_timer(CURLM *multi UNUSED, long timeout_ms, void *arg)
     return 0;
 }
 
-static bool set_up(struct http *http, struct error *err)
+/* Initialises libcurl and OpenSSL, and warms up what the first handshake needs: milliseconds, so on
+ * the thread pool. Safe to run twice at once. */
+static void initialise(void *arg)
+{
+    bool *ret_ok = arg;
+
+    *ret_ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+    SSL_CTX_free(SSL_CTX_new(TLS_client_method()));
+}
+
+static bool await_initialised(struct http *http, struct error *err)
+{
+    const curl_version_info_data *version;
+    bool ok = false;
+    int r;
+
+    if (http->initialised)
+        return true;
+    if ((r = await_work(initialise, &ok, "initialising libcurl")) < 0)
+        return await_error(err, r, "initialising libcurl");
+    if (!ok)
+        return error_set(err, ERROR_INTERNAL, NULL, "libcurl cannot be initialised");
+    version = curl_version_info(CURLVERSION_NOW);
+    if (!version->ssl_version || !str_starts(version->ssl_version, "OpenSSL"))
+        return error_set(err, ERROR_INTERNAL, NULL,
+                         "libcurl was built with %s, davit needs its OpenSSL flavour",
+                         version->ssl_version ? version->ssl_version : "no TLS");
+    http->initialised = true;
+    return true;
+}
+
+static void set_up(struct http *http)
 {
     loop_timer_stop(&http->idle_timer);
-    if (!http->curl_ready) {
-        const curl_version_info_data *version;
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-            return error_set(err, ERROR_INTERNAL, NULL, "libcurl cannot be initialised");
-        version = curl_version_info(CURLVERSION_NOW);
-        if (!version->ssl_version || !str_starts(version->ssl_version, "OpenSSL"))
-            return error_set(err, ERROR_INTERNAL, NULL,
-                             "libcurl was built with %s, davit needs its OpenSSL flavour",
-                             version->ssl_version ? version->ssl_version : "no TLS");
-        http->curl_ready = true;
-    }
     if (http->multi)
-        return true;
+        return;
     http->multi = curl_multi_init();
     CHECK(http->multi);
     curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
@@ -176,7 +198,6 @@ static bool set_up(struct http *http, struct error *err)
     curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
     curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)MAX_CONNECTIONS);
     curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
-    return true;
 }
 
 static void tear_down(struct http *http)
@@ -191,6 +212,8 @@ static void tear_down(struct http *http)
 static void on_idle(struct loop_timer *timer)
 {
     tear_down(CONTAINER_OF(timer, struct http, idle_timer));
+    /* What TLS took in small pieces goes back to the system: it is more than all else there is. */
+    malloc_trim(0);
 }
 
 struct http *http_new(const struct http_options *options)
@@ -614,8 +637,9 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
     uint64_t timeout_ms = http->connect_timeout_ms + http->stall_timeout_ms;
     CURLMcode code;
 
-    if (!set_up(http, err))
+    if (!await_initialised(http, err))
         return NULL;
+    set_up(http);
     response = xcalloc(1, sizeof(*response));
     response->http = http;
     http->open_count++;

@@ -205,7 +205,8 @@ static bool await_command_named(struct tool *tool, const char *name, struct erro
     if (strcmp(name, "wait") == 0)
         return print(json_pack("{s:b}", "waiting", 1)) && await_line(tool, err);
     if (strcmp(name, "stall") == 0)
-        return print(json_pack("{s:I}", "us", (json_int_t)loop_worst_stall().worst_us));
+        return print(json_pack("{s:I, s:s}", "us", (json_int_t)loop_worst_stall().worst_us, "task",
+                               loop_worst_stall().task_name));
     die("unknown command %s", name);
 }
 
