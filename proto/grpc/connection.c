@@ -158,7 +158,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream_id, c
     /* What a call has not taken counts against its own window only, so that it cannot starve the
      * others: at most MAX_STREAMS windows are held. */
     nghttp2_session_consume_connection(session, size);
-    if (!call || call->ended) {
+    if (!call) {
         nghttp2_session_consume_stream(session, stream_id, size);
         return 0;
     }

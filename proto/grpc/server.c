@@ -143,9 +143,6 @@ static bool await_call(void *arg, struct error *err)
         call->task = NULL;
         log_call(call, error_is_set(&call->status) ? &call->status : &status);
     }
-    /* Too late for what is still queued: a status behind it would come too late as well. */
-    if (!call->ended && status.code == ERROR_DEADLINE_EXCEEDED && fifo_size(&call->out))
-        call_fail(call, NGHTTP2_CANCEL, &status);
     call_finish(call, &status);
     call_unref(call);
     return true; /* a call's failure is its client's business */

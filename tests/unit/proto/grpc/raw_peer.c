@@ -127,6 +127,7 @@ static void read_frame(struct raw_peer *peer, uint8_t type, uint8_t flags, const
         peer->ended += flags & NGHTTP2_FLAG_END_STREAM ? 1 : 0;
         break;
     case NGHTTP2_RST_STREAM:
+        peer->released += number(payload) == NGHTTP2_NO_ERROR;
         if (number(payload) != NGHTTP2_NO_ERROR) {
             peer->last_reset = number(payload);
             peer->resets++;
@@ -170,6 +171,14 @@ void await_raw_ended(struct raw_peer *peer, uint32_t ended)
     while (peer->ended < ended && !peer->eof)
         await_raw_read(peer);
     assert_true(peer->ended >= ended);
+}
+
+void await_raw_released(struct raw_peer *peer, uint32_t released)
+{
+    await_raw_flush(peer);
+    while (peer->released < released && !peer->eof)
+        await_raw_read(peer);
+    assert_int_equal(peer->released, released);
 }
 
 void await_raw_eof(struct raw_peer *peer)

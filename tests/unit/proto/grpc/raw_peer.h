@@ -13,6 +13,7 @@ struct raw_peer {
     char http_status[8], grpc_status[8]; /* of the last response */
     uint32_t ended;                      /* responses and resets with the last frame of a stream */
     uint32_t resets, last_reset;         /* RST_STREAM but NO_ERROR, and the code of the last */
+    uint32_t released;                   /* RST_STREAM with NO_ERROR */
     int goaway;                          /* error code, -1: none came */
     bool eof;
 };
@@ -32,6 +33,7 @@ void raw_request(struct raw_peer *peer, uint32_t stream_id, uint8_t flags,
 /* Sends what is queued; a server that has hung up does not matter. */
 void await_raw_flush(struct raw_peer *peer);
 
-/* Sends, and reads until `ended` or `goaway` is at least that, or until the end. */
+/* Sends, and reads until so many have come, or until the end. */
 void await_raw_ended(struct raw_peer *peer, uint32_t ended);
+void await_raw_released(struct raw_peer *peer, uint32_t released);
 void await_raw_eof(struct raw_peer *peer);

@@ -379,7 +379,7 @@ static void body_server_deadline(struct fixture *f)
     CLEANUP_ERROR struct error err = {0};
     while (await_response(slow, NULL, NULL, &err) == 1)
         ;
-    assert_true(error_is_set(&err));
+    assert_int_equal(err.code, ERROR_DEADLINE_EXCEEDED);
 }
 
 /* --- Back-pressure ---------------------------------------------------------------------------- */
@@ -771,19 +771,20 @@ static void body_reflection(struct fixture *f)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                             \
-    X(unary)                                                                                 \
-    X(too_large)                                                                             \
-    X(metadata)                                                                              \
-    X(server_streaming)                                                                      \
-    X(client_streaming)                                                                      \
-    X(chat)                                                                                  \
-    X(chat_two_tasks)                                                                        \
-    X(many)                                                                                  \
-    X(failure) X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task)  \
-        X(client_leaves) X(server_ends) X(server_deadline) X(client_deadline) X(slow_reader) \
-            X(slow_server) X(many_slow) X(drain) X(no_daemon) X(server_dies) X(not_grpc)     \
-                X(keepalive) X(health) X(reflection)
+#define TESTS(X)                                                                                  \
+    X(unary)                                                                                      \
+    X(too_large)                                                                                  \
+    X(metadata)                                                                                   \
+    X(server_streaming)                                                                           \
+    X(client_streaming)                                                                           \
+    X(chat)                                                                                       \
+    X(chat_two_tasks)                                                                             \
+    X(many)                                                                                       \
+    X(failure)                                                                                    \
+    X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task) X(client_leaves) \
+        X(server_ends) X(server_deadline) X(client_deadline) X(slow_reader) X(slow_server)        \
+            X(many_slow) X(drain) X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health)  \
+                X(reflection)
 
 TESTS(TEST)
 

@@ -61,6 +61,21 @@ static void body_requests(struct fixture *f)
     }
 }
 
+/* A client that has got its status need not send the rest of its request. */
+static void body_released(struct fixture *f)
+{
+    static const char *const headers[] = {":path", METHOD("Missing"), NULL};
+    CLEANUP(raw_peer_done) struct raw_peer peer;
+
+    raw_peer_connect(&peer, f, true);
+    raw_request(&peer, 1, NGHTTP2_FLAG_END_HEADERS, headers);
+    await_raw_released(&peer, 1);
+    check_status(&peer, "200", "12");
+    raw_request(&peer, 3, COMPLETE, headers);
+    await_raw_ended(&peer, 2);
+    assert_int_equal(peer.released, 1);
+}
+
 /* A request with these bytes as its data. */
 static void check_data(struct fixture *f, const void *data, size_t size, bool end,
                        const char *grpc_status)
@@ -419,14 +434,11 @@ static int reset_timeouts(void **state)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                            \
-    X(requests)                                                                             \
-    X(messages)                                                                             \
-    X(unpacked_size)                                                                        \
-    X(large_header)                                                                         \
-    X(header_list)                                                                          \
-    X(floods) X(streams) X(handlers) X(deaf) X(hang_up) X(keepalive) X(slow_header) X(idle) \
-        X(junk)
+#define TESTS(X)                                                                                 \
+    X(requests)                                                                                  \
+    X(released)                                                                                  \
+    X(messages) X(unpacked_size) X(large_header) X(header_list) X(floods) X(streams) X(handlers) \
+        X(deaf) X(hang_up) X(keepalive) X(slow_header) X(idle) X(junk)
 
 TESTS(TEST)
 
