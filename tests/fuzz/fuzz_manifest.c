@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (manifest && manifest->kind == MANIFEST_INDEX)
         check_index(manifest);
     if (manifest && manifest->kind == MANIFEST_IMAGE)
-        CHECK(manifest->layer_count >= 1 && manifest->layer_count <= MANIFEST_MAX_LAYERS);
+        CHECK(manifest->layer_count <= MANIFEST_MAX_LAYERS);
     config = image_config_parse(data + 1, size - 1, NULL);
     if (config)
         CHECK(config->diff_id_count <= MANIFEST_MAX_LAYERS && config->os && config->architecture);
