@@ -19,7 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 import images  # noqa: E402
-from conftest import BIN_DIR, Daemon, Registry, mounts_below, wait_until  # noqa: E402
+from conftest import (BIN_DIR, Daemon, Registry, mounts_below, our_processes, start,  # noqa: E402
+                      wait_until)
+
+if not (BIN_DIR / "davitd").exists():
+    raise SystemExit(f"no {BIN_DIR / 'davitd'}: build first, or set DAVIT_TEST_BIN_DIR")
+if os.geteuid() != 0:
+    raise SystemExit("the benchmarks need root")
 
 CACHE = pathlib.Path(os.environ.get("DAVIT_BENCH_DIR", "/var/tmp/davit-bench"))
 SUITE = "bookworm"
@@ -222,7 +228,7 @@ class DockerEngine(Engine):
     def start(self):
         self.host = f"unix://{self.root}/docker.sock"
         self.log = open(self.root / "log", "wb")
-        self.process = subprocess.Popen(
+        self.process = start(
             ["dockerd", "--data-root", self.root / "data", "--exec-root", self.root / "exec",
              "-H", self.host, "--pidfile", self.root / "docker.pid", "--iptables=false",
              "--ip6tables=false", "--bridge=none", "--config-file", self._config()],
@@ -246,6 +252,7 @@ class DockerEngine(Engine):
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+        our_processes.discard(self.process.pid)
         self.log.close()
 
 
@@ -278,6 +285,23 @@ def memory(pid):
                 re.findall(r"^(RssAnon|VmRSS):\s+(\d+) kB", status.read(), re.M)}
 
 
+def children(pid):
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        yield from map(int, path.read_text().split())
+
+
+def memory_of_all(pid):
+    """The same, with RssAnonAll: of the process and its children together."""
+    result = memory(pid)
+    result["RssAnonAll"] = result["RssAnon"]
+    for child in children(pid):
+        try:
+            result["RssAnonAll"] += memory(child).get("RssAnon", 0)
+        except FileNotFoundError:
+            continue
+    return result
+
+
 class PeakMemory:
     """Samples a process's memory while the block runs; .peak has the largest values."""
 
@@ -293,7 +317,7 @@ class PeakMemory:
 
     def _sample(self):
         while True:
-            for key, value in memory(self.pid).items():
+            for key, value in memory_of_all(self.pid).items():
                 self.peak[key] = max(self.peak.get(key, 0), value)
             if self.ended.wait(self.interval):
                 return

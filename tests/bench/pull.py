@@ -102,11 +102,12 @@ def main():
 
     ratio = {who: ours / value for who, value in medians.items()} if ours else {}
     peak = {key: max(one["peak"][key] for one in figures) / 1024 for key in
-            ("RssAnon", "VmRSS")} if figures else {}
+            ("RssAnon", "RssAnonAll", "VmRSS")} if figures else {}
     budgets = [
         ("davit / dockerd", ratio.get("dockerd"), 0.6, "x"),
         ("davit / floor", ratio.get("floor"), 1.5, "x"),
         ("davitd private at the peak", peak.get("RssAnon"), 32, " MiB"),
+        ("davitd and its helpers", peak.get("RssAnonAll"), 32, " MiB"),
     ]
     table(verdicts(budgets))
     write_json(options.json, {

@@ -13,15 +13,15 @@ import subprocess
 import sys
 import time
 
-from common import (ENGINES, DavitEngine, Registry, Scratch, images, median, memory, table,
+from common import (ENGINES, DavitEngine, Registry, Scratch, images, median, memory, say, table,
                     timed, verdicts, write_json)
 
 
 def take_bundle(engine, image, target):
     """The runtime configuration davit makes for this image, over a plain root directory."""
     shown = subprocess.Popen(engine.command("run", "--rm", "--network", "none", image, "sh", "-c",
-                                            "echo up; read wait"),
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                                            "echo up; sleep 1000"),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     shown.stdout.readline()
     found = list(engine.root.glob("**/config.json"))
     found = [path for path in found if "ociVersion" in path.read_text()]
@@ -105,11 +105,18 @@ def main():
                 bundle = scratch()
                 take_bundle(engine, name, bundle)
                 contenders[runtime.rsplit("/", 1)[1]] = BareRuntime(bundle, runtime)
-        for number in range(options.rounds + 1):
+        # Once to warm up, and to see which of the others can run at all on this machine.
+        for who, contender in list(contenders.items()):
+            try:
+                contender.run_true(name)
+            except RuntimeError as error:
+                if who == "davit":
+                    raise
+                say(f"left out: {who}: {error}")
+                del contenders[who]
+        for _ in range(options.rounds):
             for who, contender in contenders.items():
-                seconds = timed(contender.run_true, name)
-                if number > 0:  # the first warms up
-                    times.setdefault(who, []).append(seconds)
+                times.setdefault(who, []).append(timed(contender.run_true, name))
         after = memory(contenders["davit"].daemon.pid) if "davit" in contenders else None
     finally:
         for engine in started:
