@@ -371,10 +371,11 @@ bool container_signal(struct container *container, int signum, struct error *err
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_SIGNAL", "invalid signal: %d",
                          signum);
     }
-    if (!container->exited &&
+    /* Before the start the first process is still the runtime's own. */
+    if (container_is_running(container) &&
         syscall(SYS_pidfd_send_signal, container->pidfd, signum, NULL, 0) == 0)
         return true;
-    if (container->exited || errno == ESRCH) {
+    if (!container_is_running(container) || errno == ESRCH) {
         return error_set(err, ERROR_FAILED_PRECONDITION, "NOT_RUNNING",
                          "container %.12s is not running", container->id);
     }
@@ -454,6 +455,28 @@ struct container *container_free_await(struct container *container)
 const char *container_id(const struct container *container)
 {
     return container->id;
+}
+
+struct container *container_find(const struct container_engine *engine, const char *id,
+                                 struct error *err)
+{
+    struct container *found = NULL;
+
+    LIST_FOR_EACH (node, &engine->containers) {
+        struct container *container = container_of_node(node);
+        if (str_empty(id) || !str_starts(container->id, id))
+            continue;
+        if (found) {
+            error_set(err, ERROR_INVALID_ARGUMENT, "AMBIGUOUS_ID",
+                      "more than one container has an ID that begins with %s", id);
+            error_hint(err, "give more of its digits");
+            return NULL;
+        }
+        found = container;
+    }
+    if (!found)
+        error_set(err, ERROR_NOT_FOUND, "CONTAINER_NOT_FOUND", "No such container: %.128s", id);
+    return found;
 }
 
 struct stream *container_stdin(struct container *container)

@@ -59,6 +59,12 @@ struct container *await_container_create(struct container_engine *engine,
 
 const char *container_id(const struct container *container); /* 64 hex digits */
 
+/* By its ID or a prefix that only one has, among those that have not been freed. Does not suspend.
+ * Borrowed, and valid until the caller's next await: its owner may free it then. NULL with
+ * NOT_FOUND (CONTAINER_NOT_FOUND) or INVALID_ARGUMENT (AMBIGUOUS_ID). */
+struct container *container_find(const struct container_engine *engine, const char *id,
+                                 struct error *err);
+
 /* Its standard streams as pipes, valid until container_free_await; stdin NULL unless attached.
  * Close stdin with container_close_stdin. */
 struct stream *container_stdin(struct container *container);
@@ -69,7 +75,8 @@ void container_close_stdin(struct container *container);
 /* Runs the command. Errors as for create. */
 bool await_container_start(struct container *container, struct error *err);
 
-/* Signal to the container's first process. Does not suspend. */
+/* Signal to the container's first process. Does not suspend. FAILED_PRECONDITION (NOT_RUNNING)
+ * before its start and after its exit, INVALID_ARGUMENT (INVALID_SIGNAL) for no signal's number. */
 bool container_signal(struct container *container, int signum, struct error *err);
 
 /* Waits for the exit of its first process: code, or 128 + n for a signal. */

@@ -1,5 +1,6 @@
 #include "daemon/container/engine.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,9 @@
 #include "proto/base/log.h"
 
 #define ID_LENGTH 64
+
+#define ORPHAN_TIMEOUT_MS 10000
+#define ORPHAN_POLL_MS 10
 
 /* --- Files of a container ----------------------------------------------------------------------
  */
@@ -114,15 +118,69 @@ static void list_leftovers(void *arg)
     list_directory(leftovers, leftovers->engine->exec_root, false);
 }
 
+struct search {
+    const char *id;
+    bool found;
+};
+
+/* Whether a process of ours, so in our PID namespace, has the ID among its arguments. */
+static bool names_id(const char *process, const char *id)
+{
+    CLEANUP_FREE char *command_path = xasprintf("/proc/%s/cmdline", process);
+    CLEANUP_FREE char *namespace_path = xasprintf("/proc/%s/ns/pid", process);
+    CLEANUP_CLOSE int fd = open(command_path, O_RDONLY | O_CLOEXEC);
+    char command[4096];
+    struct stat ours, theirs;
+    ssize_t n = fd < 0 ? -1 : read(fd, command, sizeof(command));
+
+    return n > 0 && memmem(command, (size_t)n, id, strlen(id)) &&
+           stat("/proc/self/ns/pid", &ours) == 0 && stat(namespace_path, &theirs) == 0 &&
+           ours.st_ino == theirs.st_ino;
+}
+
+static void search_runtime(void *arg)
+{
+    struct search *search = arg;
+    const struct dirent *entry;
+    DIR *dir = opendir("/proc");
+
+    search->found = false;
+    while (dir && !search->found && (entry = readdir(dir))) {
+        if (isdigit((unsigned char)entry->d_name[0]))
+            search->found = names_id(entry->d_name, search->id);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+/* A runtime that the killed daemon had called goes on without it: let it end, so that it does not
+ * create what has just been looked for. */
+static int await_runtime_end(const char *id)
+{
+    struct search search = {.id = id};
+    uint64_t until_ms = now_ms() + ORPHAN_TIMEOUT_MS;
+    int r;
+
+    do {
+        if ((r = await_work(search_runtime, &search, "looking for a runtime")) < 0)
+            return r;
+    } while (search.found && now_ms() < until_ms && (r = await_sleep(ORPHAN_POLL_MS)) == 0);
+    return r;
+}
+
 static bool await_remove_leftover(struct container_engine *engine, const char *id,
                                   struct error *err)
 {
+    int r = await_runtime_end(id);
     CLEANUP(container_paths_done) struct container_paths paths = {0};
     CLEANUP(runtime_set_done) struct runtime_set defaults = {0}; /* --runtime may be new */
-    const struct runtime *runtime = runtime_owning(&engine->runtimes, id);
+    const struct runtime *runtime = NULL;
     bool keep = exists(engine->data_root, id, "/container.json");
 
+    if (r < 0)
+        return await_error(err, r, "waiting for an earlier daemon's runtime");
     runtime_set_init(&defaults, NULL, engine->exec_root);
+    runtime = runtime_owning(&engine->runtimes, id);
     if (!runtime)
         runtime = runtime_owning(&defaults, id);
     container_paths_init(&paths, engine->data_root, engine->exec_root, id);

@@ -116,6 +116,16 @@ static void check_directory_empty(const char *name)
         fail_msg("left behind: %s", found);
 }
 
+static void check_no_runtime_state(void)
+{
+    CLEANUP_FREE char *pattern = scratch_path("exec/runtime/*/*");
+    glob_t found = {0};
+
+    if (glob(pattern, 0, NULL, &found) == 0)
+        fail_msg("left behind: %s", found.gl_pathv[0]);
+    globfree(&found);
+}
+
 static void check_no_mounts(void)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
@@ -141,8 +151,7 @@ static void check_no_children(void)
 static char seen_ids[256][65];
 static size_t seen_count;
 
-/* Container IDs that are there now, for a check of their cgroups later. */
-static void note_ids(void)
+void fixture_note_ids(void)
 {
     CLEANUP_FREE char *path = scratch_path("data/containers");
     DIR *dir = opendir(path);
@@ -171,7 +180,7 @@ static void check_no_cgroups(void)
 
 void world_done_await(struct world *world)
 {
-    note_ids();
+    fixture_note_ids();
     if (world->engine) {
         assert_int_equal(container_running_count(world->engine), 0);
         container_engine_free_await(world->engine);
@@ -179,7 +188,7 @@ void world_done_await(struct world *world)
     stub_store_free(world->store);
     check_directory_empty("data/containers");
     check_directory_empty("exec/containers");
-    check_directory_empty("exec/runtime/runc");
+    check_no_runtime_state();
     check_no_mounts();
     check_no_children();
     check_no_cgroups();
@@ -264,7 +273,7 @@ void await_run(struct world *world, struct container_options options, const char
     container = await_container_create(world->engine, &options, &ret->error);
     if (!container)
         return;
-    note_ids();
+    fixture_note_ids();
     if (!await_started(container, input, ret))
         ret->exit_code = -1;
     container_free_await(container);
@@ -295,7 +304,7 @@ struct container *await_start_script(struct world *world, const char *script, st
 
     if (!container)
         return NULL;
-    note_ids();
+    fixture_note_ids();
     if (!await_container_start(container, err))
         return container_free_await(container);
     while (c != '\n') {

@@ -40,6 +40,8 @@ bool world_open_await(struct world *world, const char *config, char *const *laye
                       size_t count, const char *runtime, struct error *err);
 /* Closes engine and store, and checks that no mount, process, cgroup or directory is left. */
 void world_done_await(struct world *world);
+/* Notes the containers that exist now, for world_done_await to look for their cgroups. */
+void fixture_note_ids(void);
 #define WORLD(name)                                             \
     CLEANUP(world_done_await) struct world name = {NULL, NULL}; \
     assert_ok(world_open_await(&name, NULL, NULL, 0, "runc", err), err)

@@ -308,14 +308,18 @@ static bool container_lives(const char *id)
     return system(command) == 0;
 }
 
-/* Ends the container that the daemon before it left. */
+/* Ends what the daemon before it left. Then all that it had started ends: here the orphans are this
+ * process's children, elsewhere init's. */
+static const char *next_runtime = "runc";
+
 TASK_TEST(next_daemon_cleans_up)
 {
-    WORLD(world);
+    CLEANUP(world_done_await) struct world world = {NULL, NULL};
 
+    assert_ok(world_open_await(&world, NULL, NULL, 0, next_runtime, err), err);
     assert_int_equal(container_count(world.engine), 0);
-    /* Here the orphan is this process's child, elsewhere init's. */
-    while (waitpid(-1, NULL, WNOHANG) > 0)
+    world.engine = container_engine_free_await(world.engine);
+    while (waitpid(-1, NULL, 0) > 0)
         ;
     return true;
 }
@@ -344,6 +348,86 @@ static void killed_daemon_leaves_no_container_for_ever(void **state)
     assert_true(container_lives(id));
     next_daemon_cleans_up(state);
     assert_false(container_lives(id));
+}
+
+static bool create_until_killed(void *arg, struct error *err)
+{
+    const int *ready_fd = arg;
+    struct world world;
+
+    if (!world_open_await(&world, NULL, NULL, 0, next_runtime, err) ||
+        write(*ready_fd, "x", 1) != 1)
+        return false;
+    for (;;) {
+        CLEANUP(outcome_done) struct outcome outcome = {0};
+        await_run(&world, (struct container_options){.command = COMMAND("true")}, NULL, &outcome);
+        if (outcome.exit_code != 0)
+            return error_move(err, &outcome.error);
+    }
+}
+
+/* Runs a daemon that creates containers, kills it once `when` exists or after some time, and starts
+ * the next one at once. */
+static void kill_daemon(const char *when, useconds_t ms, void **state)
+{
+    int fds[2], status;
+    pid_t pid;
+    char c;
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    fflush(NULL);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        CLEANUP_ERROR struct error err = {0};
+        close(fds[0]);
+        loop_run_main(create_until_killed, &fds[1], &err);
+        _exit(1);
+    }
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &c, 1), 1);
+    while (when && access(when, F_OK) < 0)
+        usleep(1000);
+    usleep(ms * 1000);
+    fixture_note_ids();
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    /* As with the lock of the store, which the next daemon takes first: a child that had been
+     * forked to become a runtime holds it until it is one. */
+    assert_int_equal(read(fds[0], &c, 1), 0);
+    close(fds[0]);
+    next_daemon_cleans_up(state);
+}
+
+static void killed_daemon_at_any_moment(void **state)
+{
+#ifdef TEST_TSAN
+    skip(); /* the thread pool runs by now, and this forks */
+#endif
+    for (useconds_t ms = 0; ms < 60; ms += 4)
+        kill_daemon(NULL, ms, state);
+}
+
+/* A runtime that was called goes on: the next daemon must not miss what it makes. Arguments are
+ * --root ROOT ... ID. */
+static void killed_daemon_whose_runtime_goes_on(void **state)
+{
+    CLEANUP_FREE char *flag = scratch_path("creating");
+    CLEANUP_FREE char *script =
+        xasprintf("for id; do :; done; case \"$*\" in "
+                  "*' create '*) : >%s; sleep 0.5; mkdir -p \"$2/$id\"; exit 1;; "
+                  "*' delete '*) rm -r \"$2/$id\";; esac",
+                  flag);
+
+#ifdef TEST_TSAN
+    skip();
+#endif
+    write_fake_runtime("slow", script);
+    next_runtime = "slow";
+    kill_daemon(flag, 0, state);
+    next_runtime = "runc";
+    remove_fake_runtime("slow");
 }
 
 /* Half-made directories, as a crash between two steps leaves them, and things that are not ours. */
@@ -383,6 +467,8 @@ int main(void)
         cmocka_unit_test(cancel_of_a_running_container),
         cmocka_unit_test(end_of_the_engine_ends_containers),
         cmocka_unit_test(files_are_kept_unless_told),
+        cmocka_unit_test(killed_daemon_at_any_moment),
+        cmocka_unit_test(killed_daemon_whose_runtime_goes_on),
         cmocka_unit_test(litter_is_removed_and_nothing_else),
     };
 

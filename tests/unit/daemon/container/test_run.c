@@ -402,6 +402,68 @@ TASK_TEST(signals_reach_the_first_process)
     return true;
 }
 
+TASK_TEST(only_a_running_container_takes_signals)
+{
+    struct container_options options = {.command = COMMAND("true"), .remove = true};
+    struct container *container;
+    CLEANUP_ERROR struct error problem = {0};
+    int exit_code = -1;
+    WORLD(world);
+
+    options.image = stub_image(world.store);
+    container = await_container_create(world.engine, &options, err);
+    assert_ok(container != NULL, err);
+    assert_false(container_signal(container, SIGKILL, &problem));
+    assert_error(&problem, ERROR_FAILED_PRECONDITION, "is not running");
+    assert_string_equal(problem.reason, "NOT_RUNNING");
+    assert_ok(await_container_start(container, err), err);
+    assert_ok(await_container_exit(container, &exit_code, err), err);
+    assert_int_equal(exit_code, 0);
+    container_free_await(container);
+    return true;
+}
+
+TASK_TEST(containers_are_found_by_id_and_unique_prefix)
+{
+    struct container_options options = {.command = COMMAND("true"), .remove = true};
+    struct container *containers[17]; /* two begin with the same digit */
+    CLEANUP_ERROR struct error problem = {0};
+    char first[2] = "";
+    WORLD(world);
+
+    assert_null(container_find(world.engine, "0", &problem));
+    assert_error(&problem, ERROR_NOT_FOUND, "No such container: 0");
+    options.image = stub_image(world.store);
+    for (size_t i = 0; i < ARRAY_SIZE(containers); i++) {
+        containers[i] = await_container_create(world.engine, &options, err);
+        assert_ok(containers[i] != NULL, err);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(containers); i++) {
+        const char *id = container_id(containers[i]);
+        CLEANUP_FREE char *prefix = xstrndup(id, 12), *longer = xasprintf("%s0", id);
+        assert_ptr_equal(container_find(world.engine, id, err), containers[i]);
+        assert_ptr_equal(container_find(world.engine, prefix, err), containers[i]);
+        assert_null(container_find(world.engine, longer, &problem));
+        assert_error(&problem, ERROR_NOT_FOUND, "No such container: ");
+        assert_string_equal(problem.reason, "CONTAINER_NOT_FOUND");
+        for (size_t j = 0; j < i; j++) {
+            if (container_id(containers[j])[0] == id[0])
+                first[0] = id[0];
+        }
+    }
+    assert_null(container_find(world.engine, first, &problem));
+    assert_error(&problem, ERROR_INVALID_ARGUMENT, "more than one container has an ID");
+    assert_null(container_find(world.engine, "", &problem));
+    assert_error(&problem, ERROR_NOT_FOUND, "No such container: ");
+    for (size_t i = 0; i < ARRAY_SIZE(containers); i++) {
+        CLEANUP_FREE char *id = xstrdup(container_id(containers[i]));
+        container_free_await(containers[i]);
+        assert_null(container_find(world.engine, id, &problem));
+        assert_error(&problem, ERROR_NOT_FOUND, id);
+    }
+    return true;
+}
+
 TASK_TEST(killed_is_137)
 {
     struct container *container;
@@ -520,6 +582,8 @@ int main(void)
         cmocka_unit_test(streams_are_separate),
         cmocka_unit_test(bulk_goes_through_with_back_pressure),
         cmocka_unit_test(signals_reach_the_first_process),
+        cmocka_unit_test(only_a_running_container_takes_signals),
+        cmocka_unit_test(containers_are_found_by_id_and_unique_prefix),
         cmocka_unit_test(killed_is_137),
         cmocka_unit_test(image_of_127_layers),
         cmocka_unit_test(image_without_layers),
