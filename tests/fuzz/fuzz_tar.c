@@ -1,0 +1,105 @@
+/* Unpacking strangers' archives, into a directory in memory that is emptied after each. The first
+ * byte chooses the piece size. Nothing may appear beside the directory. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "daemon/store/tree.h"
+#include "daemon/store/untar/untar.h"
+
+static char scratch[] = "/dev/shm/davit-fuzz-XXXXXX";
+static int scratch_fd = -1;
+
+struct pieces {
+    const uint8_t *data;
+    size_t size, step;
+};
+
+static ssize_t read_piece(void *arg, void *buffer, size_t size)
+{
+    struct pieces *pieces = arg;
+    size_t n = MIN(MIN(size, pieces->step), pieces->size);
+
+    if (n)
+        memcpy(buffer, pieces->data, n);
+    pieces->data += n;
+    pieces->size -= n;
+    return (ssize_t)n;
+}
+
+/* Without this, hardly a changed header would be read: its checksum is wrong. */
+static void mend_checksums(uint8_t *data, size_t size)
+{
+    for (size_t at = 0; at + 512 <= size; at += 512) {
+        uint8_t *block = data + at;
+        unsigned int sum = 0;
+        char text[8];
+        if (memcmp(block + 257, "ustar", 5) != 0)
+            continue;
+        memset(block + 148, ' ', 8);
+        for (size_t i = 0; i < 512; i++)
+            sum += block[i];
+        snprintf(text, sizeof(text), "%06o", sum);
+        memcpy(block + 148, text, 7);
+    }
+}
+
+static void remove_scratch(void)
+{
+    rmdir(scratch);
+}
+
+static void check_canary(void)
+{
+    DIR *dir = fdopendir(openat(scratch_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    size_t count = 0;
+
+    CHECK(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    CHECK(count == 3); /* ".", ".." and "root" */
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerInitialize(int *argc UNUSED, char ***argv UNUSED)
+{
+    umask(0);
+    CHECK(mkdtemp(scratch));
+    scratch_fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(scratch_fd >= 0);
+    atexit(remove_scratch);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const size_t steps[] = {1, 100, 512, 65536};
+    CLEANUP(untar_result_done) struct untar_result result = {0};
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE uint8_t *archive = NULL;
+    struct pieces pieces = {0};
+    const struct untar_input input = {.read = read_piece, .arg = &pieces};
+    int root_fd;
+
+    if (size < 1)
+        return 0;
+    pieces.data = archive = xmemdup(data + 1, size - 1);
+    pieces.size = size - 1;
+    mend_checksums(archive, pieces.size);
+    pieces.step = steps[data[0] % 4];
+    CHECK(mkdirat(scratch_fd, "root", 0755) == 0);
+    root_fd = openat(scratch_fd, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (untar(root_fd, &input, &result, &err))
+        CHECK(pieces.size == 0);
+    else
+        CHECK(error_is_set(&err) && err.message);
+    close(root_fd);
+    check_canary();
+    CHECK(tree_remove(scratch_fd, "root", NULL) == 0);
+    return 0;
+}
