@@ -5,6 +5,9 @@
 
 #ifdef TASK_ASAN
 #include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(start, size) ((void)0)
+#define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void)0)
 #endif
 #if __has_include(<valgrind/valgrind.h>)
 #include <valgrind/valgrind.h>
@@ -28,56 +31,70 @@
 #define POOL_MAX 8
 #define POOL_KEEP_BYTES (8 * KIB)
 
+#define STACK_ALIGN 64
+
 static struct stack *pool;
 static size_t pool_count;
 
+/* The stack below its own struct, with nothing reserved. */
+static void stack_reset(struct stack *stack)
+{
+    stack->size = (size_t)((char *)stack - (char *)stack->bottom) / STACK_ALIGN * STACK_ALIGN;
+}
+
 struct stack *stack_new(void)
 {
+    size_t mapping_size = GUARD_BYTES + STACK_BYTES;
     struct stack *stack = pool;
+    char *mapping;
 
     if (stack) {
         pool = stack->next_free;
         pool_count--;
+        ASAN_UNPOISON_MEMORY_REGION(stack->bottom, STACK_BYTES);
+        stack_reset(stack);
         return stack;
     }
-    stack = xcalloc(1, sizeof(*stack));
-    stack->size = STACK_BYTES;
-    stack->mapping_size = GUARD_BYTES + STACK_BYTES;
-    stack->mapping = mmap(NULL, stack->mapping_size, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-    if (stack->mapping == MAP_FAILED) {
-        free(stack);
+    mapping = mmap(NULL, mapping_size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    if (mprotect(mapping, GUARD_BYTES, PROT_NONE) < 0) {
+        munmap(mapping, mapping_size);
         return NULL;
     }
-    stack->bottom = (char *)stack->mapping + GUARD_BYTES;
-    if (mprotect(stack->mapping, GUARD_BYTES, PROT_NONE) < 0) {
-        munmap(stack->mapping, stack->mapping_size);
-        free(stack);
-        return NULL;
-    }
+    stack = (struct stack *)(mapping + mapping_size) - 1;
+    *stack = (struct stack){.bottom = mapping + GUARD_BYTES,
+                            .mapping = mapping,
+                            .mapping_size = mapping_size};
+    stack_reset(stack);
     stack->valgrind_id =
         VALGRIND_STACK_REGISTER(stack->bottom, (char *)stack->bottom + stack->size);
     return stack;
+}
+
+void *stack_reserve(struct stack *stack, size_t size)
+{
+    stack->size -= (size + STACK_ALIGN - 1) / STACK_ALIGN * STACK_ALIGN;
+    return memset((char *)stack->bottom + stack->size, 0, size);
 }
 
 static void stack_unmap(struct stack *stack)
 {
     VALGRIND_STACK_DEREGISTER(stack->valgrind_id);
     munmap(stack->mapping, stack->mapping_size);
-    free(stack);
 }
 
 void stack_free(struct stack *stack)
 {
-#ifdef TASK_ASAN
     /* The task's outermost frames never returned; whatever comes to lie here is none of theirs. */
-    ASAN_UNPOISON_MEMORY_REGION(stack->bottom, stack->size);
-#endif
+    ASAN_UNPOISON_MEMORY_REGION(stack->bottom, STACK_BYTES);
     if (pool_count >= POOL_MAX) {
         stack_unmap(stack);
         return;
     }
-    madvise(stack->bottom, stack->size - POOL_KEEP_BYTES, MADV_DONTNEED);
+    madvise(stack->bottom, STACK_BYTES - POOL_KEEP_BYTES, MADV_DONTNEED);
+    ASAN_POISON_MEMORY_REGION(stack->bottom, (char *)stack - (char *)stack->bottom);
     stack->next_free = pool;
     pool = stack;
     pool_count++;
@@ -87,6 +104,7 @@ void stack_pool_clear(void)
 {
     while (pool) {
         struct stack *next = pool->next_free;
+        ASAN_UNPOISON_MEMORY_REGION(pool->bottom, STACK_BYTES);
         stack_unmap(pool);
         pool = next;
     }

@@ -196,8 +196,7 @@ static void task_free(struct task *task)
     __tsan_destroy_fiber(task->tsan_fiber); /* switches to it and back */
     release_signals(&held);
 #endif
-    stack_free(task->stack);
-    free(task);
+    stack_free(task->stack); /* and with it the task */
     tasks.count--;
 }
 
@@ -217,7 +216,7 @@ bool task_spawn(struct group *group, const char *name, const char *detail, task_
                   "cannot start task \"%s\": %zu tasks are running", name, tasks.count);
         return error_hint(err, "wait until some of the work is done and try again");
     }
-    task = xcalloc(1, sizeof(*task));
+    task = stack_reserve(stack, sizeof(*task));
     task->stack = stack;
     task->group = group;
     task->fn = fn;

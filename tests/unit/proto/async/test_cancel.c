@@ -452,6 +452,33 @@ TASK_TEST(test_all_at_once)
     return true;
 }
 
+static bool connect_body(void *arg, struct error *err)
+{
+    return await_connect_unix(arg, err) >= 0;
+}
+
+/* A connection that would be made at once, without waiting. */
+TASK_TEST(test_connect_of_a_cancelled_task)
+{
+    CLEANUP(group_done_await) struct group group;
+    CLEANUP(stream_cleanup) struct stream *listener = NULL;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/test-cancel.%d.sock", (int)getpid());
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    listener = stream_new(fd);
+    group_init(&group);
+    group_cancel(&group);
+    assert_true(task_spawn(&group, "connect", NULL, connect_body, address.sun_path, err));
+    assert_false(await_group(&group, err));
+    assert_error(err, ERROR_CANCELLED, "cannot connect to /tmp/test-cancel.");
+    assert_int_equal(accept4(fd, NULL, NULL, SOCK_NONBLOCK), -1); /* nobody came */
+    unlink(address.sun_path);
+    return true;
+}
+
 /* --- The thread pool ----------------------------------------------------------------------------
  */
 
@@ -609,6 +636,7 @@ int main(void)
         cmocka_unit_test(test_cancel_in_the_same_round_as_the_start),
         cmocka_unit_test(test_deadline_while_waiting),
         cmocka_unit_test(test_all_at_once),
+        cmocka_unit_test(test_connect_of_a_cancelled_task),
         cmocka_unit_test(test_work_is_withdrawn_before_it_starts),
         cmocka_unit_test(test_work_that_runs_is_waited_for),
         cmocka_unit_test(test_work_of_a_cancelled_task_never_starts),

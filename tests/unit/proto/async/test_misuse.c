@@ -621,6 +621,21 @@ static bool other_tasks_stack(void *arg UNUSED, struct error *err)
     return await_error(err, await_sleep(100), "x");
 }
 
+static bool end_at_once(void *arg, struct error *err UNUSED)
+{
+    *(struct task **)arg = task_current();
+    return true;
+}
+
+static bool cancel_a_dead_task(void *arg UNUSED, struct error *err UNUSED)
+{
+    static struct task *dead;
+
+    spawn("short-lived", end_at_once, &dead);
+    task_cancel(dead);
+    return true;
+}
+
 static const struct plant {
     task_fn main_task;
     const char *report;
@@ -630,6 +645,7 @@ static const struct plant {
     {after_scope, "AddressSanitizer: stack-use-after-scope"},
     {after_return, "AddressSanitizer: stack-use-after-return"},
     {other_tasks_stack, "AddressSanitizer: stack-use-after-return"},
+    {cancel_a_dead_task, "AddressSanitizer: use-after-poison"},
 };
 
 static void run_plant(size_t i)

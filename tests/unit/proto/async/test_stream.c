@@ -6,6 +6,7 @@
 #include <pty.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "proto/async/await.h"
 #include "proto/async/stream.h"
@@ -328,6 +329,31 @@ TASK_TEST(test_release_hands_the_descriptor_on)
     assert_int_equal(await_readable(again), 0);
     assert_int_equal(await_read(again, &byte, 1), 1);
     stream_free(b);
+    return true;
+}
+
+/* What is readable, but waited for by nobody, must not keep the loop busy. */
+TASK_TEST(test_nobody_waits_for_nothing)
+{
+    CLEANUP(stream_cleanup) struct stream *a = NULL;
+    CLEANUP(stream_cleanup) struct stream *b = NULL;
+    size_t least_us = SIZE_MAX;
+    char byte;
+
+    make_sockets(&a, &b);
+    {
+        CLEANUP(deadline_pop) struct deadline deadline;
+        deadline_push(&deadline, 1);
+        assert_int_equal(await_read(a, &byte, 1), -ETIMEDOUT);
+    }
+    assert_int_equal(await_write(b, "x", 1), 0);
+    /* Time of the processor, while this task sleeps; the machine may add some of its own. */
+    for (int i = 0; i < 10 && least_us > 10000; i++) {
+        clock_t before = clock();
+        assert_int_equal(await_sleep(50), 0);
+        least_us = MIN(least_us, (size_t)(clock() - before) * 1000000 / CLOCKS_PER_SEC);
+    }
+    assert_in_range(least_us, 0, 10000);
     return true;
 }
 
@@ -707,6 +733,7 @@ int main(void)
         cmocka_unit_test(test_half_close),
         cmocka_unit_test(test_cancelled_reader_leaves_the_writer_alone),
         cmocka_unit_test(test_free_while_watched_by_nobody),
+        cmocka_unit_test(test_nobody_waits_for_nothing),
         cmocka_unit_test(test_release_hands_the_descriptor_on),
         cmocka_unit_test(test_accept_and_connect),
         cmocka_unit_test(test_connect_errors),
