@@ -63,6 +63,7 @@ test  file:/usr/share/doc/libclang-rt-dev  libclang-rt-dev
 test  tool:clang-tidy               clang-tidy
 test  tool:clang-format             clang-format
 test  tool:ccache                   ccache
+test  tool:valgrind                 valgrind
 test  tool:systemd-socket-activate  systemd
 bench tool:dockerd                  docker.io
 bench tool:docker                   docker-cli|docker.io
