@@ -11,37 +11,38 @@
 
 static const int forwarded_signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-/* Three tasks share a call: the main one receives, one sends standard input, one sends signals. */
+/* Two tasks share a call: the main one receives, one sends standard input. A third sends signals,
+ * each by a call of its own, so that they do not wait behind input that the container leaves. */
 struct run {
     struct cli *cli;
     struct grpc_call *call;
     struct group senders;
-    bool created, exited;
+    char *id; /* NULL until it has been created */
+    bool exited;
     int exit_code;
 
-    struct wait_queue changed;                            /* pending, sending */
+    struct wait_queue changed;                            /* id, pending, printing */
     unsigned char pending[ARRAY_SIZE(forwarded_signals)]; /* signals to send, by index */
     int interrupts;
-    bool sending; /* one message at a time */
+    bool printing; /* to standard error, which two tasks do */
     struct loop_signal *handlers[ARRAY_SIZE(forwarded_signals)];
 };
 
 /* --- Sending -----------------------------------------------------------------------------------
  */
 
-static bool await_send_request(struct run *run, const Davit__V1__RunRequest *request,
-                               struct error *err)
+static bool await_print_error(struct run *run, const void *data, size_t size, struct error *err)
 {
     int r = 0;
-    while (r == 0 && run->sending)
-        r = await_wake(&run->changed, "another message");
+    while (r == 0 && run->printing)
+        r = await_wake(&run->changed, "standard error");
     if (r < 0)
-        return await_error(err, r, "sending to the daemon");
-    run->sending = true;
-    const bool sent = await_grpc_send(run->call, &request->base, err);
-    run->sending = false;
+        return await_error(err, r, "writing to standard error");
+    run->printing = true;
+    const bool printed = await_cli_print_error(run->cli, data, size, err);
+    run->printing = false;
     wake_all(&run->changed);
-    return sent;
+    return printed;
 }
 
 static bool await_send_stdin(struct run *run, struct error *err)
@@ -53,7 +54,7 @@ static bool await_send_stdin(struct run *run, struct error *err)
     request.what_case = DAVIT__V1__RUN_REQUEST__WHAT_STDIN;
     while ((n = await_read(in, chunk, STDIN_CHUNK)) > 0) {
         request.stdin = (ProtobufCBinaryData){.len = (size_t)n, .data = chunk};
-        if (!await_send_request(run, &request, err))
+        if (!await_grpc_send(run->call, &request.base, err))
             return false;
     }
     if (n == -ECANCELED)
@@ -61,19 +62,41 @@ static bool await_send_stdin(struct run *run, struct error *err)
     /* What cannot be read (a background job's terminal) has come to its end too. */
     request.what_case = DAVIT__V1__RUN_REQUEST__WHAT_STDIN_EOF;
     request.stdin_eof = true;
-    return await_send_request(run, &request, err);
+    return await_grpc_send(run->call, &request.base, err);
+}
+
+/* A signal that comes too late is none; any other failure the user is to know of. */
+static bool await_send_signal(struct run *run, int signum, struct error *err)
+{
+    Davit__V1__KillRequest request = DAVIT__V1__KILL_REQUEST__INIT;
+    CLEANUP_STRBUF struct strbuf text = {0};
+    ProtobufCMessage *response = NULL;
+    request.id = run->id;
+    request.signal = (uint32_t)signum;
+    if (await_cli_call(run->cli, "/davit.v1.Containers/Kill", &request.base,
+                       &davit__v1__kill_response__descriptor, &response, err)) {
+        protobuf_c_message_free_unpacked(response, NULL);
+        return true;
+    }
+    if (err->code == ERROR_CANCELLED)
+        return false;
+    if (error_is(err, "NOT_RUNNING") || error_is(err, "CONTAINER_NOT_FOUND")) {
+        error_done(err);
+        return true;
+    }
+    strbuf_addf(&text, "WARNING: SIG%s does not reach the container: %s\n", sigabbrev_np(signum),
+                err->message);
+    error_done(err);
+    return await_print_error(run, text.data, text.length, err);
 }
 
 static bool await_send_signals(struct run *run, struct error *err)
 {
-    Davit__V1__RunRequest request = DAVIT__V1__RUN_REQUEST__INIT;
-    request.what_case = DAVIT__V1__RUN_REQUEST__WHAT_SIGNAL;
     for (;;) {
         for (size_t i = 0; i < ARRAY_SIZE(forwarded_signals); i++) {
-            while (run->created && run->pending[i] > 0) {
+            while (run->id && run->pending[i] > 0) {
                 run->pending[i]--;
-                request.signal = (uint32_t)forwarded_signals[i];
-                if (!await_send_request(run, &request, err))
+                if (!await_send_signal(run, forwarded_signals[i], err))
                     return false;
             }
         }
@@ -136,9 +159,11 @@ static bool await_created(struct run *run, const Davit__V1__RunCreated *created,
         strbuf_add_printable(&text, created->warnings[i]);
         strbuf_add_char(&text, '\n');
     }
-    run->created = true;
-    forward_signals(run);
-    return await_cli_print_error(run->cli, text.data, text.length, err);
+    if (!run->id) {
+        run->id = xstrdup(created->id);
+        forward_signals(run);
+    }
+    return await_print_error(run, text.data, text.length, err);
 }
 
 /* Writing waits for the reader of our output, and so the container does. */
@@ -151,7 +176,7 @@ static bool await_response(struct run *run, const Davit__V1__RunResponse *respon
     case DAVIT__V1__RUN_RESPONSE__WHAT_STDOUT:
         return await_cli_print(run->cli, response->stdout.data, response->stdout.len, err);
     case DAVIT__V1__RUN_RESPONSE__WHAT_STDERR:
-        return await_cli_print_error(run->cli, response->stderr.data, response->stderr.len, err);
+        return await_print_error(run, response->stderr.data, response->stderr.len, err);
     case DAVIT__V1__RUN_RESPONSE__WHAT_EXITED:
         run->exited = true;
         run->exit_code = (int)response->exited->exit_code;
@@ -192,6 +217,7 @@ static void run_done_await(struct run *run)
             loop_signal_stop(run->handlers[i]);
     }
     run->call = grpc_call_free(run->call);
+    free(run->id);
 }
 
 static bool await_run_once(struct cli *cli, Davit__V1__RunStart *start, struct error *err)

@@ -79,21 +79,15 @@ static bool await_to_stdin(struct run *run, const ProtobufCBinaryData *data, str
 static bool await_handle_request(struct run *run, const Davit__V1__RunRequest *request,
                                  struct error *err)
 {
-    CLEANUP_ERROR struct error ignored = {0};
-
     switch (request->what_case) {
     case DAVIT__V1__RUN_REQUEST__WHAT_STDIN:
         return await_to_stdin(run, &request->stdin, err);
     case DAVIT__V1__RUN_REQUEST__WHAT_STDIN_EOF:
         container_close_stdin(run->container);
         return true;
-    case DAVIT__V1__RUN_REQUEST__WHAT_SIGNAL:
-        /* It may have ended meanwhile: that is no failure of the run. */
-        container_signal(run->container, (int)request->signal, &ignored);
-        return true;
     default:
         return error_set(err, ERROR_INVALID_ARGUMENT, NULL,
-                         "after start, a run takes stdin, stdin_eof and signal only");
+                         "after start, a run takes stdin and stdin_eof only");
     }
 }
 
@@ -237,10 +231,27 @@ static bool handle_run(struct grpc_call *call, void *context, struct error *err)
     return ok && await_send_exited(&run, exit_code, err);
 }
 
+/* --- Signals ---------------------------------------------------------------------------------- */
+
+static bool handle_kill(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    const Davit__V1__KillRequest *request = (const Davit__V1__KillRequest *)message;
+    Davit__V1__KillResponse response = DAVIT__V1__KILL_RESPONSE__INIT;
+    struct container *container;
+
+    if (!message || !(container = container_find(engines->containers, request->id, err)) ||
+        !container_signal(container, (int)request->signal, err))
+        return false;
+    return await_grpc_send(call, &response.base, err);
+}
+
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines)
 {
     static const struct grpc_method methods[] = {
         {"Run", handle_run},
+        {"Kill", handle_kill},
     };
 
     grpc_server_add(server, &davit__v1__containers__descriptor, methods, ARRAY_SIZE(methods),

@@ -30,7 +30,7 @@ def load_messages(directory):
 
 class FakeDaemon:
     """Handlers are attributes: pull(request, context) and run(requests, context) generate
-    responses; list(request, context), remove, version and info return one."""
+    responses; kill(request, context), list, remove, version and info return one."""
 
     def __init__(self, root, messages):
         self.root = pathlib.Path(root)
@@ -40,7 +40,7 @@ class FakeDaemon:
         self.socket = self.root / "davit.sock"
         self.host = f"unix://{self.socket}"
         self.process = types.SimpleNamespace(send_signal=lambda number: None)
-        self.pull = self.run = self.list = self.remove = self.version = self.info = None
+        self.pull = self.run = self.kill = self.list = self.remove = self.version = self.info = None
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
         images, containers, system = self.images, self.containers, self.system
         self._serve("Images", {
@@ -48,7 +48,8 @@ class FakeDaemon:
             "List": (grpc.unary_unary_rpc_method_handler, "list", images.ListImagesRequest),
             "Remove": (grpc.unary_unary_rpc_method_handler, "remove", images.RemoveImageRequest)})
         self._serve("Containers", {
-            "Run": (grpc.stream_stream_rpc_method_handler, "run", containers.RunRequest)})
+            "Run": (grpc.stream_stream_rpc_method_handler, "run", containers.RunRequest),
+            "Kill": (grpc.unary_unary_rpc_method_handler, "kill", containers.KillRequest)})
         self._serve("System", {
             "Version": (grpc.unary_unary_rpc_method_handler, "version", system.VersionRequest),
             "Info": (grpc.unary_unary_rpc_method_handler, "info", system.InfoRequest)})

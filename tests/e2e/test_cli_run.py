@@ -1,6 +1,7 @@
 """What `davit run` sends, prints and returns: streams, signals, exit codes."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -24,6 +25,18 @@ def created(fake, *warnings):
 
 def exited(fake, code):
     return fake.containers.RunResponse(exited=fake.containers.RunExited(exit_code=code))
+
+
+def signals_of(fake):
+    """The queue of what Kill is called with from now on."""
+    signals = queue.Queue()
+
+    def kill(request, context):
+        assert request.id == "c" * 64
+        signals.put(request.signal)
+        return fake.containers.KillResponse()
+    fake.kill = kill
+    return signals
 
 
 def test_run_sends_what_was_asked(cli, fake, scratch):
@@ -142,7 +155,7 @@ def test_run_names_the_missing_image_in_full(cli, fake, image, shown):
 
 
 def echo(fake, seen):
-    """A container that prints its standard input, and tells of signals."""
+    """A container that prints its standard input."""
     def run(requests, context):
         assert next(requests).start.attach_stdin
         yield created(fake)
@@ -244,18 +257,16 @@ def test_run_stops_reading_when_its_reader_does(cli, fake):
 
 
 def test_run_forwards_signals(cli, fake):
-    seen = []
+    seen, signals = [], signals_of(fake)
 
     def run(requests, context):
         next(requests)
         yield created(fake)
         yield fake.containers.RunResponse(stdout=b"ready\n")
-        for request in requests:
-            seen.append(request.signal)
-            yield fake.containers.RunResponse(stdout=b"%d\n" % request.signal)
-            if request.signal == signal.SIGTERM:
-                yield exited(fake, 143)
-                return
+        while signal.SIGTERM not in seen:
+            seen.append(signals.get(timeout=60))
+            yield fake.containers.RunResponse(stdout=b"%d\n" % seen[-1])
+        yield exited(fake, 143)
     fake.run = run
     process = cli.start("run", "image")
     assert process.stdout.readline() == b"ready\n"
@@ -268,15 +279,44 @@ def test_run_forwards_signals(cli, fake):
     assert seen == wanted
 
 
-def test_run_ends_at_the_third_ctrl_c(cli, fake):
-    cancelled = threading.Event()
+@pytest.mark.parametrize("code, reason, warning", [
+    ("FAILED_PRECONDITION", "NOT_RUNNING", ""), ("NOT_FOUND", "CONTAINER_NOT_FOUND", ""),
+    ("INTERNAL", "", "WARNING: SIGTERM does not reach the container: "
+     "Error response from daemon: it failed\n")])
+def test_run_when_a_signal_cannot_be_sent(cli, fake, code, reason, warning):
+    """It comes too late, which is no failure, or something is wrong, which the user is told."""
+    killed = threading.Event()
+
+    def kill(request, context):
+        killed.set()
+        fake.fail(context, grpc.StatusCode[code], "it failed", reason)
 
     def run(requests, context):
-        context.add_callback(cancelled.set)
         next(requests)
         yield created(fake)
         yield fake.containers.RunResponse(stdout=b"ready\n")
-        for request in requests:  # and ignores them
+        assert next(requests).stdin == b"go on\n"
+        yield exited(fake, 3)
+    fake.run, fake.kill = run, kill
+    process = cli.start("run", "-i", "image", stdin=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert killed.wait(60)
+    if warning:
+        assert process.stderr.readline() == warning
+    assert process.communicate("go on\n", timeout=60)[1] == ""
+    assert process.returncode == 3
+
+
+def test_run_ends_at_the_third_ctrl_c(cli, fake):
+    cancelled, signals = threading.Event(), signals_of(fake)
+
+    def run(requests, context):
+        context.add_callback(lambda: (cancelled.set(), signals.put(None)))
+        next(requests)
+        yield created(fake)
+        yield fake.containers.RunResponse(stdout=b"ready\n")
+        while signals.get(timeout=60):  # and ignores them
             yield fake.containers.RunResponse(stdout=b"no\n")
     fake.run = run
     process = cli.start("run", "image")
@@ -306,13 +346,13 @@ def test_run_interrupted_before_it_began(cli, fake):
 
 
 def test_run_ignores_what_nohup_ignores(cli, fake):
+    signals = signals_of(fake)
+
     def run(requests, context):
         next(requests)
         yield created(fake)
         yield fake.containers.RunResponse(stdout=b"ready\n")
-        for request in requests:
-            assert request.signal == signal.SIGUSR1
-            break
+        assert signals.get(timeout=60) == signal.SIGUSR1
         yield exited(fake, 0)
     fake.run = run
     process = start(["sh", "-c", f"trap '' HUP; exec {BIN_DIR}/davit run image"],

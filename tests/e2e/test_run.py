@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import time
@@ -250,6 +251,22 @@ def test_signals_are_forwarded(davit, image):
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
         assert (output, process.returncode) == (f"got {name}\n", 9), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_overtake_input_that_nobody_reads(davit, image, number):
+    process = davit.start("run", "--rm", "-i", image, "sh", "-c",
+                          "trap 'echo got INT; exit 7' INT; trap 'echo got TERM; exit 8' TERM; "
+                          "echo ready; while :; do sleep 0.05; done", stdin=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    os.set_blocking(process.stdin.fileno(), False)
+    # Full is a pipe that takes nothing for a while: davit has nowhere to put what it holds.
+    while select.select([], [process.stdin], [], 1)[1]:
+        os.write(process.stdin.fileno(), bytes(4096))
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    wanted = {signal.SIGINT: (b"got INT\n", 7), signal.SIGTERM: (b"got TERM\n", 8)}
+    assert (output, process.returncode) == wanted[number], errors
 
 
 @pytest.mark.parametrize("remove", [True, False])
