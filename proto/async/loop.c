@@ -19,6 +19,8 @@ struct loop {
     uv_timer_t timer;     /* for the first of `timers` */
     struct timers timers;
     struct list deferred;
+    uv_signal_t child_signal; /* tells measure_stall of signals that others handle */
+    bool interrupted;         /* a signal came in this iteration */
     uint64_t iteration_start_us, iteration_idle_us;
     uint64_t slice_us; /* of the task that ran longest in this iteration */
     char slice_name[64];
@@ -112,12 +114,15 @@ void loop_note_slice(const char *task_name, uint64_t slice_us)
     snprintf(loop->slice_name, sizeof(loop->slice_name), "%s", task_name);
 }
 
-/* One iteration is measured from prepare to prepare, without the time spent waiting in poll. */
-static void measure_stall(struct loop *loop)
+/* One iteration is measured from prepare to prepare, without the time spent waiting in poll. When
+ * a signal interrupts the poll, libuv (1.44) forgets how long it had waited until then: of such an
+ * iteration only what ran in prepare counts, the tasks. */
+static void measure_stall(struct loop *loop, uint64_t prepare_us)
 {
     uint64_t now_us = clock_us(), idle_us = uv_metrics_idle_time(&loop->uv) / 1000;
-    uint64_t elapsed_us = now_us - loop->iteration_start_us;
-    uint64_t waited_us = idle_us - loop->iteration_idle_us;
+    uint64_t began_us = loop->interrupted ? prepare_us : loop->iteration_start_us;
+    uint64_t elapsed_us = now_us - began_us;
+    uint64_t waited_us = loop->interrupted ? 0 : idle_us - loop->iteration_idle_us;
     uint64_t busy_us = elapsed_us > waited_us ? elapsed_us - waited_us : 0;
 
     if (loop->iteration_start_us && busy_us > loop->worst.worst_us) {
@@ -134,6 +139,7 @@ static void measure_stall(struct loop *loop)
 #endif
     loop->iteration_start_us = now_us;
     loop->iteration_idle_us = idle_us;
+    loop->interrupted = false;
     loop->slice_us = 0;
     loop->slice_name[0] = '\0';
 }
@@ -159,6 +165,7 @@ static void on_idle(uv_idle_t *handle UNUSED)
 static void on_prepare(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
+    uint64_t began_us = clock_us();
     bool more;
 
     run_deferred(loop);
@@ -167,12 +174,19 @@ static void on_prepare(uv_prepare_t *handle)
         uv_idle_start(&loop->idle, on_idle);
     else
         uv_idle_stop(&loop->idle);
-    measure_stall(loop);
+    measure_stall(loop, began_us);
     if (!loop->main_group.running)
         uv_stop(&loop->uv);
 }
 
 /* --- The loop --------------------------------------------------------------------------------- */
+
+static void on_child_signal(uv_signal_t *handle, int signum UNUSED)
+{
+    struct loop *loop = handle->data;
+
+    loop->interrupted = true;
+}
 
 struct loop *loop_get(void)
 {
@@ -189,7 +203,8 @@ struct loop *loop_get(void)
     uv_prepare_init(&loop->uv, &loop->prepare);
     uv_idle_init(&loop->uv, &loop->idle);
     uv_timer_init(&loop->uv, &loop->timer);
-    loop->prepare.data = loop->timer.data = loop;
+    uv_signal_init(&loop->uv, &loop->child_signal);
+    loop->prepare.data = loop->timer.data = loop->child_signal.data = loop;
     list_init(&loop->deferred);
     group_init(&loop->main_group);
     stack_watch_overflow();
@@ -240,6 +255,7 @@ static void loop_close(struct loop *loop)
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_close((uv_handle_t *)&loop->child_signal, NULL);
     do {
         run_deferred(loop);
         uv_walk(&loop->uv, check_closed, NULL);
@@ -260,6 +276,7 @@ bool loop_run_main(bool (*main_task)(void *arg, struct error *err), void *arg, s
     if (loop->running)
         die("the loop is already running");
     loop->running = true;
+    uv_signal_start(&loop->child_signal, on_child_signal, SIGCHLD);
     uv_update_time(&loop->uv);
     if (!task_spawn(&loop->main_group, "main", NULL, main_task, arg, err)) {
         loop_close(loop);
@@ -290,6 +307,7 @@ static void on_signal(uv_signal_t *handle, int signum)
 {
     struct loop_signal *handler = handle->data;
 
+    the_loop->interrupted = true;
     handler->fn(signum, handler->arg);
 }
 
