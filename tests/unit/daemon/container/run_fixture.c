@@ -68,9 +68,14 @@ int fixture_setup(void **state UNUSED)
     return system(command);
 }
 
+/* After a test that failed there is something to end, too. */
 int fixture_teardown(void **state UNUSED)
 {
-    CLEANUP_FREE char *command = xasprintf("rm -rf %s", scratch);
+    CLEANUP_FREE char *command = xasprintf(
+        "cd %s; for id in $(ls exec/runtime/runc 2>/dev/null); do "
+        "runc --root exec/runtime/runc delete --force $id; done; "
+        "grep -o '%s[^ ]*' /proc/self/mountinfo | while read m; do umount -l $m; done; rm -rf %s",
+        scratch, scratch, scratch);
 
     return system(command);
 }
