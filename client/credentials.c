@@ -14,6 +14,7 @@
 
 #define CONFIG_MAX_BYTES (4 * MIB)
 #define HELPER_OUTPUT_MAX_BYTES (1 * MIB)
+#define DOMAIN_MAX_LENGTH 255
 #define DOCKER_DOMAIN "docker.io"
 #define DOCKER_KEY "https://index.docker.io/v1/"
 #define TOKEN_USER "<token>" /* helpers give an identity token in place of a password */
@@ -38,6 +39,34 @@ static void wipe_strbuf(struct strbuf *buf)
     if (buf->data)
         explicit_bzero(buf->data, buf->length);
     strbuf_done(buf);
+}
+
+/* The parser quotes what it stumbles over, and that may be a secret. */
+static void drop_quotation(struct error *err)
+{
+    char *quotation = strstr(err->message, " near '");
+
+    if (quotation)
+        *quotation = '\0';
+}
+
+/* --- Whose ------------------------------------------------------------------------------------ */
+
+/* distribution/reference, splitDockerDomain() */
+char *registry_domain(const char *reference)
+{
+    static const char domain_characters[] = "0123456789abcdefghijklmnopqrstuvwxyz"
+                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ-.:[]";
+    const size_t length = strcspn(reference, "/");
+    CLEANUP_FREE char *first = xstrndup(reference, length);
+    bool is_domain = strpbrk(first, ".:") || str_eq(first, "localhost") ||
+                     strpbrk(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+
+    if (!reference[length] || !is_domain || str_eq(first, "index.docker.io"))
+        return xstrdup(DOCKER_DOMAIN);
+    if (length > DOMAIN_MAX_LENGTH || strspn(first, domain_characters) != length)
+        return NULL;
+    return TAKE(first);
 }
 
 /* --- The file --------------------------------------------------------------------------------- */
@@ -76,6 +105,8 @@ static bool load_config(const char *path, json_t **ret, struct error *err)
         text.data[text.length] = '\0';
     } while (n > 0 && text.length <= CONFIG_MAX_BYTES);
     *ret = json_parse(text.data, text.length, CONFIG_MAX_BYTES, path, err);
+    if (!*ret)
+        drop_quotation(err);
     return *ret != NULL;
 }
 
@@ -144,7 +175,9 @@ static bool take_entry(const json_t *entry, const char *path, const char *server
 
     if (!str_empty(auth) && !decode_auth(auth, ret)) {
         error_set(err, ERROR_INVALID_ARGUMENT, "CREDENTIALS",
-                  "%s: the entry \"auth\" for %s is not base64 of USER:PASSWORD", path, server);
+                  "Error loading config file: %s: the entry \"auth\" for %s is not base64 of "
+                  "USER:PASSWORD",
+                  path, server);
         return error_hint(err, "log in to the registry again, or remove the entry");
     }
     if (str_empty(auth) && !str_empty(username) && password) {
@@ -252,6 +285,8 @@ static bool await_helper(const char *name, const char *server, struct credential
     json = json_parse(output.data, output.length, HELPER_OUTPUT_MAX_BYTES, "its output", &problem);
     username = json_str(json, "Username");
     secret = json_str(json, "Secret");
+    if (!json)
+        drop_quotation(&problem);
     if (!username || !secret)
         return helper_failed(program,
                              json ? "its output lacks Username or Secret" : problem.message, err);
@@ -286,7 +321,7 @@ bool await_credentials_find(const char *registry_domain, struct credentials *ret
     if (!load_config(path, &config, err)) {
         free(err->reason);
         err->reason = xstrdup("CREDENTIALS");
-        return false;
+        return error_prefix(err, "Error loading config file");
     }
     helper = json_string_value(find_entry(json_object_get(config, "credHelpers"), server, domain));
     if (!helper)

@@ -1,6 +1,6 @@
 /* The user's credentials for a registry, from where Docker keeps them: config.json in
  * $DOCKER_CONFIG or ~/.docker, with its "auths", "credHelpers" and "credsStore". Begin with
- * await_credentials_find(). */
+ * registry_domain() and await_credentials_find(). */
 #pragma once
 
 #include "proto/base/error.h"
@@ -14,11 +14,16 @@ struct credentials {
 void credentials_done(struct credentials *credentials);
 #define CLEANUP_CREDENTIALS CLEANUP(credentials_done)
 
+/* The registry that an image reference names, as Docker tells it from a user's name:
+ * "localhost:5000/a" is on "localhost:5000", "a/b" on "docker.io". The caller's. NULL for what
+ * cannot be a registry: the daemon refuses such a reference, and says why. */
+char *registry_domain(const char *reference);
+
 /* Looks for the credentials of a registry, named as in references: "docker.io",
  * "localhost:5000". Runs docker-credential-NAME where the file says so: suspends. No file and no
  * entry are no error: ret is empty then. INVALID_ARGUMENT for a file that makes no sense,
  * FAILED_PRECONDITION for a helper that does not work, both with reason CREDENTIALS: a public image
- * can be pulled nonetheless, so callers may warn and go on without. Cancel ends the helper. The
- * caller releases ret. */
+ * can be pulled nonetheless, so callers may warn and go on without. No error quotes the file or a
+ * helper's answer, which have secrets in them. Cancel ends the helper. The caller releases ret. */
 bool await_credentials_find(const char *registry_domain, struct credentials *ret,
                             struct error *err);

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include "client/credentials.h"
 #include "client/ui/progress.h"
 #include "proto/base/json.h"
 
@@ -120,15 +121,44 @@ static void on_stop(int signum UNUSED, void *arg)
 /* --- The call ----------------------------------------------------------------------------------
  */
 
+/* A public image needs none, so that what is wrong with them is a warning, as in Docker. */
+static bool await_find_credentials(struct pull *pull, struct credentials *ret, struct error *err)
+{
+    CLEANUP_FREE char *domain = registry_domain(pull->options->reference);
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (!domain || await_credentials_find(domain, ret, err))
+        return true;
+    if (!error_is(err, "CREDENTIALS"))
+        return false;
+    strbuf_addf(&text, "WARNING: %s\n", err->message);
+    if (err->hint)
+        strbuf_addf(&text, "Hint: %s\n", err->hint);
+    error_done(err);
+    return await_cli_print_error(pull->cli, text.data, text.length, err);
+}
+
+/* Messages want what need not be free'd as char *, and "" for what is not set. */
+static char *text_or_empty(const char *text)
+{
+    return (char *)(text ? text : "");
+}
+
 static struct grpc_call *await_start_call(struct pull *pull, struct error *err)
 {
     const struct pull_options *options = pull->options;
     Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
+    Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
+    CLEANUP_CREDENTIALS struct credentials credentials = {0};
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    request.reference = (char *)options->reference;
-    request.platform = (char *)(options->platform ? options->platform : "");
-    if (!await_cli_connect(pull->cli, err))
+    if (!await_cli_connect(pull->cli, err) || !await_find_credentials(pull, &credentials, err))
         return NULL;
+    request.reference = (char *)options->reference;
+    request.platform = text_or_empty(options->platform);
+    auth.username = text_or_empty(credentials.username);
+    auth.password = text_or_empty(credentials.password);
+    auth.identity_token = text_or_empty(credentials.identity_token);
+    if (credentials.username || credentials.identity_token)
+        request.auth = &auth;
     call = grpc_client_call(pull->cli->client, "/davit.v1.Images/Pull",
                             &davit__v1__pull_response__descriptor, NULL, err);
     if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err)) {

@@ -1,5 +1,6 @@
 """What `davit pull` shows on terminals and in pipes, and how it ends."""
 
+import base64
 import json
 import os
 import re
@@ -104,6 +105,125 @@ def test_an_error_cannot_steer_the_terminal(cli, fake):
     assert result.code == 1
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", result.stderr)
     assert result.stderr.count("\n") == 1
+
+
+
+# --- Credentials ---------------------------------------------------------------------------------
+
+
+SECRET = "correct horse"
+USER = {"auth": base64.b64encode(f"user:{SECRET}".encode()).decode()}
+
+
+def configure(fake, config):
+    directory = fake.home / ".docker"
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(config if isinstance(config, str) else
+                                           json.dumps(config))
+
+
+def credential_helper(fake, name, script):
+    """Installs docker-credential-NAME; returns the environment in which it is found."""
+    directory = fake.root / "helpers"
+    directory.mkdir(exist_ok=True)
+    program = directory / f"docker-credential-{name}"
+    program.write_text(f"#!/bin/sh\nread -r server\n{script}\n")
+    program.chmod(0o755)
+    return {"PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+def auth_of(cli, fake, *arguments, stderr="", environment=None):
+    """What the daemon is given: (user, password, identity token), or None."""
+    seen = []
+
+    def pull(request, context):
+        seen.append(request.auth if request.HasField("auth") else None)
+        yield from two_layers(fake)(request, context)
+    fake.pull = pull
+    result = cli(*arguments, environment=environment)
+    shown = re.sub(r"column \d+: .*", "column N", result.stderr)
+    assert (len(seen), shown) == (1, stderr)
+    assert SECRET not in result.stdout + result.stderr
+    return seen[0] and (seen[0].username, seen[0].password, seen[0].identity_token)
+
+
+def test_credentials_of_the_references_registry(cli, fake):
+    assert auth_of(cli, fake, "pull", "busybox") is None
+    configure(fake, {"auths": {
+        "https://index.docker.io/v1/": USER, "localhost:5000": {"identitytoken": "token"},
+        "empty.example.com": {}}})
+    for name, expected in (("busybox", ("user", SECRET, "")), ("me/app:1", ("user", SECRET, "")),
+                           ("docker.io/me/app", ("user", SECRET, "")),
+                           ("localhost:5000/app", ("", "", "token")), ("localhost:5001/app", None),
+                           ("empty.example.com/app", None), ("other.example.com/app", None)):
+        assert auth_of(cli, fake, "pull", "-q", name) == expected, name
+
+
+def test_credentials_of_the_pull_within_run(cli, fake):
+    def run(requests, context):
+        next(requests)
+        containers = fake.containers
+        yield containers.RunResponse(created=containers.RunCreated(id="c" * 64))
+        yield containers.RunResponse(exited=containers.RunExited(exit_code=0))
+    fake.run = run
+    configure(fake, {"auths": {"r.example.com": USER}})
+    assert auth_of(cli, fake, "run", "-q", "--pull=always", "r.example.com/app") == (
+        "user", SECRET, "")
+
+
+def test_credential_helpers(cli, fake):
+    configure(fake, {"credsStore": "store", "credHelpers": {"own.example.com": "own"}})
+    credential_helper(fake, "own", """echo '{"Username":"<token>","Secret":"own token"}'""")
+    environment = credential_helper(fake, "store", 'case $1$server in get*example.com) ;; *) echo '
+                                    '"credentials not found in native keychain"; exit 1;; esac\n'
+                                    """echo '{"Username":"'$server'","Secret":"%s"}'""" % SECRET)
+    for name, expected in (("own.example.com/app", ("", "", "own token")),
+                           ("r.example.com/app", ("r.example.com", SECRET, "")),
+                           ("busybox", None)):
+        assert auth_of(cli, fake, "pull", name, environment=environment) == expected, name
+
+
+@pytest.mark.parametrize("config, warning", [
+    ('{"auths": {', "{path} is not valid JSON: line 1, column N"),
+    ('{"auths": {"docker.io": {"auth" "%s"}}}' % SECRET,
+     "{path} is not valid JSON: line 1, column N"),
+    ({"auths": {"https://index.docker.io/v1/": {"auth": "bm9uc2Vuc2U="}}},
+     '{path}: the entry "auth" for https://index.docker.io/v1/ is not base64 of USER:PASSWORD\n'
+     "Hint: log in to the registry again, or remove the entry"),
+])
+def test_a_broken_configuration_is_a_warning(cli, fake, config, warning):
+    configure(fake, config)
+    text = warning.format(path=fake.home / ".docker/config.json")
+    assert auth_of(cli, fake, "pull", "busybox",
+                   stderr=f"WARNING: Error loading config file: {text}\n") is None
+
+
+@pytest.mark.parametrize("script, why", [
+    (None, "cannot run docker-credential-broken: No such file or directory"),
+    ("echo the keychain is locked; exit 1", "the keychain is locked"),
+    ("""echo '{"Username": "user", "Secret" "%s"}'""" % SECRET,
+     "its output is not valid JSON: line 1, column N"),
+    ("""echo '{"Secret": "%s"}'""" % SECRET, "its output lacks Username or Secret"),
+])
+def test_a_broken_credential_helper_is_a_warning(cli, fake, script, why):
+    configure(fake, {"credsStore": "broken"})
+    environment = credential_helper(fake, "broken", script) if script else None
+    assert auth_of(cli, fake, "pull", "busybox", environment=environment, stderr=(
+        f"WARNING: the credential helper docker-credential-broken does not work: {why}\n"
+        'Hint: install it, or remove its name from "credsStore" and "credHelpers" in Docker\'s '
+        "config.json\n")) is None
+
+
+def test_interrupted_while_a_credential_helper_waits(cli, fake, wait_until):
+    configure(fake, {"credsStore": "waits"})
+    environment = credential_helper(fake, "waits", 'echo $$ > "$0.pid"; exec sleep 1000')
+    process = cli.start("pull", "busybox", environment=environment)
+    pid_file = fake.root / "helpers/docker-credential-waits.pid"
+    wait_until(lambda: pid_file.exists() and pid_file.read_text(), "the helper's start")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr.read() == b""
+    assert not os.path.exists(f"/proc/{pid_file.read_text().strip()}")
 
 
 # --- On a terminal -------------------------------------------------------------------------------

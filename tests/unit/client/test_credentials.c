@@ -137,6 +137,61 @@ TASK_TEST(test_file_that_makes_no_sense)
     return true;
 }
 
+TASK_TEST(test_errors_quote_no_secret)
+{
+    CLEANUP_CREDENTIALS struct credentials found = {0};
+
+    write_file("config.json", "{\"auths\":{\"docker.io\":{\"password\" \"SECRET\"}}}", 0600);
+    assert_false(await_credentials_find("docker.io", &found, err));
+    assert_null(strstr(err->message, "SECRET"));
+    assert_error(err, ERROR_INVALID_ARGUMENT, "config.json is not valid JSON: line 1, column");
+    write_file("config.json", "{\"credsStore\":\"broken\"}", 0600);
+    write_file("docker-credential-broken",
+               "#!/bin/sh\necho '{\"Username\":\"u\",\"Secret\" \"SECRET\"}'\n", 0700);
+    assert_false(await_credentials_find("docker.io", &found, err));
+    assert_null(strstr(err->message, "SECRET"));
+    assert_error(err, ERROR_FAILED_PRECONDITION, "its output is not valid JSON: line 1, column");
+    return true;
+}
+
+/* --- Whose ------------------------------------------------------------------------------------ */
+
+static void test_registry_domain(void **state UNUSED)
+{
+    CLEANUP_FREE char *endless = xmalloc(100000);
+    static const struct {
+        const char *reference, *domain;
+    } cases[] = {
+        {"busybox", "docker.io"},
+        {"busybox:1.36", "docker.io"},
+        {"busybox@sha256:00", "docker.io"},
+        {"library/busybox", "docker.io"},
+        {"me/a/b:tag", "docker.io"},
+        {"docker.io/me/a", "docker.io"},
+        {"index.docker.io/me/a", "docker.io"},
+        {"localhost", "docker.io"},
+        {"localhost/a", "localhost"},
+        {"localhost:5000/a:tag", "localhost:5000"},
+        {"r.example.com/a@sha256:00", "r.example.com"},
+        {"host:443/a", "host:443"},
+        {"HOST/a", "HOST"},
+        {"[::1]:5000/a", "[::1]:5000"},
+        {"", "docker.io"},
+        {"r.example.com\n/a", NULL},
+        {"https://r.example.com/a", "https:"},
+        {"a.b c/d", NULL},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_FREE char *domain = registry_domain(cases[i].reference);
+        if (!str_eq(domain, cases[i].domain))
+            fail_msg("%s: %s, not %s", cases[i].reference, domain, cases[i].domain);
+    }
+    memset(endless, '.', 100000);
+    memcpy(endless + 99997, "/a", 3);
+    assert_null(registry_domain(endless));
+}
+
 /* --- Helpers ---------------------------------------------------------------------------------- */
 
 TASK_TEST(test_helpers)
@@ -245,6 +300,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_home, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_file_that_makes_no_sense, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_errors_quote_no_secret, set_up, tear_down),
+        cmocka_unit_test(test_registry_domain),
         cmocka_unit_test_setup_teardown(test_helpers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_helpers_that_do_not_work, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_cancel, set_up, tear_down),
