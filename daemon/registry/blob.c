@@ -13,6 +13,7 @@ struct blob_stream {
     char *host_name, *digest;       /* for errors */
     struct http_response *response; /* NULL: nothing is left to read */
     uint64_t position, size_bytes;
+    struct error failure; /* of a read: the next ones fail alike */
 };
 
 struct blob_stream *blob_stream_free(struct blob_stream *stream)
@@ -22,6 +23,7 @@ struct blob_stream *blob_stream_free(struct blob_stream *stream)
     http_response_free(stream->response);
     free(stream->host_name);
     free(stream->digest);
+    error_done(&stream->failure);
     free(stream);
     return NULL;
 }
@@ -181,8 +183,10 @@ static bool await_end(struct blob_stream *stream, struct error *err)
     return true;
 }
 
-static ssize_t read_failed(struct blob_stream *stream, ssize_t n, struct error *err)
+static void read_failed(struct blob_stream *stream, ssize_t n)
 {
+    struct error *err = &stream->failure;
+
     if (n == 0 || error_is(err, "TRUNCATED")) {
         error_set(err, ERROR_UNAVAILABLE, "BLOB_TRUNCATED",
                   "%s sent only %llu of %llu bytes of blob %s", stream->host_name,
@@ -194,29 +198,26 @@ static ssize_t read_failed(struct blob_stream *stream, ssize_t n, struct error *
         err->reason = xstrdup("CONNECTION_FAILED");
     }
     endpoint_failed(stream->mirror, err);
-    return -1;
 }
 
 ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err)
 {
     uint64_t left = stream->size_bytes - stream->position;
-    CLEANUP_ERROR struct error problem = {0};
-    ssize_t n = 0;
+    ssize_t n = -1;
 
     if (!stream->response)
         return 0;
-    if (left == 0) {
-        if (await_end(stream, &problem))
+    if (!error_is_set(&stream->failure)) {
+        if (left > 0)
+            n = await_http_read(stream->response, buffer, MIN(size, left), &stream->failure);
+        else if (await_end(stream, &stream->failure))
             return 0;
-        n = -1;
-    } else {
-        n = await_http_read(stream->response, buffer, MIN(size, left), &problem);
+        if (n > 0) {
+            stream->position += (uint64_t)n;
+            return n;
+        }
+        read_failed(stream, n);
     }
-    if (n <= 0) {
-        read_failed(stream, n, &problem);
-        error_move(err, &problem);
-        return -1;
-    }
-    stream->position += (uint64_t)n;
-    return n;
+    error_copy(err, &stream->failure);
+    return -1;
 }

@@ -34,7 +34,8 @@ struct tool {
     struct stream *input;
 };
 
-/* Stands before the C library's, for libcurl. */
+/* Stands before the C library's, for libcurl.
+ * NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) */
 __attribute__((visibility("default"))) int getaddrinfo(const char *name, const char *service,
                                                        const struct addrinfo *hints,
                                                        struct addrinfo **ret)
@@ -137,6 +138,8 @@ static bool await_blob(void *arg, struct error *err)
                 return false;
         }
     }
+    if (n < 0) /* an error stays */
+        CHECK(await_blob_read(stream, buffer, 1, err) == -1);
     job->digest = hasher_finish(hasher);
     return n == 0;
 }
@@ -187,7 +190,8 @@ static bool await_blobs(struct tool *tool, struct error *err)
         return false;
     for (size_t i = 0; i < count; i++)
         CHECK(digest_eq(&jobs[i].digest, &job.blob.digest));
-    return print(json_pack("{s:I}", "bytes", (json_int_t)(jobs[0].count * count)));
+    job.count = jobs[0].count * count;
+    return print(json_pack("{s:I}", "bytes", (json_int_t)job.count));
 }
 
 /* --- Commands --------------------------------------------------------------------------------- */

@@ -28,8 +28,9 @@ static struct manifest *parse(const char *text, const char *content_type, struct
 
 static void test_image(void **state)
 {
-    static const char *const content_types[] = {OCI, OCI "; charset=utf-8", NULL,
-                                                "",  "application/json",    "text/plain; x=y"};
+    static const char with_charset[] = OCI "; charset=utf-8";
+    const char *const content_types[] = {OCI, with_charset,       NULL,
+                                         "",  "application/json", "text/plain; x=y"};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(content_types); i++) {

@@ -315,6 +315,14 @@ def test_certificate_for_another_host(make_registry, certificates, certs_dir, im
     failed(tool("--certs", path, "resolve", name), "UNAVAILABLE", "TLS_FAILED", "other.test")
 
 
+def test_roots_from_the_environment(make_registry, certificates, image):
+    server = make_registry(tls=(certificates / "server.crt", certificates / "server.key"))
+    name = elsewhere(server.push("a", image))
+    assert tool("resolve", name, env={"SSL_CERT_FILE": str(certificates / "ca.crt")})["digest"] == \
+        image.digest
+    failed(tool("resolve", name), "UNAVAILABLE", "TLS_FAILED", "certificate")
+
+
 def test_roots_of_one_host_do_not_count_for_another(make_registry, certificates, certs_dir, image):
     server = make_registry(tls=(certificates / "server.crt", certificates / "server.key"))
     name = server.push("a", image)
