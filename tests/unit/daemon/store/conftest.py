@@ -1,8 +1,19 @@
 import os
+import pathlib
+import subprocess
+import tempfile
 
 import pytest
 
 PROGRAMS = {"confined": os.environ["DAVIT_UNTAR"], "plain": os.environ["UNTAR_UNCONFINED"]}
+
+
+@pytest.fixture
+def tmp_path():
+    """Pytest's own keeps the last three; and trees here are too deep for Python to remove."""
+    path = tempfile.mkdtemp(prefix="davit-untar-test-")
+    yield pathlib.Path(path)
+    subprocess.run(["rm", "-rf", path], check=True)
 
 
 @pytest.fixture(params=sorted(PROGRAMS))

@@ -271,6 +271,53 @@ static void test_remove(void **state UNUSED)
     run_task(body_remove, NULL);
 }
 
+struct deletion {
+    struct store *store;
+    struct digest id;
+};
+
+static bool task_delete(void *arg, struct error *err)
+{
+    struct deletion *deletion = arg;
+
+    return await_image_delete(deletion->store, &deletion->id, NULL, err);
+}
+
+/* From its begin on nobody finds what is being removed, so that nobody begins to use it. */
+static bool body_hidden(void *arg UNUSED, struct error *err)
+{
+    struct deletion deletion = {.store = await_open_scratch("hidden", err)};
+    struct digest diff_ids[3];
+    bool hidden_on_disk = false;
+    struct sample sample;
+    struct group group;
+
+    CHECK(deletion.store);
+    await_three_layers(deletion.store, diff_ids, err);
+    sample_make(&sample, "sample", 1, diff_ids, 3);
+    deletion.id = sample.image.id;
+    CHECK(await_image_commit(deletion.store, &sample.image, "a:1", NULL, NULL, err));
+    group_init(&group);
+    CHECK(task_spawn(&group, "delete", NULL, task_delete, &deletion, err));
+    while (group.running > 0) {
+        CLEANUP_FREE const struct image **list = image_list(deletion.store, NULL);
+        bool found = image_find(deletion.store, "a:1");
+        CHECK(found == !!image_find_id(deletion.store, deletion.id.text, NULL));
+        CHECK(found == layer_find(deletion.store, &diff_ids[0], NULL) && found == !!list[0]);
+        hidden_on_disk |= !found && count_entries("hidden/layers") == 3;
+        CHECK(await_yield() == 0);
+    }
+    CHECK(await_group(&group, err));
+    CHECK(hidden_on_disk && count_entries("hidden/layers") == 0);
+    store_close_await(deletion.store);
+    return true;
+}
+
+static void test_hidden_while_removed(void **state UNUSED)
+{
+    run_task(body_hidden, NULL);
+}
+
 static bool body_same_layer_twice(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("twice", err);
@@ -363,10 +410,11 @@ static void test_grace_time(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commit_and_load), cmocka_unit_test(test_missing_layer),
-        cmocka_unit_test(test_find_by_id),      cmocka_unit_test(test_data_is_checked),
-        cmocka_unit_test(test_remove),          cmocka_unit_test(test_same_layer_twice),
-        cmocka_unit_test(test_lease),           cmocka_unit_test(test_grace_time),
+        cmocka_unit_test(test_commit_and_load),  cmocka_unit_test(test_missing_layer),
+        cmocka_unit_test(test_find_by_id),       cmocka_unit_test(test_data_is_checked),
+        cmocka_unit_test(test_remove),           cmocka_unit_test(test_hidden_while_removed),
+        cmocka_unit_test(test_same_layer_twice), cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_grace_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

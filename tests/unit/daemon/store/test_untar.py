@@ -365,6 +365,11 @@ def test_confinement(davit_untar, out):
             assert (os.readlink(f"/proc/{process.pid}/ns/{namespace}") !=
                     os.readlink(f"/proc/self/ns/{namespace}")), namespace
         assert os.path.samestat(os.stat(f"/proc/{process.pid}/root"), os.stat(out))
+        # Devices cannot be opened where it is, though nodes can be made.
+        os.mknod(os.path.join(out, "null"), stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.close(os.open(os.path.join(out, "null"), os.O_WRONLY))
+        with pytest.raises(PermissionError):
+            os.open(f"/proc/{process.pid}/root/null", os.O_WRONLY)
         fds = {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
         inside = [fd for fd in fds if fd > 2]
         assert all(os.path.samestat(os.stat(f"/proc/{process.pid}/fd/{fd}"), os.stat(out)) or
