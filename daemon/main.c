@@ -2,6 +2,7 @@
  * opposite order. Begin with await_daemon(). */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -12,7 +13,6 @@
 #include "daemon/server/server.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
-#include "proto/base/strbuf.h"
 #include "proto/base/version.h"
 
 /* Calls that run when a stop is asked for have this long to end by themselves. With what their
@@ -21,6 +21,9 @@
 
 /* libuv's pool does everything that blocks; a download slot takes at most one thread at a time. */
 #define POOL_THREADS "8"
+
+/* glibc would give each of them an arena of its own, whose freed memory stays with the process. */
+#define MALLOC_ARENAS 2
 
 struct daemon {
     const struct config *config;
@@ -143,6 +146,8 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     struct engines engines = {.config = config, .info = &info, .store = store};
     bool ok;
 
+    if (!registry_options_check(&registry_options, err))
+        return false;
     engines.containers = await_container_engine_new(&container_options, err);
     if (!engines.containers)
         return false;
@@ -230,6 +235,7 @@ int main(int argc, char **argv)
         return report(&err);
     }
     log_setup(config.log_level, config.log_format);
+    mallopt(M_ARENA_MAX, MALLOC_ARENAS);
     setenv("UV_THREADPOOL_SIZE", POOL_THREADS, 0);
     if (!loop_run_main(await_daemon, &daemon, &err))
         return report(&err);
