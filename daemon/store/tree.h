@@ -14,6 +14,6 @@ struct tree_remove_options {
     const atomic_bool *stop; /* ends early with ECANCELED once true; may be NULL */
 };
 
-/* Removes `name` in dir_fd (not AT_FDCWD), a tree or anything else; what is not there is fine. The tree must be
- * nobody else's meanwhile. options may be NULL. 0 or a negative errno. */
+/* Removes `name` in dir_fd (not AT_FDCWD), a tree or anything else; what is not there is fine. The
+ * tree must be nobody else's meanwhile. options may be NULL. 0 or a negative errno. */
 int tree_remove(int dir_fd, const char *name, const struct tree_remove_options *options);

@@ -781,10 +781,10 @@ static void body_reflection(struct fixture *f)
     X(chat_two_tasks)                                                                             \
     X(many)                                                                                       \
     X(failure)                                                                                    \
-    X(unimplemented) X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task) X(client_leaves) \
-        X(server_ends) X(server_deadline) X(client_deadline) X(slow_reader) X(slow_server)        \
-            X(many_slow) X(drain) X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health)  \
-                X(reflection)
+    X(unimplemented)                                                                              \
+    X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task) X(client_leaves) X(server_ends)   \
+        X(server_deadline) X(client_deadline) X(slow_reader) X(slow_server) X(many_slow) X(drain) \
+            X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health) X(reflection)
 
 TESTS(TEST)
 
