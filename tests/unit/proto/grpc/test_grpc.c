@@ -771,20 +771,29 @@ static void body_reflection(struct fixture *f)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                                  \
-    X(unary)                                                                                      \
-    X(too_large)                                                                                  \
-    X(metadata)                                                                                   \
-    X(server_streaming)                                                                           \
-    X(client_streaming)                                                                           \
-    X(chat)                                                                                       \
-    X(chat_two_tasks)                                                                             \
-    X(many)                                                                                       \
-    X(failure)                                                                                    \
-    X(unimplemented)                                                                              \
-    X(no_request) X(cancel) X(cancel_mid_stream) X(cancel_task) X(client_leaves) X(server_ends)   \
-        X(server_deadline) X(client_deadline) X(slow_reader) X(slow_server) X(many_slow) X(drain) \
-            X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health) X(reflection)
+#define TESTS(X)         \
+    X(unary)             \
+    X(too_large)         \
+    X(metadata)          \
+    X(server_streaming)  \
+    X(client_streaming)  \
+    X(chat)              \
+    X(chat_two_tasks)    \
+    X(many)              \
+    X(failure)           \
+    X(unimplemented)     \
+    X(no_request)        \
+    X(cancel)            \
+    X(cancel_mid_stream) \
+    X(cancel_task)       \
+    X(client_leaves)     \
+    X(server_ends)       \
+    X(server_deadline)   \
+    X(client_deadline)   \
+    X(slow_reader)       \
+    X(slow_server)       \
+    X(many_slow)         \
+    X(drain) X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health) X(reflection)
 
 TESTS(TEST)
 

@@ -434,12 +434,14 @@ static int reset_timeouts(void **state)
         (void)s;                      \
         with_server(body_##name);     \
     }
-#define TESTS(X)                                                                             \
-    X(requests)                                                                              \
-    X(released)                                                                              \
-    X(messages)                                                                              \
-    X(unpacked_size) X(large_header) X(header_list) X(floods) X(streams) X(handlers) X(deaf) \
-        X(hang_up) X(keepalive) X(slow_header) X(idle) X(junk)
+#define TESTS(X)     \
+    X(requests)      \
+    X(released)      \
+    X(messages)      \
+    X(unpacked_size) \
+    X(large_header)  \
+    X(header_list)   \
+    X(floods) X(streams) X(handlers) X(deaf) X(hang_up) X(keepalive) X(slow_header) X(idle) X(junk)
 
 TESTS(TEST)
 
