@@ -326,29 +326,30 @@ static bool load(struct db *db, void *arg, struct error *err)
            forget_lost_layers(db, store, err) && load_images(db, store, err);
 }
 
-/* Beside the program, as in a build directory, else where it is installed. */
+/* Beside the program, as in a build directory, else where it is installed below the same prefix. */
 static bool find_untar(struct store *store, const char *path, struct error *err)
 {
+    static const char *const places[] = {"", DAVIT_LIBEXEC_FROM_BIN "/"};
     char program[4096];
     ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
     char *slash;
 
     program[MAX(n, 0)] = '\0';
     slash = strrchr(program, '/');
-    if (path) {
-        store->untar_path = xstrdup(path);
-    } else if (slash) {
-        store->untar_path = xasprintf("%.*s/davit-untar", (int)(slash - program), program);
-        if (access(store->untar_path, X_OK) < 0) {
-            free(store->untar_path);
-            store->untar_path = xstrdup(DAVIT_LIBEXEC_DIR "/davit-untar");
-        }
+    for (size_t i = 0; !path && slash && i < ARRAY_SIZE(places); i++) {
+        free(store->untar_path);
+        store->untar_path =
+            xasprintf("%.*s/%sdavit-untar", (int)(slash - program), program, places[i]);
+        if (access(store->untar_path, X_OK) == 0)
+            return true;
     }
-    if (store->untar_path && access(store->untar_path, X_OK) == 0)
+    if (path)
+        store->untar_path = xstrdup(path);
+    if (path && access(path, X_OK) == 0)
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "UNPACKER_MISSING",
               "the program davit-untar is neither beside davitd nor at %s",
-              store->untar_path ? store->untar_path : DAVIT_LIBEXEC_DIR "/davit-untar");
+              store->untar_path ? store->untar_path : DAVIT_LIBEXEC_FROM_BIN "/davit-untar");
     return error_hint(err, "install davit completely");
 }
 

@@ -326,7 +326,8 @@ class Notify:
 class Daemon:
     """One davitd with roots of its own. start() may be called again after stop() or kill()."""
 
-    def __init__(self, root, *arguments, environment=None, prefix=(), socket_argument=True):
+    def __init__(self, root, *arguments, environment=None, prefix=(), socket_argument=True,
+                 program=BIN_DIR / "davitd"):
         self.root = pathlib.Path(root)
         self.data_root = self.root / "data"
         self.exec_root = self.root / "exec"
@@ -337,6 +338,7 @@ class Daemon:
         self.arguments = list(arguments)
         self.environment = {**environment} if environment else {}
         self.prefix = list(prefix)
+        self.program = program
         self.socket_argument = socket_argument
         self.log_path = self.root / "log"
         self.process = None
@@ -345,7 +347,7 @@ class Daemon:
 
     def command(self):
         host = ["-H", self.host] if self.socket_argument else []
-        return [*self.prefix, BIN_DIR / "davitd", "--data-root", self.data_root,
+        return [*self.prefix, self.program, "--data-root", self.data_root,
                 "--exec-root", self.exec_root, *host, *self.arguments]
 
     def clean_environment(self):

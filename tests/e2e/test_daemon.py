@@ -334,13 +334,19 @@ def test_socket_activation(make_davitd):
     assert daemon.socket.stat().st_ino == inode
 
 
-def test_installed_units(scratch):
+@pytest.fixture
+def installed(scratch):
+    """The prefix that everything was installed to; not the one that the build expects."""
     prefix = scratch / "usr"
     subprocess.run(["cmake", "--install", BIN_DIR.parent, "--prefix", prefix], check=True,
                    capture_output=True)
-    units = prefix / "lib/systemd/system"
+    return prefix
+
+
+def test_installed_units(installed):
+    units = installed / "lib/systemd/system"
     service = (units / "davitd.service").read_text()
-    assert f"ExecStart={prefix}/bin/davitd" in service
+    assert f"ExecStart={installed}/bin/davitd" in service
     for line in ("Type=notify", "Delegate=yes", "KillMode=process"):
         assert line in service.splitlines()
     assert re.search(r"^WatchdogSec=\d+", service, re.M)
@@ -348,5 +354,12 @@ def test_installed_units(scratch):
     checked = subprocess.run(["systemd-analyze", "verify", units / "davitd.service",
                               units / "davitd.socket"], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
-    shown = subprocess.run([prefix / "bin/davit", "--help"], capture_output=True, text=True)
+
+
+def test_installed_programs_work(installed, make_davitd, registry):
+    davit = Davit(make_davitd(program=installed / "bin/davitd"))
+    name = registry.push("daemon/installed", images.busybox_image())
+    davit("pull", name)
+    assert davit("run", "--rm", name, "echo", "installed").stdout == "installed\n"
+    shown = subprocess.run([installed / "bin/davit", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0
