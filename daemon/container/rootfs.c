@@ -104,6 +104,17 @@ static bool add_own_directory(struct overlay *overlay, const char *before,
     return add_directory(overlay, before, path, err);
 }
 
+/* Images may have one layer several times (empty ones mostly); overlayfs refuses a directory that
+ * it has already. What the lower one has, the upper one has too: only the topmost counts. */
+static bool stands_above(char *const *lower_dirs, size_t count, size_t i)
+{
+    for (size_t above = i + 1; above < count; above++) {
+        if (strcmp(lower_dirs[above], lower_dirs[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 static bool add_lower_dirs(struct overlay *overlay, const struct container_paths *paths,
                            char *const *lower_dirs, size_t count, struct error *err)
 {
@@ -111,6 +122,8 @@ static bool add_lower_dirs(struct overlay *overlay, const struct container_paths
         return add_own_directory(overlay, "lowerdir=", paths, "empty", err);
     for (size_t i = count; i-- > 0;) { /* overlayfs lists the top first */
         const char *before = i + 1 == count ? "lowerdir=" : ":";
+        if (stands_above(lower_dirs, count, i))
+            continue;
         if (!add_directory(overlay, before, lower_dirs[i], err))
             return false;
     }

@@ -344,6 +344,14 @@ def test_127_layers(davit, registry):
     assert sh(davit, name, "cat /layer0 /layer125; ls / | grep -c layer").stdout == "0125126\n"
 
 
+def test_a_layer_that_stands_twice(davit, registry):
+    twice = [images.file("a", "from the layer that stands twice")]
+    name = registry.push("run/twice", images.busybox_image(
+        [twice, [images.file("a", "between"), images.file("b", "b")], twice]))
+    davit("pull", "-q", name)
+    assert sh(davit, name, "cat /a /b").stdout == "from the layer that stands twiceb"
+
+
 def test_whiteouts_and_opaque_directories(davit, registry):
     name = registry.push("run/whiteouts", images.busybox_image([
         [images.file("a/gone", "x"), images.file("a/stays", "x"), images.file("b/hidden", "x")],
