@@ -55,6 +55,7 @@ test  python:pytest                 python3-pytest
 test  python:grpc                   python3-grpcio
 test  python:google.protobuf        python3-protobuf
 test  python:jsonschema             python3-jsonschema
+test  python:jsonschema             python3-jsonschema
 test  tool:zstd                     zstd
 test  tool:openssl                  openssl
 test  tool:perl                     perl-base
