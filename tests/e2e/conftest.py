@@ -56,6 +56,10 @@ def pytest_configure(config):
         if not (BIN_DIR / program).exists():
             raise pytest.UsageError(f"no {BIN_DIR / program}: build first, or set "
                                     "DAVIT_TEST_BIN_DIR")
+    # A job in the background ignores signals, and would hand that down to all it starts.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise pytest.UsageError("cannot become a subreaper")
 
