@@ -29,6 +29,8 @@ struct container_engine *container_engine_free_await(struct container_engine *en
  * "" while unknown or if there is none. */
 const char *container_runtime_name(const struct container_engine *engine);
 const char *container_runtime_version(const struct container_engine *engine);
+/* Were all asked, and did none answer? False while a question is out. */
+bool container_runtime_absent(const struct container_engine *engine);
 size_t container_count(const struct container_engine *engine);
 size_t container_running_count(const struct container_engine *engine);
 

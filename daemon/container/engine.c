@@ -223,6 +223,7 @@ static bool ask_versions(void *arg, struct error *err UNUSED)
     struct container_engine *engine = arg;
 
     await_runtime_versions(&engine->runtimes);
+    engine->versions_asked = true;
     return true;
 }
 
@@ -309,6 +310,11 @@ const char *container_runtime_version(const struct container_engine *engine)
     const struct runtime *runtime = runtime_preferred(&engine->runtimes);
 
     return runtime && runtime->version ? runtime->version : "";
+}
+
+bool container_runtime_absent(const struct container_engine *engine)
+{
+    return engine->versions_asked && !runtime_preferred(&engine->runtimes);
 }
 
 size_t container_count(const struct container_engine *engine)

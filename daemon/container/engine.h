@@ -12,6 +12,7 @@ struct container_engine {
     struct list containers; /* struct container: those that have not been freed */
     size_t kept_count;      /* ended containers whose files were kept */
     struct group group;     /* asking the runtimes for their versions */
+    bool versions_asked;    /* each has answered or failed to */
     struct wait_queue container_gone;
 };
 

@@ -111,7 +111,7 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
     response.security_options = security;
     response.n_security_options = engines->info->seccomp ? 1 : 0;
     response.warnings = warnings;
-    response.n_warnings = *response.runtime ? 0 : 1;
+    response.n_warnings = container_runtime_absent(engines->containers) ? 1 : 0;
     return await_grpc_send(call, &response.base, err);
 }
 

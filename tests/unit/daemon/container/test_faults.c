@@ -65,6 +65,9 @@ TASK_TEST(missing_runtime_says_so)
     CLEANUP(outcome_done) struct outcome outcome = {0};
 
     assert_ok(world_open_await(&world, NULL, NULL, 0, "/no/such/runtime", err), err);
+    assert_false(container_runtime_absent(world.engine)); /* not asked yet */
+    while (!container_runtime_absent(world.engine))
+        assert_int_equal(await_yield(), 0);
     assert_string_equal(container_runtime_name(world.engine), "");
     await_run(&world, (struct container_options){.command = COMMAND("true")}, NULL, &outcome);
     assert_true(error_is(&outcome.error, "RUNTIME_MISSING"));
