@@ -227,10 +227,12 @@ class Registry:
     def _make_certificates(self):
         self.cafile = str(self.root / "ca.crt")
         (self.root / "extensions").write_text(
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+            "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n"
+            "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
         for command in (
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key "
-            "-out ca.crt -days 2 -subj /CN=tests-ca",
+            "-out ca.crt -days 2 -subj /CN=tests-ca -addext keyUsage=critical,keyCertSign,cRLSign",
             "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key "
             "-out server.csr -subj /CN=localhost",
             "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial "
