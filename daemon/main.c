@@ -76,19 +76,27 @@ static void start_watchdog(struct daemon *daemon)
 
 /* --- Files ------------------------------------------------------------------------------------ */
 
+static bool make_directory(const char *path, mode_t mode, const char *what, const char *root,
+                           struct error *err)
+{
+    if (mkdir(path, mode) == 0 || errno == EEXIST)
+        return true;
+    error_set_errno(err, errno, "cannot create the %s %s", what, root);
+    return error_hint(err,
+                      "choose a place that can be written to with --data-root and --exec-root");
+}
+
 static bool make_root(const char *path, mode_t mode, const char *what, struct error *err)
 {
     CLEANUP_FREE char *copy = xstrdup(path);
 
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(copy, 0711) < 0 && errno != EEXIST)
-            return error_set_errno(err, errno, "cannot create the %s %s", what, path);
+        if (!make_directory(copy, 0711, what, path, err))
+            return false;
         *slash = '/';
     }
-    if (mkdir(path, mode) < 0 && errno != EEXIST)
-        return error_set_errno(err, errno, "cannot create the %s %s", what, path);
-    return true;
+    return make_directory(path, mode, what, path, err);
 }
 
 static bool write_pidfile(const char *path, struct error *err)
