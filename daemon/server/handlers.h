@@ -9,10 +9,6 @@ void handlers_system_add(struct grpc_server *server, const struct engines *engin
 void handlers_images_add(struct grpc_server *server, const struct engines *engines);
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines);
 
-/* Receives the one request of a unary or server-streaming call. NULL with err if there is none.
- * The caller frees it with protobuf_c_message_free_unpacked. */
-ProtobufCMessage *await_request(struct grpc_call *call, struct error *err);
-
 static inline void message_cleanup(void *ptr_to_message)
 {
     ProtobufCMessage *message = *(ProtobufCMessage **)ptr_to_message;

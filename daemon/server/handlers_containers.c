@@ -210,7 +210,7 @@ static bool await_attached(struct run *run, int *ret_exit_code, struct error *er
 static bool handle_run(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__RunRequest *request = (const Davit__V1__RunRequest *)message;
     struct run run = {.call = call};
     int exit_code = 0;
@@ -236,7 +236,7 @@ static bool handle_run(struct grpc_call *call, void *context, struct error *err)
 static bool handle_kill(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__KillRequest *request = (const Davit__V1__KillRequest *)message;
     Davit__V1__KillResponse response = DAVIT__V1__KILL_RESPONSE__INIT;
     struct container *container;

@@ -157,7 +157,7 @@ static char *or_null(char *value)
 static bool handle_pull(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__PullRequest *request = (const Davit__V1__PullRequest *)message;
     CLEANUP(pull_cleanup) struct pull *pull = NULL;
     CLEANUP(snapshot_cleanup) struct snapshot *snapshot = NULL;
@@ -232,7 +232,7 @@ static Davit__V1__Image *image_message(const struct image *image)
 static bool handle_list(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__ListImagesRequest *request = (const Davit__V1__ListImagesRequest *)message;
     CLEANUP_REFERENCE struct reference wanted = {0};
     CLEANUP_FREE const struct image **images = NULL;
@@ -263,7 +263,7 @@ static bool handle_list(struct grpc_call *call, void *context, struct error *err
 static bool handle_remove(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *message = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__RemoveImageRequest *request = (const Davit__V1__RemoveImageRequest *)message;
     CLEANUP(image_removals_done) struct image_removals removals = {0};
     Davit__V1__RemoveImageResponse response = DAVIT__V1__REMOVE_IMAGE_RESPONSE__INIT;

@@ -18,7 +18,7 @@ static char *text(const char *value)
 static bool handle_version(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *request = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *request = await_grpc_request(call, err);
     Davit__V1__VersionResponse response = DAVIT__V1__VERSION_RESPONSE__INIT;
     Davit__V1__Component components[5], *list[ARRAY_SIZE(components)];
     const struct {
@@ -83,7 +83,7 @@ static void fill_config(Davit__V1__InfoResponse *response, const struct config *
 static bool handle_info(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
-    CLEANUP_MESSAGE ProtobufCMessage *request = await_request(call, err);
+    CLEANUP_MESSAGE ProtobufCMessage *request = await_grpc_request(call, err);
     Davit__V1__InfoResponse response = DAVIT__V1__INFO_RESPONSE__INIT;
     struct loop_stall stall = loop_worst_stall();
     char *security[] = {text("seccomp")};

@@ -31,15 +31,6 @@ struct connection {
     int fd;
 };
 
-ProtobufCMessage *await_request(struct grpc_call *call, struct error *err)
-{
-    ProtobufCMessage *request = NULL;
-
-    if (await_grpc_recv(call, &request, err) == 0)
-        error_set(err, ERROR_INVALID_ARGUMENT, NULL, "the call carried no request");
-    return request;
-}
-
 /* --- Connections ------------------------------------------------------------------------------ */
 
 /* Reads until the language is clear: true for HTTP/2. ret_size bytes were read. */

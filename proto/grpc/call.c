@@ -450,13 +450,13 @@ int await_grpc_recv(struct grpc_call *call, ProtobufCMessage **ret, struct error
     return -1;
 }
 
-bool await_grpc_request(struct grpc_call *call, ProtobufCMessage **ret, struct error *err)
+ProtobufCMessage *await_grpc_request(struct grpc_call *call, struct error *err)
 {
-    int r = await_grpc_recv(call, ret, err);
+    ProtobufCMessage *request = NULL;
 
-    if (r == 0)
+    if (await_grpc_recv(call, &request, err) == 0)
         error_set(err, ERROR_INVALID_ARGUMENT, NULL, "the client sent no request");
-    return r > 0;
+    return request;
 }
 
 /* --- The status a client sees ----------------------------------------------------------------- */

@@ -25,9 +25,9 @@ bool await_grpc_send(struct grpc_call *call, const ProtobufCMessage *message, st
  * the status was OK), -1 with err. The peer may send more only as far as this is called. */
 int await_grpc_recv(struct grpc_call *call, ProtobufCMessage **ret, struct error *err);
 
-/* Server: the one request of a unary or server-streaming method. As await_grpc_recv, but a client
- * that sends none is an error too. */
-bool await_grpc_request(struct grpc_call *call, ProtobufCMessage **ret, struct error *err);
+/* Server: the one request of a unary or server-streaming method. NULL with err as await_grpc_recv,
+ * or if the client sends none. The caller frees it likewise. */
+ProtobufCMessage *await_grpc_request(struct grpc_call *call, struct error *err);
 
 /* Value of a request header the peer sent (lower-case key; binary ones decoded), or NULL. */
 const char *grpc_call_metadata(const struct grpc_call *call, const char *key);

@@ -39,7 +39,8 @@ static bool check(struct grpc_call *call, void *context, struct error *err)
     const struct grpc_server *server = context;
     CLEANUP(request_cleanup) HealthRequest *request = NULL;
 
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     if (!is_served(server, request->service))
         return error_set(err, ERROR_NOT_FOUND, NULL, "no such service: %s", request->service);
@@ -52,7 +53,8 @@ static bool watch(struct grpc_call *call, void *context, struct error *err)
     CLEANUP(request_cleanup) HealthRequest *request = NULL;
     int r = 0;
 
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     for (;;) {
         bool sent = server->serving;

@@ -54,7 +54,8 @@ static bool echo_unary(struct grpc_call *call, void *context, struct error *err)
     const char *header;
 
     (void)context;
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     header = grpc_call_metadata(call, request->header);
     response.payload = request->payload;
@@ -70,7 +71,8 @@ static bool echo_count(struct grpc_call *call, void *context, struct error *err)
     Response response = DAVIT__TEST__ECHO_RESPONSE__INIT;
     RUNNING(echo);
 
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     payload = xcalloc(1, request->size + 1);
     response.payload.len = request->size;
@@ -133,7 +135,8 @@ static bool echo_fail(struct grpc_call *call, void *context, struct error *err)
     CLEANUP(request_cleanup) Request *request = NULL;
 
     (void)context;
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     if (request->count)
         await_sleep(UINT64_MAX / 4);
@@ -168,7 +171,8 @@ static bool echo_stats(struct grpc_call *call, void *context, struct error *err)
     Davit__Test__StatsResponse response = DAVIT__TEST__STATS_RESPONSE__INIT;
     int r = 0;
 
-    if (!await_grpc_request(call, (ProtobufCMessage **)&request, err))
+    request = (void *)await_grpc_request(call, err);
+    if (!request)
         return false;
     while (r == 0 && (echo->started < request->started || echo->cancelled < request->cancelled ||
                       echo->timed_out < request->timed_out || echo->sent < request->sent))
