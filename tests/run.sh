@@ -191,7 +191,7 @@ part_e2e()
         name="e2e $kind"
         stage "$name" run_pytest "$(build_dir "$kind")" || true
         summary=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1)
-        ok=$(echo "$summary" | sed -n 's/.*\b\([0-9]*\) passed.*/\1/p')
+        ok=$(echo "$summary" | grep -oE '[0-9]+ passed' | grep -oE '^[0-9]+')
         bad=$(echo "$summary" | grep -oE '[0-9]+ (failed|error)' | awk '{n += $1} END {print n + 0}')
         if [ -z "$summary" ]; then
             bad=1
