@@ -15,6 +15,17 @@ static bool has_seccomp(void)
            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, 0, 0, 0) < 0 && errno == EFAULT;
 }
 
+static bool is_spared_by_oom(void)
+{
+    FILE *file = fopen("/proc/self/oom_score_adj", "re");
+    int score = 0;
+    bool spared = file && fscanf(file, "%d", &score) == 1 && score < 0;
+
+    if (file)
+        fclose(file);
+    return spared;
+}
+
 static char **find_thermal_throttle(void)
 {
     long cpus = sysconf(_SC_NPROCESSORS_CONF);
@@ -39,6 +50,7 @@ void host_facts_read(struct host_facts *ret)
     if (uname(&name) == 0)
         sscanf(name.release, "%u.%u", &ret->kernel_major, &ret->kernel_minor);
     ret->has_seccomp = has_seccomp();
+    ret->is_spared_by_oom = is_spared_by_oom();
     ret->has_cgroup2 =
         statfs("/sys/fs/cgroup", &cgroup) == 0 && cgroup.f_type == CGROUP2_SUPER_MAGIC;
     ret->has_unprivileged_ports =

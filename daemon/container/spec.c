@@ -103,8 +103,11 @@ static json_t *build_process(const struct spec_input *input, struct error *err)
         json_decref(cwd);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "user", build_user(input->user), "args", args,
-                     "env", env, "cwd", cwd, "capabilities", build_capabilities(input->user));
+    /* A container does not inherit the daemon's protection. Where there is none, setting 0 could
+     * need CAP_SYS_RESOURCE and change nothing. */
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o*}", "user", build_user(input->user), "args",
+                     args, "env", env, "cwd", cwd, "capabilities", build_capabilities(input->user),
+                     "oomScoreAdj", input->host->is_spared_by_oom ? json_integer(0) : NULL);
 }
 
 /* --- Mounts ----------------------------------------------------------------------------------- */

@@ -138,6 +138,21 @@ static void process_is_what_was_asked(void **state UNUSED)
     assert_null(json_get(process, "noNewPrivileges"));
 }
 
+static void the_daemons_oom_protection_is_not_inherited(void **state UNUSED)
+{
+    struct host_facts spared = modern;
+    struct spec_input input = typical();
+    CLEANUP_JSON json_t *usual = build(&input);
+    CLEANUP_JSON json_t *reset = NULL;
+
+    assert_null(json_get(usual, "process", "oomScoreAdj"));
+    spared.is_spared_by_oom = true;
+    input.host = &spared;
+    reset = build(&input);
+    assert_true(json_is_integer(json_get(reset, "process", "oomScoreAdj")));
+    assert_int_equal(json_integer_value(json_get(reset, "process", "oomScoreAdj")), 0);
+}
+
 static void capabilities_are_dockers(void **state UNUSED)
 {
     struct spec_input input = typical();
@@ -359,6 +374,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(config_is_valid_by_the_schema),
         cmocka_unit_test(process_is_what_was_asked),
+        cmocka_unit_test(the_daemons_oom_protection_is_not_inherited),
         cmocka_unit_test(capabilities_are_dockers),
         cmocka_unit_test(mounts_are_dockers),
         cmocka_unit_test(namespaces_follow_network_and_cgroups),
