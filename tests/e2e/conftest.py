@@ -551,13 +551,10 @@ class Terminal:
     def __init__(self, command, environment, columns=80, rows=24):
         self.master, slave = pty.openpty()
         self.resize(columns, rows)
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        self.process = start(command, stdin=slave, stdout=slave, stderr=slave, env=environment,
-                             preexec_fn=take_terminal, close_fds=True)
+        # setsid gives it the terminal. Nothing is called between fork and exec: where gRPC's threads
+        # run in this process, that would hang.
+        self.process = start(["setsid", "--ctty", *command], stdin=slave, stdout=slave,
+                             stderr=slave, env=environment)
         os.close(slave)
         self.output = ""
         self.changed = threading.Condition()

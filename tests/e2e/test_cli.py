@@ -12,7 +12,7 @@ import time
 import grpc
 import pytest
 
-from conftest import BIN_DIR, REPOSITORY
+from conftest import BIN_DIR, REPOSITORY, start
 
 pytest_plugins = ("fake_daemon",)
 
@@ -156,8 +156,8 @@ def test_closed_standard_streams(cli, fake):
         seen.extend(os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3))
         return fake.images.ListImagesResponse()
     fake.list = list_images
-    process = cli.start("images", stdin=None, stdout=None, stderr=None,
-                        preexec_fn=lambda: os.closerange(0, 3))
+    process = start(["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', BIN_DIR / "davit", "images"],
+                    env=cli.environment())
     started.set()
     assert process.wait(60) == 0
     assert seen == ["/dev/null"] * 3
