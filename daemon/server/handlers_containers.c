@@ -225,7 +225,7 @@ static bool handle_run(struct grpc_call *call, void *context, struct error *err)
     if (!run.container)
         return false;
     log_info("run", LOG("container", container_id(run.container)),
-             LOG("image", request->start->image));
+             LOG("image", request->start->image), LOG("peer", grpc_call_peer(call)));
     ok = await_attached(&run, &exit_code, err);
     run.container = container_free_await(run.container);
     return ok && await_send_exited(&run, exit_code, err);
@@ -244,6 +244,8 @@ static bool handle_kill(struct grpc_call *call, void *context, struct error *err
     if (!message || !(container = container_find(engines->containers, request->id, err)) ||
         !container_signal(container, (int)request->signal, err))
         return false;
+    log_info("kill", LOG("container", container_id(container)), LOG("signal", request->signal),
+             LOG("peer", grpc_call_peer(call)));
     return await_grpc_send(call, &response.base, err);
 }
 

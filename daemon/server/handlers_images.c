@@ -177,7 +177,7 @@ static bool handle_pull(struct grpc_call *call, void *context, struct error *err
     pull = pull_new(&engines->pull, &engine_request, err);
     if (!pull)
         return false;
-    log_info("pull", LOG("image", request->reference));
+    log_info("pull", LOG("image", request->reference), LOG("peer", grpc_call_peer(call)));
     snapshot = snapshot_new(pull);
     return task_spawn(&group, "pull", request->reference, pull_task, pull, err) &&
            await_watch(call, pull, snapshot, &group, err) &&
@@ -288,7 +288,7 @@ static bool handle_remove(struct grpc_call *call, void *context, struct error *e
     }
     response.removed = list;
     response.n_removed = removals.count;
-    log_info("removed image", LOG("image", request->reference));
+    log_info("removed image", LOG("image", request->reference), LOG("peer", grpc_call_peer(call)));
     return await_grpc_send(call, &response.base, err);
 }
 

@@ -178,6 +178,11 @@ const char *grpc_call_metadata(const struct grpc_call *call, const char *key)
     return call_header_value(call, key);
 }
 
+const char *grpc_call_peer(const struct grpc_call *call)
+{
+    return call->connection->peer;
+}
+
 nghttp2_nv header_nv(const char *key, const char *value)
 {
     return (nghttp2_nv){

@@ -32,6 +32,9 @@ ProtobufCMessage *await_grpc_request(struct grpc_call *call, struct error *err);
 /* Value of a request header the peer sent (lower-case key; binary ones decoded), or NULL. */
 const char *grpc_call_metadata(const struct grpc_call *call, const char *key);
 
+/* Who is at the other end, for logs: on a server "pid 123 uid 0". Owned by the connection. */
+const char *grpc_call_peer(const struct grpc_call *call);
+
 /* --- Server ----------------------------------------------------------------------------------- */
 
 /* Runs in its own task. Cancelled when the client resets the call, its connection ends or its

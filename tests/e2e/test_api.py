@@ -1,6 +1,7 @@
 """davitd's gRPC API as any language's client uses it: Debian's python3-grpcio, messages generated
 from the published proto files."""
 
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,17 @@ def test_pull_streams_snapshots_and_a_result(api, liar):
     assert seen[-1].result.image_id == made.id
     assert not any(one.HasField("result") for one in seen[:-1])
     assert [one.id for one in api.list()] == [made.id]
+
+
+def test_the_log_says_who_changed_something(davitd, davit, registry):
+    name = registry.push("api/peer", images.busybox_image())
+    davit("pull", "-q", name)
+    davit("run", "--rm", name, "true")
+    davit("rmi", name)
+    lines = davitd.log().splitlines()
+    for what in (f"pull image={name}", " run container=", f"removed image image={name}"):
+        line, = [one for one in lines if what in one]
+        assert re.search(r'peer="pid \d+ uid 0"', line), line
 
 
 def test_errors_carry_reason_and_hint(api, liar):
