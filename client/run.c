@@ -90,16 +90,27 @@ static bool await_send_signal(struct run *run, int signum, struct error *err)
     return await_print_error(run, text.data, text.length, err);
 }
 
+/* One of the pending signals, or 0: none, or nobody to send it to yet. */
+static int take_signal(struct run *run)
+{
+    for (size_t i = 0; run->id && i < ARRAY_SIZE(forwarded_signals); i++) {
+        if (run->pending[i] > 0) {
+            run->pending[i]--;
+            return forwarded_signals[i];
+        }
+    }
+    return 0;
+}
+
+/* Looks at all of them again after each call: one may have come meanwhile. */
 static bool await_send_signals(struct run *run, struct error *err)
 {
     for (;;) {
-        for (size_t i = 0; i < ARRAY_SIZE(forwarded_signals); i++) {
-            while (run->id && run->pending[i] > 0) {
-                run->pending[i]--;
-                if (!await_send_signal(run, forwarded_signals[i], err))
-                    return false;
-            }
-        }
+        const int signum = take_signal(run);
+        if (signum != 0 && !await_send_signal(run, signum, err))
+            return false;
+        if (signum != 0)
+            continue;
         const int r = await_wake(&run->changed, "a signal");
         if (r < 0)
             return await_error(err, r, "waiting for signals");
