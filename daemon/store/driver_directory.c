@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/store/layer_driver.h"
+#include "daemon/store/tree_hash.h"
 #include "daemon/store/untar/report.h"
 #include "proto/async/await.h"
 #include "proto/async/stream.h"
@@ -195,45 +196,152 @@ static void set_opaque_marks(void *arg)
     }
 }
 
-static bool await_directory_commit(void *preparation, uint64_t *ret_content_bytes,
-                                   struct error *err)
+static bool await_opaque_marks(struct unpacking *unpacking, const struct strbuf *paths,
+                               struct error *err)
+{
+    struct opaque_marks marks = {.fs_fd = unpacking->fs_fd, .paths = paths};
+    int r;
+
+    if (paths->length == 0)
+        return true;
+    r = await_work(set_opaque_marks, &marks, "marking opaque directories");
+    return (r == 0 && marks.errnum == 0) ||
+           error_set_errno(err, r < 0 ? r : marks.errnum, "cannot mark an opaque directory");
+}
+
+struct seal_work {
+    int fs_fd;
+    char *seal;
+    bool ok;
+    struct error err;
+};
+
+/* syncfs(2), since the files of a layer are many: an fsync(2) for each costs many times as much.
+ * The descriptor is older than the first of them, so that no error of theirs is missed. */
+static void sync_and_seal(void *arg)
+{
+    struct seal_work *work = arg;
+    struct tree_hash *hash = tree_hash_new(work->fs_fd);
+    ssize_t n = 1;
+
+    if (syncfs(work->fs_fd) < 0)
+        work->ok = error_set_errno(&work->err, errno, "cannot sync");
+    else {
+        while ((n = tree_hash_step(hash, &work->err)) > 0)
+            ;
+        work->ok = n == 0;
+    }
+    if (work->ok)
+        work->seal = xstrdup(tree_hash_finish(hash).text);
+    tree_hash_free(hash);
+}
+
+static bool await_directory_commit(void *preparation, struct layer_content *ret, struct error *err)
 {
     CLEANUP(untar_result_done) struct untar_result result = {0};
     struct unpacking *unpacking = preparation;
-    struct opaque_marks marks = {.fs_fd = unpacking->fs_fd, .paths = &result.opaque};
+    struct seal_work work = {.fs_fd = unpacking->fs_fd};
     int r;
 
     unpacking->input = stream_free(unpacking->input);
-    if (!await_report(unpacking, &result, err))
+    if (!await_report(unpacking, &result, err) ||
+        !await_opaque_marks(unpacking, &result.opaque, err))
         return false;
-    *ret_content_bytes = result.content_bytes;
-    if (result.opaque.length == 0)
-        return true;
-    r = await_work(set_opaque_marks, &marks, "marking opaque directories");
-    if (r < 0 || marks.errnum)
-        return error_set_errno(err, r < 0 ? r : marks.errnum, "cannot mark an opaque directory");
-    return true;
+    r = await_work(sync_and_seal, &work, "syncing a layer");
+    if (r < 0)
+        return await_error(err, r, "syncing a layer");
+    ret->content_bytes = result.content_bytes;
+    ret->seal = work.seal;
+    return work.ok || error_move(err, &work.err);
+}
+
+/* --- Check -------------------------------------------------------------------------------------
+ */
+
+struct directory_check {
+    int fs_fd, open_errno;
+    struct tree_hash *hash;
+    const char *seal;
+};
+
+static void *directory_check_begin(int dir_fd, const struct digest *diff_id UNUSED,
+                                   const char *seal)
+{
+    struct directory_check *check = xcalloc(1, sizeof(*check));
+
+    check->fs_fd = openat(dir_fd, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    check->open_errno = errno;
+    check->hash = tree_hash_new(check->fs_fd);
+    check->seal = seal;
+    return check;
+}
+
+static ssize_t directory_check_step(void *arg, struct error *err)
+{
+    struct directory_check *check = arg;
+    struct digest actual;
+    ssize_t n;
+
+    if (check->fs_fd < 0) {
+        error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "its directory is gone: %s",
+                  strerror(check->open_errno));
+        return -1;
+    }
+    n = tree_hash_step(check->hash, err);
+    if (n != 0 || !check->seal)
+        return n;
+    actual = tree_hash_finish(check->hash);
+    if (str_eq(actual.text, check->seal))
+        return 0;
+    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED",
+              "its unpacked files are not as they were when it was pulled");
+    return -1;
+}
+
+static void directory_check_end(void *arg)
+{
+    struct directory_check *check = arg;
+
+    tree_hash_free(check->hash);
+    close_fd(&check->fs_fd);
+    free(check);
+}
+
+static uint64_t directory_check_bytes(uint64_t tar_bytes UNUSED, uint64_t content_bytes)
+{
+    return content_bytes;
 }
 
 /* --- Mount -------------------------------------------------------------------------------------
  */
 
-static bool await_directory_mount(const char *layer_path, char **ret_path, struct error *err UNUSED)
+static bool directory_probe(int dir_fd UNUSED, struct error *err UNUSED)
 {
-    *ret_path = xasprintf("%s/fs", layer_path);
     return true;
 }
 
-static void directory_unmount_await(const char *layer_path UNUSED)
+static bool await_directory_mount(const struct layer_place *place, char **ret_path,
+                                  struct error *err UNUSED)
+{
+    *ret_path = xasprintf("%s/fs", place->directory);
+    return true;
+}
+
+static void directory_unmount_await(const struct layer_place *place UNUSED)
 {
 }
 
 const struct layer_driver directory_driver = {
     .name = "directory",
+    .probe = directory_probe,
     .await_prepare = await_directory_prepare,
     .await_write = await_directory_write,
     .await_commit = await_directory_commit,
     .end_await = directory_end_await,
+    .check_begin = directory_check_begin,
+    .check_step = directory_check_step,
+    .check_end = directory_check_end,
+    .check_bytes = directory_check_bytes,
     .await_mount = await_directory_mount,
     .unmount_await = directory_unmount_await,
 };

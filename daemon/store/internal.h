@@ -17,6 +17,8 @@ struct layer {
     unsigned int mounts, image_uses;
     int64_t used_unix_ns; /* when a lease or mount last let go of it, or it came */
     bool hidden;          /* being removed: nothing finds it any more */
+    bool mounting;        /* a task mounts or unmounts it right now */
+    bool mounted;         /* by this daemon, or found so when it started */
 };
 
 struct layer_lease {
@@ -43,6 +45,7 @@ struct store {
     struct db *db;
     const struct layer_driver *driver;
     struct map *layers; /* by diff_id */
+    struct wait_queue mount_queue;
     struct list leases;
     struct image **images; /* newest first */
     size_t image_count;

@@ -157,28 +157,6 @@ static bool check_hash(struct layer_writer *writer, struct error *err)
                      writer->diff_id.text, digest.text);
 }
 
-struct sync_work {
-    int fd, errnum;
-};
-
-/* syncfs(2), since the files of a layer are many: an fsync(2) for each costs many times as much.
- * The descriptor is older than the first of them, so that no error of theirs is missed. */
-static void sync_in_pool(void *arg)
-{
-    struct sync_work *work = arg;
-
-    work->errnum = syncfs(work->fd) < 0 ? errno : 0;
-}
-
-static bool await_sync(struct layer_writer *writer, struct error *err)
-{
-    struct sync_work work = {.fd = writer->dir_fd};
-    int r = await_work(sync_in_pool, &work, "syncing a layer");
-
-    return (r == 0 && work.errnum == 0) ||
-           error_set_errno(err, r < 0 ? r : work.errnum, "cannot sync");
-}
-
 struct commit_work {
     struct layer_writer *writer;
     struct layer_info info;
@@ -245,11 +223,16 @@ static bool await_commit_row(struct layer_writer *writer, struct layer_info *inf
 bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err)
 {
     struct layer_info info = {.diff_id = writer->diff_id, .tar_bytes = writer->tar_bytes};
+    struct layer_content content = {0};
+    bool ok;
 
     if (!check_hash(writer, err))
         return false;
-    if (!writer->store->driver->await_commit(writer->preparation, &info.content_bytes, err) ||
-        !await_sync(writer, err) || !await_commit_row(writer, &info, err))
+    ok = writer->store->driver->await_commit(writer->preparation, &content, err);
+    info.content_bytes = content.content_bytes;
+    ok = ok && await_commit_row(writer, &info, err);
+    free(content.seal); /* kept in the row */
+    if (!ok)
         return layer_failed(writer, err);
     if (ret)
         *ret = info;
@@ -288,22 +271,53 @@ struct layer_writer *layer_writer_free_await(struct layer_writer *writer)
 /* --- Mounts ------------------------------------------------------------------------------------
  */
 
-static char *layer_path(const struct store *store, const struct digest *diff_id)
+static void place_of(const struct store *store, const struct digest *diff_id,
+                     struct layer_place *ret)
 {
-    return xasprintf("%s/layers/%s", store->data_root, digest_hex(diff_id));
+    ret->directory = xasprintf("%s/layers/%s", store->data_root, digest_hex(diff_id));
+    ret->mount_point = xasprintf("%s/mnt/%s", store->data_root, digest_hex(diff_id));
+}
+
+static void place_done(struct layer_place *place)
+{
+    free((char *)place->directory);
+    free((char *)place->mount_point);
+}
+
+/* One mounts or unmounts a layer at a time. It is counted already, so it stays. Also for a
+ * cancelled task. */
+static void mount_lock_await(struct store *store, struct layer *layer)
+{
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+
+    while (layer->mounting)
+        await_wake(&store->mount_queue, "waiting for a layer's mount");
+    layer->mounting = true;
+}
+
+static void mount_unlock(struct store *store, struct layer *layer)
+{
+    layer->mounting = false;
+    wake_all(&store->mount_queue);
 }
 
 bool await_layer_mount(struct store *store, const struct digest *diff_id, char **ret_path,
                        struct error *err)
 {
-    CLEANUP_FREE char *path = layer_path(store, diff_id);
+    CLEANUP(place_done) struct layer_place place = {0};
     struct layer *layer = layer_get(store, diff_id);
+    bool ok;
 
     if (!layer)
         return error_set(err, ERROR_NOT_FOUND, "LAYER_NOT_FOUND", "there is no layer %.19s in %s",
                          diff_id->text, store->data_root);
+    place_of(store, diff_id, &place);
     layer->mounts++; /* from here on it is not removed */
-    if (store->driver->await_mount(path, ret_path, err))
+    mount_lock_await(store, layer);
+    ok = store->driver->await_mount(&place, ret_path, err);
+    layer->mounted |= ok;
+    mount_unlock(store, layer);
+    if (ok)
         return true;
     layer->mounts--;
     return error_prefix(err, "cannot mount layer %.19s", diff_id->text);
@@ -311,11 +325,17 @@ bool await_layer_mount(struct store *store, const struct digest *diff_id, char *
 
 void layer_unmount_await(struct store *store, const struct digest *diff_id)
 {
-    CLEANUP_FREE char *path = layer_path(store, diff_id);
+    CLEANUP(place_done) struct layer_place place = {0};
     struct layer *layer = layer_get(store, diff_id);
 
     CHECK(layer && layer->mounts > 0);
-    store->driver->unmount_await(path);
+    place_of(store, diff_id, &place);
+    mount_lock_await(store, layer);
+    if (layer->mounts == 1) {
+        store->driver->unmount_await(&place);
+        layer->mounted = false;
+    }
+    mount_unlock(store, layer);
     layer->mounts--;
     layer->used_unix_ns = wall_clock_ns();
 }

@@ -34,6 +34,7 @@ static struct store *store_new(const struct store_options *options,
     store->layers = map_new();
     store->names = map_new();
     list_init(&store->holds);
+    wait_queue_init(&store->mount_queue);
     list_init(&store->leases);
     list_init(&store->trash.names);
     wait_queue_init(&store->trash.waiters);
