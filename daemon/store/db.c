@@ -49,6 +49,22 @@ static const char *const migrations[] = {
     "    image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE"
     ") STRICT, WITHOUT ROWID;"
     "CREATE INDEX image_names_by_image ON image_names (image_id);",
+
+    "ALTER TABLE layers ADD COLUMN disk_bytes INTEGER;" /* NULL: not counted yet */
+    "ALTER TABLE layers ADD COLUMN verified_unix_ns INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE layers ADD COLUMN kept_blob TEXT;" /* the digest of layer.blob, if there is one */
+    "ALTER TABLE layers ADD COLUMN damage TEXT;"    /* why it is in quarantine; NULL: it is not */
+    "ALTER TABLE layers ADD COLUMN seal TEXT;"
+    "UPDATE layers SET verified_unix_ns = created_unix_ns;"
+    "CREATE TABLE layer_blobs (" /* what a layer was, compressed, in registries */
+    "    diff_id TEXT NOT NULL REFERENCES layers (diff_id) ON DELETE CASCADE,"
+    "    digest TEXT NOT NULL,"
+    "    repository TEXT NOT NULL," /* "docker.io/library/busybox" */
+    "    media_type TEXT NOT NULL,"
+    "    size_bytes INTEGER NOT NULL,"
+    "    seen_unix_ns INTEGER NOT NULL,"
+    "    PRIMARY KEY (diff_id, digest, repository)"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 int db_schema_version(void)

@@ -179,9 +179,13 @@ static bool commit_in_pool(struct db *db, void *arg, struct error *err)
     writer->moved = true;
     if (fsync(store->layers_fd) < 0)
         return error_set_errno(err, errno, "cannot sync its directory");
-    return db_run(db, "INSERT INTO layers VALUES (?, ?, ?, ?)", err, db_text(writer->diff_id.text),
-                  db_integer((int64_t)work->info.tar_bytes),
-                  db_integer((int64_t)work->info.content_bytes), db_integer(work->created_unix_ns));
+    return db_run(db,
+                  "INSERT INTO layers"
+                  " (diff_id, tar_bytes, content_bytes, created_unix_ns, verified_unix_ns)"
+                  " VALUES (?, ?, ?, ?, ?)",
+                  err, db_text(writer->diff_id.text), db_integer((int64_t)work->info.tar_bytes),
+                  db_integer((int64_t)work->info.content_bytes), db_integer(work->created_unix_ns),
+                  db_integer(work->created_unix_ns));
 }
 
 /* Back to tmp/, where it is litter. If that fails the next start finds it without a row. */

@@ -137,6 +137,30 @@ static void test_migrations(void **state UNUSED)
     }
 }
 
+/* A layer from before there were sums and seals counts as verified when it was stored. */
+static void test_migration_of_layers(void **state UNUSED)
+{
+    static const char sql[] = "SELECT verified_unix_ns, disk_bytes IS NULL, seal IS NULL,"
+                              " damage IS NULL FROM layers";
+    CLEANUP_FREE char *path = xasprintf("%s/layers.db", scratch_directory());
+    CLEANUP_ERROR struct error err = {0};
+    struct db *db = db_open_version(path, 1, &err);
+    sqlite3_stmt *row;
+
+    assert_non_null(db);
+    assert_true(db_run_script(db, "INSERT INTO layers VALUES ('sha256:ab', 10, 20, 30)", &err));
+    db_close(db);
+    db = db_open(path, &err);
+    assert_non_null(db);
+    row = db_query(db, sql, NULL, 0, &err);
+    assert_int_equal(db_step(db, row, &err), 1);
+    assert_int_equal(sqlite3_column_int(row, 0), 30);
+    for (int i = 1; i < 4; i++)
+        assert_int_equal(sqlite3_column_int(row, i), 1);
+    db_query_done(&row);
+    db_close(db);
+}
+
 static void test_newer_schema(void **state UNUSED)
 {
     CLEANUP_FREE char *path = xasprintf("%s/newer.db", scratch_directory());
@@ -245,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_lock), /* first: it forks, so no threads yet */
         cmocka_unit_test(test_create),
         cmocka_unit_test(test_migrations),
+        cmocka_unit_test(test_migration_of_layers),
         cmocka_unit_test(test_newer_schema),
         cmocka_unit_test(test_damaged_database),
         cmocka_unit_test(test_rollback),
