@@ -4,33 +4,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "daemon/store/archive_reader.h"
 #include "daemon/store/layer_driver.h"
 #include "daemon/store/tree_hash.h"
-#include "daemon/store/untar/report.h"
 #include "proto/async/await.h"
-#include "proto/async/stream.h"
-
-#define PIPE_BYTES (1 * MIB)
-
-/* Sanitizers take their options from the environment; nothing else of ours needs it. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNTAR_ENVIRONMENT NULL
-#else
-static char *const empty_environment[] = {NULL};
-#define UNTAR_ENVIRONMENT empty_environment
-#endif
 
 struct unpacking {
     int fs_fd;
-    struct stream *input;  /* the archive, to davit-untar; NULL once it is to end */
-    struct stream *report; /* what it says at its end */
-    struct process *process;
+    struct archive_reader *untar;
 };
 
 /* --- Prepare -----------------------------------------------------------------------------------
@@ -55,44 +41,13 @@ static void make_fs(void *arg)
     fremovexattr(make->fs_fd, "system.posix_acl_access");
 }
 
-static bool start_untar(struct unpacking *unpacking, const char *untar_path, struct error *err)
-{
-    CLEANUP_CLOSE int input_fd = -1;
-    CLEANUP_CLOSE int report_fd = -1;
-    int our_input_fd, our_report_fd, r;
-
-    if ((r = pipe_cloexec(&input_fd, &our_input_fd)) < 0)
-        return error_set_errno(err, r, "cannot make a pipe");
-    unpacking->input = stream_new(our_input_fd);
-    if ((r = pipe_cloexec(&our_report_fd, &report_fd)) < 0)
-        return error_set_errno(err, r, "cannot make a pipe");
-    unpacking->report = stream_new(our_report_fd);
-    fcntl(input_fd, F_SETPIPE_SZ, (int)PIPE_BYTES); /* smaller only means more switches */
-    unpacking->process = process_start(
-        &(struct process_options){
-            .argv = (char *const[]){(char *)untar_path, NULL},
-            .envp = UNTAR_ENVIRONMENT,
-            .fds = {input_fd, report_fd, STDERR_FILENO, unpacking->fs_fd},
-            .fd_count = 4,
-        },
-        err);
-    return unpacking->process;
-}
-
 static void directory_end_await(void *preparation)
 {
     struct unpacking *unpacking = preparation;
 
     if (!unpacking)
         return;
-    stream_free(unpacking->input);
-    stream_free(unpacking->report);
-    if (unpacking->process) {
-        CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
-        process_kill(unpacking->process, SIGKILL);
-        await_process(unpacking->process, NULL);
-        process_free(unpacking->process);
-    }
+    archive_reader_end_await(unpacking->untar);
     close_fd(&unpacking->fs_fd);
     free(unpacking);
 }
@@ -111,60 +66,22 @@ static void *await_directory_prepare(const struct layer_driver_context *context,
     }
     unpacking = xcalloc(1, sizeof(*unpacking));
     unpacking->fs_fd = make.fs_fd;
-    if (!start_untar(unpacking, context->untar_path, err)) {
-        directory_end_await(unpacking);
-        return NULL;
-    }
-    return unpacking;
+    unpacking->untar = archive_reader_start(context->untar_path, &unpacking->fs_fd, 1, err);
+    if (unpacking->untar)
+        return unpacking;
+    directory_end_await(unpacking);
+    return NULL;
 }
 
 /* --- Write and commit --------------------------------------------------------------------------
  */
 
-/* Reads the report to its end, and waits for the end of the process. */
-static bool await_report(struct unpacking *unpacking, struct untar_result *ret, struct error *err)
-{
-    CLEANUP_STRBUF struct strbuf report = {0};
-    int status = 0, r;
-
-    for (;;) {
-        ssize_t n;
-        strbuf_reserve(&report, 4096);
-        n = await_read(unpacking->report, report.data + report.length, 4096);
-        if (n < 0)
-            return await_error(err, (int)n, "unpacking");
-        if (n == 0)
-            break;
-        report.length += (size_t)n;
-        if (report.length > REPORT_MAX)
-            return error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED",
-                             "the unpacker reports without end");
-    }
-    if ((r = await_process(unpacking->process, &status)) < 0)
-        return await_error(err, r, "unpacking");
-    if (report.length == 0)
-        return error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED",
-                         "the unpacker ended with status %d: the archive is hostile, or memory is "
-                         "short",
-                         status);
-    return report_decode(report.data, report.length, ret, err);
-}
-
 static bool await_directory_write(void *preparation, const void *data, size_t size,
                                   struct error *err)
 {
-    CLEANUP(untar_result_done) struct untar_result result = {0};
     struct unpacking *unpacking = preparation;
-    int r = await_write(unpacking->input, data, size);
 
-    if (r == 0)
-        return true;
-    if (r != -EPIPE)
-        return await_error(err, r, "unpacking");
-    /* It reads to the end of all archives but those that it refuses. */
-    if (await_report(unpacking, &result, err))
-        error_set(err, ERROR_INTERNAL, "UNPACKER_FAILED", "the unpacker ended early");
-    return false;
+    return await_archive_reader_write(unpacking->untar, data, size, err);
 }
 
 struct opaque_marks {
@@ -243,8 +160,7 @@ static bool await_directory_commit(void *preparation, struct layer_content *ret,
     struct seal_work work = {.fs_fd = unpacking->fs_fd};
     int r;
 
-    unpacking->input = stream_free(unpacking->input);
-    if (!await_report(unpacking, &result, err) ||
+    if (!await_archive_reader_finish(unpacking->untar, &result, err) ||
         !await_opaque_marks(unpacking, &result.opaque, err))
         return false;
     r = await_work(sync_and_seal, &work, "syncing a layer");
