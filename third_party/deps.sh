@@ -57,6 +57,7 @@ test  python:google.protobuf        python3-protobuf
 test  python:jsonschema             python3-jsonschema
 test  python:jsonschema             python3-jsonschema
 test  tool:zstd                     zstd
+test  tool:bsdtar                 libarchive-tools
 test  tool:openssl                  openssl
 test  tool:perl                     perl-base
 test  tool:clang                    clang
