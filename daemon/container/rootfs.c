@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "proto/base/strbuf.h"
+#include "daemon/container/overlay.h"
 
 void container_paths_init(struct container_paths *paths, const char *data_root,
                           const char *exec_root, const char *id)
@@ -66,90 +66,22 @@ bool write_file(const char *path, const char *text, mode_t mode, struct error *e
 
 /* --- The overlay ------------------------------------------------------------------------------ */
 
-/* Directories are given to the kernel as descriptors: their paths need no escaping, and 127 of
- * them fit into the one page that mount(2) takes, on every kernel. */
-struct overlay {
-    struct strbuf options;
-    int *fds;
-    size_t fd_count;
-};
-
-static void overlay_done(struct overlay *overlay)
-{
-    for (size_t i = 0; i < overlay->fd_count; i++)
-        close(overlay->fds[i]);
-    free(overlay->fds);
-    strbuf_done(&overlay->options);
-}
-
-static bool add_directory(struct overlay *overlay, const char *before, const char *path,
-                          struct error *err)
-{
-    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0)
-        return error_set_errno(err, errno, "cannot open %s", path);
-    overlay->fds = xrealloc(overlay->fds, sizeof(int) * (overlay->fd_count + 1));
-    overlay->fds[overlay->fd_count++] = fd;
-    strbuf_addf(&overlay->options, "%s/proc/self/fd/%d", before, fd);
-    return true;
-}
-
-static bool add_own_directory(struct overlay *overlay, const char *before,
-                              const struct container_paths *paths, const char *name,
-                              struct error *err)
-{
-    CLEANUP_FREE char *path = xasprintf("%s/%s", paths->data_dir, name);
-
-    return add_directory(overlay, before, path, err);
-}
-
-/* Images may have one layer several times (empty ones mostly); overlayfs refuses a directory that
- * it has already. What the lower one has, the upper one has too: only the topmost counts. */
-static bool stands_above(char *const *lower_dirs, size_t count, size_t i)
-{
-    for (size_t above = i + 1; above < count; above++) {
-        if (strcmp(lower_dirs[above], lower_dirs[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool add_lower_dirs(struct overlay *overlay, const struct container_paths *paths,
-                           char *const *lower_dirs, size_t count, struct error *err)
-{
-    if (count == 0) /* overlayfs needs one */
-        return add_own_directory(overlay, "lowerdir=", paths, "empty", err);
-    for (size_t i = count; i-- > 0;) { /* overlayfs lists the top first */
-        const char *before = i + 1 == count ? "lowerdir=" : ":";
-        if (stands_above(lower_dirs, count, i))
-            continue;
-        if (!add_directory(overlay, before, lower_dirs[i], err))
-            return false;
-    }
-    return true;
-}
-
 bool rootfs_mount(const struct container_paths *paths, char *const *lower_dirs, size_t count,
                   bool disposable, struct error *err)
 {
-    CLEANUP(overlay_done) struct overlay overlay = {0};
+    CLEANUP_FREE char *upper = xasprintf("%s/upper", paths->data_dir);
+    CLEANUP_FREE char *work = xasprintf("%s/work", paths->data_dir);
+    CLEANUP_FREE char *empty = xasprintf("%s/empty", paths->data_dir);
+    const struct overlay overlay = {
+        .lower_dirs = count ? lower_dirs : &empty, /* overlayfs needs one */
+        .lower_count = count ? count : 1,
+        .upper_dir = upper,
+        .work_dir = work,
+        .mount_point = paths->rootfs,
+        .disposable = disposable,
+    };
 
-    if (!add_lower_dirs(&overlay, paths, lower_dirs, count, err) ||
-        !add_own_directory(&overlay, ",upperdir=", paths, "upper", err) ||
-        !add_own_directory(&overlay, ",workdir=", paths, "work", err))
-        return false;
-    /* index=off: an upper directory is mounted by one container only. volatile: without it,
-     * unmounting writes out everything that is dirty on the file system below. */
-    strbuf_add_str(&overlay.options, disposable ? ",index=off,volatile" : ",index=off");
-    if (mount("overlay", paths->rootfs, "overlay", 0, overlay.options.data) == 0)
-        return true;
-    error_set_errno(err, errno, "cannot mount an overlay of %zu layers at %s", count,
-                    paths->rootfs);
-    return error_hint(err, errno == ENODEV
-                               ? "the kernel has no overlayfs: load it with `modprobe overlay`"
-                               : "the kernel's log (dmesg) may say more; the data root must lie on "
-                                 "a file system that overlayfs accepts, such as ext4 or xfs");
+    return overlay_mount(&overlay, err);
 }
 
 bool rootfs_unmount(const struct container_paths *paths, struct error *err)
