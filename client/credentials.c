@@ -194,8 +194,8 @@ static bool take_entry(const json_t *entry, const char *path, const char *server
 /* --- Helpers ---------------------------------------------------------------------------------- */
 
 /* Starts it with the server's name as its input. */
-static struct process *start_helper(const char *program, const char *server, int *ret_out,
-                                    struct error *err)
+static struct process *await_start_helper(const char *program, const char *server, int *ret_out,
+                                          struct error *err)
 {
     char *argv[] = {(char *)program, (char *)"get", NULL};
     CLEANUP_CLOSE int in_read = -1;
@@ -219,7 +219,7 @@ static struct process *start_helper(const char *program, const char *server, int
     options.fds[0] = in_read;
     options.fds[1] = out_write;
     options.fds[2] = STDERR_FILENO;
-    process = process_start(&options, err);
+    process = await_process_start(&options, err);
     if (process)
         *ret_out = TAKE_FD(out_read);
     return process;
@@ -233,7 +233,7 @@ static bool await_helper_output(const char *program, const char *server, struct 
     int fd = -1, r = 0;
     ssize_t n;
 
-    process = start_helper(program, server, &fd, err);
+    process = await_start_helper(program, server, &fd, err);
     if (!process)
         return false;
     out = stream_new(fd);

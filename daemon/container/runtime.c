@@ -145,8 +145,9 @@ static void on_timeout(struct loop_timer *timer)
         kill(-pid, SIGKILL);
 }
 
-/* The daemon's environment has things in it that runtimes act upon, such as NOTIFY_SOCKET. */
-static struct process *start_process(char *const *argv, const int fds[3], struct error *err)
+/* The daemon's environment has things in it that runtimes act upon, such as NOTIFY_SOCKET. Also for
+ * a cancelled task: a runtime that was killed at its first steps would leave half of them. */
+static struct process *await_start(char *const *argv, const int fds[3], struct error *err)
 {
     const char *path = getenv("PATH");
     CLEANUP_FREE char *path_item =
@@ -159,8 +160,9 @@ static struct process *start_process(char *const *argv, const int fds[3], struct
         .fd_count = 3,
         .new_session = true,
     };
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
 
-    return process_start(&options, err);
+    return await_process_start(&options, err);
 }
 
 /* Runs it to its end, whatever happens to the task meanwhile: also a cancelled task learns what a
@@ -174,7 +176,7 @@ static bool await_call(const struct runtime *runtime, char *const *argv, const i
 
     if ((r = task_check()) < 0)
         return await_error(err, r, "running %s", runtime->name);
-    process = start_process(argv, fds, err);
+    process = await_start(argv, fds, err);
     if (!process) {
         if (err->code == ERROR_NOT_FOUND)
             error_set(err, ERROR_NOT_FOUND, "RUNTIME_MISSING", "there is no OCI runtime \"%s\"",

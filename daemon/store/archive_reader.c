@@ -26,8 +26,8 @@ struct archive_reader {
     struct process *process;
 };
 
-struct archive_reader *archive_reader_start(const char *program, const int *fds, size_t fd_count,
-                                            struct error *err)
+struct archive_reader *await_archive_reader_start(const char *program, const int *fds,
+                                                  size_t fd_count, struct error *err)
 {
     CLEANUP_CLOSE int input_fd = -1;
     CLEANUP_CLOSE int report_fd = -1;
@@ -53,7 +53,7 @@ struct archive_reader *archive_reader_start(const char *program, const int *fds,
         options.fds[STDOUT_FILENO] = report_fd;
         options.fds[STDERR_FILENO] = STDERR_FILENO;
         memcpy(options.fds + FIRST_FD, fds, fd_count * sizeof(*fds));
-        reader->process = process_start(&options, err);
+        reader->process = await_process_start(&options, err);
     } else
         error_set_errno(err, r, "cannot make a pipe");
     if (reader->process)

@@ -10,8 +10,8 @@ struct archive_reader;
 
 /* Starts the program with fds as its descriptors from 3 on; they stay the caller's. Free it with
  * archive_reader_end_await. NULL with err. */
-struct archive_reader *archive_reader_start(const char *program, const int *fds, size_t fd_count,
-                                            struct error *err);
+struct archive_reader *await_archive_reader_start(const char *program, const int *fds,
+                                                  size_t fd_count, struct error *err);
 
 /* Writes to its input; waits while the pipe is full. If it has given up the archive, the error is
  * what it reports. */

@@ -66,7 +66,7 @@ static void *await_directory_prepare(const struct layer_driver_context *context,
     }
     unpacking = xcalloc(1, sizeof(*unpacking));
     unpacking->fs_fd = make.fs_fd;
-    unpacking->untar = archive_reader_start(context->untar_path, &unpacking->fs_fd, 1, err);
+    unpacking->untar = await_archive_reader_start(context->untar_path, &unpacking->fs_fd, 1, err);
     if (unpacking->untar)
         return unpacking;
     directory_end_await(unpacking);

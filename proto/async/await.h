@@ -15,9 +15,10 @@ int await_sleep(uint64_t ms);
  * value, for what was done. `reason` is static text for dumps ("unpacking"). */
 int await_work(void (*fn)(void *arg), void *arg, const char *reason);
 
-/* A child process. All descriptors but the mapped ones are closed in it; signals are reset. */
+/* A child process. All descriptors but the mapped ones are closed in it; signals are reset. The
+ * flags of a mapped descriptor's file description (O_NONBLOCK) are what they were. */
 struct process_options {
-    char *const *argv; /* argv[0] is looked up in PATH */
+    char *const *argv; /* argv[0] is looked up in the caller's PATH */
     char *const *envp; /* NULL: the daemon's environment */
     const char *cwd;   /* NULL: unchanged */
     int fds[8]; /* fds[i] becomes descriptor i of the child; -1: /dev/null (closed, if i > 2) */
@@ -27,9 +28,10 @@ struct process_options {
 
 struct process;
 
-/* Starts it. Does not suspend. NOT_FOUND if there is no such program. The caller keeps its
- * descriptors and frees the process with process_free. */
-struct process *process_start(const struct process_options *options, struct error *err);
+/* Starts it, in the thread pool: until exec(2) is done. NOT_FOUND if there is no such program. The
+ * caller keeps its descriptors and frees the process with process_free. Cancel leaves no process:
+ * one that had already been started is dead and reaped on return, though it may have run. */
+struct process *await_process_start(const struct process_options *options, struct error *err);
 pid_t process_pid(const struct process *process);
 
 /* Sends a signal; -ESRCH once the process has been reaped (never a recycled pid). */

@@ -93,3 +93,6 @@ uint64_t clock_us(void);
 
 /* The task that kept the loop longest in this iteration. */
 void loop_note_slice(const char *task_name, uint64_t slice_us);
+
+/* The handle belongs to a process whose owner has freed it: it closes itself when that ends. */
+bool process_is_orphan(const uv_handle_t *handle);

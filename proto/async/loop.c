@@ -19,8 +19,7 @@ struct loop {
     uv_timer_t timer;     /* for the first of `timers` */
     struct timers timers;
     struct list deferred;
-    uv_signal_t child_signal; /* tells measure_stall of signals that others handle */
-    bool interrupted;         /* a signal came in this iteration */
+    bool interrupted; /* a signal came in this iteration */
     uint64_t iteration_start_us, iteration_idle_us;
     uint64_t slice_us; /* of the task that ran longest in this iteration */
     char slice_name[64];
@@ -181,13 +180,6 @@ static void on_prepare(uv_prepare_t *handle)
 
 /* --- The loop --------------------------------------------------------------------------------- */
 
-static void on_child_signal(uv_signal_t *handle, int signum UNUSED)
-{
-    struct loop *loop = handle->data;
-
-    loop->interrupted = true;
-}
-
 struct loop *loop_get(void)
 {
     struct loop *loop = the_loop;
@@ -196,6 +188,8 @@ struct loop *loop_get(void)
         return loop;
     /* A peer that goes away is an error of write(2), not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
+    /* Who started us may have had it ignored, which would reap children before they are asked. */
+    signal(SIGCHLD, SIG_DFL);
     loop = xcalloc(1, sizeof(*loop));
     if (uv_loop_init(&loop->uv) < 0)
         die("cannot create the event loop");
@@ -203,8 +197,7 @@ struct loop *loop_get(void)
     uv_prepare_init(&loop->uv, &loop->prepare);
     uv_idle_init(&loop->uv, &loop->idle);
     uv_timer_init(&loop->uv, &loop->timer);
-    uv_signal_init(&loop->uv, &loop->child_signal);
-    loop->prepare.data = loop->timer.data = loop->child_signal.data = loop;
+    loop->prepare.data = loop->timer.data = loop;
     list_init(&loop->deferred);
     group_init(&loop->main_group);
     stack_watch_overflow();
@@ -243,8 +236,7 @@ void loop_defer(void (*fn)(void *arg), void *arg)
 
 static void check_closed(uv_handle_t *handle, void *arg UNUSED)
 {
-    /* A child whose owner has freed it is being reaped. */
-    if (!uv_is_closing(handle) && handle->type != UV_PROCESS)
+    if (!uv_is_closing(handle) && !process_is_orphan(handle))
         die("the loop ends while a handle is open: %s", uv_handle_type_name(handle->type));
 }
 
@@ -255,7 +247,6 @@ static void loop_close(struct loop *loop)
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
-    uv_close((uv_handle_t *)&loop->child_signal, NULL);
     do {
         run_deferred(loop);
         uv_walk(&loop->uv, check_closed, NULL);
@@ -276,7 +267,6 @@ bool loop_run_main(bool (*main_task)(void *arg, struct error *err), void *arg, s
     if (loop->running)
         die("the loop is already running");
     loop->running = true;
-    uv_signal_start(&loop->child_signal, on_child_signal, SIGCHLD);
     uv_update_time(&loop->uv);
     if (!task_spawn(&loop->main_group, "main", NULL, main_task, arg, err)) {
         loop_close(loop);

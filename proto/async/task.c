@@ -59,8 +59,8 @@ static void tasks_init(void)
 /* --- Switching -------------------------------------------------------------------------------- */
 
 /* ThreadSanitizer runs signal handlers late: when the fiber that was interrupted makes a system
- * call. A SIGCHLD that came while a task ran would wait for that task, which may wait for the
- * child, or be lost with the task's fiber. So in such builds signals, but for those that report a
+ * call. A signal that came while a task ran would wait for that task, which may wait for the
+ * signal, or be lost with the task's fiber. So in such builds signals, but for those that report a
  * crash, are kept for the loop. */
 struct held_signals {
     sigset_t before;

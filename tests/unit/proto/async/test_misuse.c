@@ -163,7 +163,7 @@ static bool free_a_process_that_is_waited_for(void *arg UNUSED, struct error *er
 {
     char *const argv[] = {"sleep", "1", NULL};
     const struct process_options options = {.argv = argv};
-    struct process *process = process_start(&options, err);
+    struct process *process = await_process_start(&options, err);
 
     spawn("waiter", process_body, process);
     process_free(process);

@@ -4,19 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
 #include "proto/async/await.h"
 #include "proto/async/stream.h"
 
 /* Starts `sh -c script`. */
-static struct process *start_shell(const char *script, struct process_options options,
-                                   struct error *err)
+static struct process *await_shell_start(const char *script, struct process_options options,
+                                         struct error *err)
 {
     char *const argv[] = {"sh", "-c", (char *)script, NULL};
     struct process *process;
 
     options.argv = argv;
-    process = process_start(&options, err);
+    process = await_process_start(&options, err);
     assert_ok(process, err);
     return process;
 }
@@ -49,7 +50,8 @@ TASK_TEST(test_exit_statuses)
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP(process_cleanup)
-        struct process *process = start_shell(cases[i].script, (struct process_options){0}, err);
+        struct process *process =
+            await_shell_start(cases[i].script, (struct process_options){0}, err);
         int status = -1;
         assert_true(process_pid(process) > 0);
         assert_int_equal(await_process(process, &status), 0);
@@ -69,10 +71,10 @@ TASK_TEST(test_no_such_program)
     char *const directory[] = {"/", NULL};
     struct process_options options = {.argv = argv};
 
-    assert_null(process_start(&options, err));
+    assert_null(await_process_start(&options, err));
     assert_error(err, ERROR_NOT_FOUND, "cannot run no-such-program-of-davit: No such file");
     options.argv = directory;
-    assert_null(process_start(&options, err));
+    assert_null(await_process_start(&options, err));
     assert_error(err, ERROR_PERMISSION_DENIED, "cannot run /: Permission denied");
     assert_false(await_command(argv, 100, NULL, NULL, NULL, err));
     assert_error(err, ERROR_NOT_FOUND, "no-such-program-of-davit");
@@ -84,7 +86,7 @@ TASK_TEST(test_no_such_directory)
     char *const argv[] = {"true", NULL};
     const struct process_options options = {.argv = argv, .cwd = "/no/such/directory"};
 
-    assert_null(process_start(&options, err));
+    assert_null(await_process_start(&options, err));
     assert_error(err, ERROR_NOT_FOUND, "cannot run true in /no/such/directory");
     return true;
 }
@@ -102,7 +104,7 @@ static bool await_end_body(void *arg, struct error *err)
 TASK_TEST(test_several_wait_for_one)
 {
     CLEANUP(process_cleanup)
-    struct process *process = start_shell("exit 7", (struct process_options){0}, err);
+    struct process *process = await_shell_start("exit 7", (struct process_options){0}, err);
     CLEANUP(group_done_await) struct group group;
 
     group_init(&group);
@@ -114,7 +116,8 @@ TASK_TEST(test_several_wait_for_one)
 TASK_TEST(test_kill)
 {
     CLEANUP(process_cleanup)
-    struct process *process = start_shell("exec sleep 1000", (struct process_options){0}, err);
+    struct process *process =
+        await_shell_start("exec sleep 1000", (struct process_options){0}, err);
     int status = -1;
 
     assert_int_equal(process_kill(process, 0), 0);
@@ -143,10 +146,10 @@ TASK_TEST(test_child_has_the_mapped_descriptors_only)
     options.fds[3] = write_fd;
     options.fds[4] = -1; /* above 2: closed */
     options.fds[5] = write_fd;
-    process = start_shell("for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 19 20; do"
-                          " [ -e /proc/$$/fd/$i ] && echo $i; done; readlink /proc/$$/fd/0;"
-                          " readlink /proc/$$/fd/2; echo three >&3; echo five >&5",
-                          options, err);
+    process = await_shell_start("for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 19 20; do"
+                                " [ -e /proc/$$/fd/$i ] && echo $i; done; readlink /proc/$$/fd/0;"
+                                " readlink /proc/$$/fd/2; echo three >&3; echo five >&5",
+                                options, err);
     close(write_fd);
     assert_int_equal(await_process(process, &status), 0);
     n = read(read_fd, text, sizeof(text) - 1);
@@ -181,7 +184,7 @@ TASK_TEST(test_environment_and_directory)
     options.fds[0] = options.fds[2] = -1;
     options.fds[1] = write_fd;
     setenv("OF_THE_DAEMON", "1", 1);
-    process = start_shell("echo $GREETING $OF_THE_DAEMON; pwd", options, err);
+    process = await_shell_start("echo $GREETING $OF_THE_DAEMON; pwd", options, err);
     close(write_fd);
     assert_int_equal(await_process(process, NULL), 0);
     n = read(read_fd, text, sizeof(text) - 1);
@@ -201,8 +204,8 @@ TASK_TEST(test_new_session)
     CLEANUP(process_cleanup) struct process *same = NULL;
     CLEANUP(process_cleanup) struct process *own = NULL;
 
-    same = start_shell("exec sleep 1000", (struct process_options){0}, err);
-    own = start_shell("exec sleep 1000", (struct process_options){.new_session = true}, err);
+    same = await_shell_start("exec sleep 1000", (struct process_options){0}, err);
+    own = await_shell_start("exec sleep 1000", (struct process_options){.new_session = true}, err);
     assert_int_equal(getsid(process_pid(same)), getsid(0));
     assert_int_equal(getsid(process_pid(own)), process_pid(own));
     return true;
@@ -215,7 +218,8 @@ static pid_t orphan_pid;
 
 TASK_TEST(test_free_kills_in_the_background)
 {
-    struct process *process = start_shell("exec sleep 1000", (struct process_options){0}, err);
+    struct process *process =
+        await_shell_start("exec sleep 1000", (struct process_options){0}, err);
 
     orphan_pid = process_pid(process);
     assert_null(process_free(process));
@@ -228,6 +232,80 @@ static void test_an_orphan_is_reaped_before_the_loop_ends(void **state UNUSED)
     assert_true(orphan_pid > 0);
     assert_int_equal(kill(orphan_pid, 0), -1);
     assert_int_equal(errno, ESRCH);
+}
+
+/* --- Starting and cancel ------------------------------------------------------------------------
+ */
+
+static bool has_child(void)
+{
+    siginfo_t info;
+
+    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+struct starter {
+    struct process *process;
+    bool ended;
+    enum error_code code;
+};
+
+static bool starter_body(void *arg, struct error *err)
+{
+    char *const argv[] = {"sleep", "1000", NULL};
+    const struct process_options options = {.argv = argv};
+    struct starter *starter = arg;
+
+    starter->process = await_process_start(&options, err);
+    starter->ended = true;
+    starter->code = err->code;
+    return starter->process;
+}
+
+/* Cancel at the time when there is a process already, but the task has not been told. */
+TASK_TEST(test_cancelled_start_leaves_no_process)
+{
+    int caught = 0;
+
+    assert_false(has_child());
+    while (caught < 5) {
+        CLEANUP(group_done_await) struct group group;
+        struct starter starter = {0};
+
+        group_init(&group);
+        assert_true(task_spawn(&group, "starter", NULL, starter_body, &starter, err));
+        while (!has_child() && !starter.ended)
+            assert_int_equal(await_yield(), 0);
+        group_cancel(&group);
+        await_group(&group, NULL);
+        if (starter.process) {
+            process_kill(starter.process, SIGKILL);
+            assert_int_equal(await_process(starter.process, NULL), 0);
+            process_free(starter.process);
+        } else {
+            assert_int_equal(starter.code, ERROR_CANCELLED);
+            caught++;
+        }
+        assert_false(has_child());
+    }
+    return true;
+}
+
+static bool exit_body(void *arg UNUSED, struct error *err)
+{
+    char *argv[] = {"sh", "-c", "exit 3", NULL};
+    int status = 0;
+
+    assert_ok(await_command(argv, 100, &status, NULL, NULL, err), err);
+    assert_int_equal(status, 3);
+    return true;
+}
+
+/* As somebody may start us: then the kernel would reap. */
+static void test_ignored_child_signal(void **state UNUSED)
+{
+    signal(SIGCHLD, SIG_IGN);
+    run_task(exit_body, NULL);
 }
 
 /* --- Commands -----------------------------------------------------------------------------------
@@ -373,6 +451,8 @@ int main(void)
         cmocka_unit_test(test_new_session),
         cmocka_unit_test(test_free_kills_in_the_background),
         cmocka_unit_test(test_an_orphan_is_reaped_before_the_loop_ends),
+        cmocka_unit_test(test_cancelled_start_leaves_no_process),
+        cmocka_unit_test(test_ignored_child_signal),
         cmocka_unit_test(test_command),
         cmocka_unit_test(test_command_reads_nothing),
         cmocka_unit_test(test_large_output_is_cut_but_drained),
