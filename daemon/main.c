@@ -159,6 +159,7 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     engines.containers = await_container_engine_new(&container_options, err);
     if (!engines.containers)
         return false;
+    store_unmount_unused_await(store);
     system_info_gather(config->data_root, &info);
     engines.pull.store = store;
     engines.pull.registry = registry_client_new(&registry_options);

@@ -104,6 +104,8 @@ bool await_remove(struct store *store, struct image *image, struct layer *const 
         set_hidden(image, layers, count, false);
         return false;
     }
+    for (size_t i = 0; i < count; i++)
+        layer_unmount_unused_await(store, &removal.diff_ids[i]);
     await_work(move_away, &removal, "removing layers");
     if (image)
         image_drop(store, image);

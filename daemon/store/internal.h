@@ -37,13 +37,14 @@ struct trash {
 
 struct store {
     char *data_root;
-    char *untar_path;
+    char *untar_path, *index_path; /* the confined readers of archives */
     char id[33];
     int64_t grace_ns;
-    int lock_fd, layers_fd, tmp_fd;
+    int lock_fd, layers_fd, tmp_fd, mnt_fd;
     uint64_t sequence; /* of names in tmp/ */
     struct db *db;
     const struct layer_driver *driver;
+    char *driver_reason;
     struct map *layers; /* by diff_id */
     struct wait_queue mount_queue;
     struct list leases;
@@ -61,12 +62,28 @@ struct store {
 bool store_open_blocking(struct store *store, const struct store_options *options,
                          struct error *err);
 
+/* --- driver.c: which storage driver keeps the layers of a data root ------------------------------
+ */
+
+/* INVALID_ARGUMENT (UNKNOWN_STORAGE_DRIVER); NULL is fine. */
+bool driver_name_check(const char *name, struct error *err);
+
+/* Sets store->driver and its reason: the forced one (NULL: none), else what wrote the data root
+ * (recorded; NULL for a new one), else the best that works here. A data root with layers is for
+ * the driver that wrote them. FAILED_PRECONDITION (STORAGE_DRIVER_MISMATCH,
+ * STORAGE_DRIVER_UNSUPPORTED). Blocks. */
+bool driver_choose(struct store *store, const char *forced, const char *recorded, bool has_layers,
+                   struct error *err);
+
 /* --- layer.c -----------------------------------------------------------------------------------
  */
 
 struct layer *layer_get(const struct store *store, const struct digest *diff_id); /* or NULL */
 void layer_add(struct store *store, const struct layer_info *info, int64_t created_unix_ns);
 void layer_drop(struct store *store, const struct digest *diff_id);
+
+/* Unmounts what is mounted though nobody uses it: the last daemon did. */
+void layer_unmount_unused_await(struct store *store, const struct digest *diff_id);
 
 /* A name in tmp/ that nobody else has. The caller's. */
 char *tmp_name(struct store *store, const struct digest *diff_id);

@@ -87,7 +87,8 @@ static void make_dir(void *arg)
 struct layer_writer *await_layer_prepare(struct store *store, const struct digest *diff_id,
                                          struct error *err)
 {
-    const struct layer_driver_context context = {.untar_path = store->untar_path};
+    const struct layer_driver_context context = {.untar_path = store->untar_path,
+                                                 .index_path = store->index_path};
     struct layer_writer *writer = xcalloc(1, sizeof(*writer));
     struct make_dir make = {.parent_fd = store->tmp_fd, .fd = -1};
     int r;
@@ -342,6 +343,40 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id)
     mount_unlock(store, layer);
     layer->mounts--;
     layer->used_unix_ns = wall_clock_ns();
+}
+
+void layer_unmount_unused_await(struct store *store, const struct digest *diff_id)
+{
+    CLEANUP(place_done) struct layer_place place = {0};
+    struct layer *layer = map_get(store->layers, diff_id->text);
+
+    if (!layer || !layer->mounted || layer->mounting || layer->mounts > 0)
+        return;
+    place_of(store, diff_id, &place);
+    layer->mounts++; /* it stays meanwhile */
+    mount_lock_await(store, layer);
+    if (layer->mounts == 1) {
+        store->driver->unmount_await(&place);
+        layer->mounted = false;
+    }
+    mount_unlock(store, layer);
+    layer->mounts--;
+}
+
+void store_unmount_unused_await(struct store *store)
+{
+    CLEANUP_FREE struct digest *mounted = NULL;
+    size_t count = 0, iterator = 0;
+    void *value;
+
+    mounted = xcalloc(map_count(store->layers) + 1, sizeof(*mounted));
+    while (map_next(store->layers, &iterator, NULL, &value)) {
+        const struct layer *layer = value;
+        if (layer->mounted && layer->mounts == 0)
+            mounted[count++] = layer->info.diff_id;
+    }
+    for (size_t i = 0; i < count; i++)
+        layer_unmount_unused_await(store, &mounted[i]);
 }
 
 /* --- Leases ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 #include "proto/base/digest.h"
 
 struct layer_driver_context {
-    const char *untar_path;
+    const char *untar_path, *index_path; /* the confined readers of archives */
 };
 
 /* What a driver says of a layer that is complete. */
@@ -26,6 +26,8 @@ struct layer_place {
 
 struct layer_driver {
     const char *name;
+    const char *summary; /* how it keeps layers, for people */
+    const char *needs;   /* what to do where it does not work */
 
     /* Whether it works in this data root, found out by trying it in an empty directory there.
      * Blocks. The error says why not. */

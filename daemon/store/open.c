@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -97,6 +98,9 @@ static bool open_directories(struct store *store, struct error *err)
     store->tmp_fd = open_subdirectory(root_fd, "tmp");
     if (store->tmp_fd < 0)
         return unusable(store->data_root, "tmp", err);
+    store->mnt_fd = open_subdirectory(root_fd, "mnt");
+    if (store->mnt_fd < 0)
+        return unusable(store->data_root, "mnt", err);
     return fsync(root_fd) == 0 || unusable(store->data_root, "", err);
 }
 
@@ -115,31 +119,35 @@ static bool read_meta(struct db *db, const char *key, char **ret, struct error *
     return r >= 0;
 }
 
-/* What is made once per data root: its id, and the driver that its layers are written by. */
-static bool load_meta(struct db *db, struct store *store, struct error *err)
+/* The id is made once per data root. */
+static bool load_id(struct db *db, struct store *store, struct error *err)
 {
     CLEANUP_FREE char *id = NULL;
-    CLEANUP_FREE char *driver = NULL;
     unsigned char random[16];
 
-    if (!read_meta(db, "id", &id, err) || !read_meta(db, "driver", &driver, err))
+    if (!read_meta(db, "id", &id, err))
         return false;
-    if (!id) {
-        if (getrandom(random, sizeof(random), 0) != sizeof(random))
-            die("no random numbers");
-        for (size_t i = 0; i < sizeof(random); i++)
-            snprintf(store->id + 2 * i, 3, "%02x", random[i]);
-        return db_run(db, "INSERT INTO meta VALUES ('id', ?), ('driver', ?)", err,
-                      db_text(store->id), db_text(store->driver->name));
+    if (id) {
+        snprintf(store->id, sizeof(store->id), "%s", id);
+        return true;
     }
-    snprintf(store->id, sizeof(store->id), "%s", id);
-    if (driver && !str_eq(driver, store->driver->name)) {
-        error_set(err, ERROR_FAILED_PRECONDITION, "STORAGE_DRIVER_MISMATCH",
-                  "the data root %s was written by the storage driver %s, not %s", store->data_root,
-                  driver, store->driver->name);
-        return error_hint(err, "use --storage-driver %s, or another data root", driver);
-    }
-    return true;
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        die("no random numbers");
+    for (size_t i = 0; i < sizeof(random); i++)
+        snprintf(store->id + 2 * i, 3, "%02x", random[i]);
+    return db_run(db, "INSERT INTO meta VALUES ('id', ?)", err, db_text(store->id));
+}
+
+/* The driver is recorded too: it is whose layers are here. */
+static bool load_driver(struct db *db, struct store *store, const char *forced, struct error *err)
+{
+    CLEANUP_FREE char *recorded = NULL;
+
+    return read_meta(db, "driver", &recorded, err) &&
+           driver_choose(store, forced, recorded, map_count(store->layers) > 0, err) &&
+           (str_eq(recorded, store->driver->name) ||
+            db_run(db, "INSERT OR REPLACE INTO meta VALUES ('driver', ?)", err,
+                   db_text(store->driver->name)));
 }
 
 static bool column_digest(sqlite3_stmt *row, int column, struct digest *ret, struct error *err)
@@ -288,6 +296,30 @@ static bool find_litter(struct store *store, struct error *err)
     return true;
 }
 
+/* Layers that the last daemon mounted, and that nothing unmounted since: containers may run on
+ * them, so they stay until it is known that nothing does. */
+static bool find_mounts(struct store *store, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **names = NULL;
+
+    if (!list_directory(store, store->mnt_fd, "mnt", &names, err))
+        return false;
+    for (char **name = names; *name; name++) {
+        CLEANUP_FREE char *diff_id = xasprintf("sha256:%s", *name);
+        CLEANUP_FREE char *path = xasprintf("%s/mnt/%s", store->data_root, *name);
+        struct layer *layer = map_get(store->layers, diff_id);
+        if (layer) {
+            layer->mounted = true;
+            continue;
+        }
+        umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+        if (rmdir(path) < 0)
+            log_warn("cannot remove a mount point", LOG("path", path),
+                     LOG("error", strerror(errno)));
+    }
+    return true;
+}
+
 /* A layer whose directory somebody took away is as if it had never been fetched: the next pull of
  * its images fetches it again. */
 static bool forget_lost_layers(struct db *db, struct store *store, struct error *err)
@@ -318,49 +350,64 @@ static bool forget_lost_layers(struct db *db, struct store *store, struct error 
 /* --- All of it ---------------------------------------------------------------------------------
  */
 
+struct load_work {
+    struct store *store;
+    const struct store_options *options;
+};
+
 static bool load(struct db *db, void *arg, struct error *err)
 {
-    struct store *store = arg;
+    const struct load_work *work = arg;
+    struct store *store = work->store;
 
-    return load_meta(db, store, err) && load_layers(db, store, err) &&
+    return load_id(db, store, err) && load_layers(db, store, err) &&
+           load_driver(db, store, work->options->driver, err) &&
            forget_lost_layers(db, store, err) && load_images(db, store, err);
 }
 
-/* Beside the program, as in a build directory, else where it is installed below the same prefix. */
-static bool find_untar(struct store *store, const char *path, struct error *err)
+static bool has_programs(struct store *store, const char *dir)
 {
-    static const char *const places[] = {"", DAVIT_LIBEXEC_FROM_BIN "/"};
+    free(store->untar_path);
+    free(store->index_path);
+    store->untar_path = xasprintf("%s/davit-untar", dir);
+    store->index_path = xasprintf("%s/davit-index", dir);
+    return access(store->untar_path, X_OK) == 0;
+}
+
+/* Beside the program, as in a build directory, else where they are installed below the same prefix.
+ */
+static bool find_programs(struct store *store, const char *programs_dir, struct error *err)
+{
+    static const char *const places[] = {"", "/" DAVIT_LIBEXEC_FROM_BIN};
     char program[4096];
     ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
     char *slash;
 
     program[MAX(n, 0)] = '\0';
     slash = strrchr(program, '/');
-    for (size_t i = 0; !path && slash && i < ARRAY_SIZE(places); i++) {
-        free(store->untar_path);
-        store->untar_path =
-            xasprintf("%.*s/%sdavit-untar", (int)(slash - program), program, places[i]);
-        if (access(store->untar_path, X_OK) == 0)
+    for (size_t i = 0; !programs_dir && slash && i < ARRAY_SIZE(places); i++) {
+        CLEANUP_FREE char *dir = xasprintf("%.*s%s", (int)(slash - program), program, places[i]);
+        if (has_programs(store, dir))
             return true;
     }
-    if (path)
-        store->untar_path = xstrdup(path);
-    if (path && access(path, X_OK) == 0)
+    if (programs_dir && has_programs(store, programs_dir))
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "UNPACKER_MISSING",
-              "the program davit-untar is neither beside davitd nor at %s",
-              store->untar_path ? store->untar_path : DAVIT_LIBEXEC_FROM_BIN "/davit-untar");
+              "the programs davit-untar and davit-index are neither beside davitd nor in %s",
+              programs_dir ? programs_dir : DAVIT_LIBEXEC_FROM_BIN);
     return error_hint(err, "install davit completely");
 }
 
 bool store_open_blocking(struct store *store, const struct store_options *options,
                          struct error *err)
 {
+    struct load_work work = {.store = store, .options = options};
     CLEANUP_FREE char *db_path = NULL;
 
-    if (!find_untar(store, options->untar_path, err) || !open_directories(store, err))
+    if (!find_programs(store, options->programs_dir, err) || !open_directories(store, err))
         return false;
     db_path = xasprintf("%s/davit.db", store->data_root);
     store->db = db_open(db_path, err);
-    return store->db && db_transaction(store->db, load, store, err) && find_litter(store, err);
+    return store->db && db_transaction(store->db, load, &work, err) && find_litter(store, err) &&
+           find_mounts(store, err);
 }

@@ -7,30 +7,14 @@
 
 #define GRACE_DEFAULT_MS (24ULL * 3600 * 1000)
 
-static const struct layer_driver *const drivers[] = {&directory_driver};
-
-static const struct layer_driver *choose_driver(const char *name, struct error *err)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(drivers); i++) {
-        if (!name || str_eq(name, drivers[i]->name))
-            return drivers[i];
-    }
-    error_set(err, ERROR_INVALID_ARGUMENT, "UNKNOWN_STORAGE_DRIVER",
-              "there is no storage driver \"%s\"", name);
-    error_hint(err, "known drivers: %s", drivers[0]->name);
-    return NULL;
-}
-
-static struct store *store_new(const struct store_options *options,
-                               const struct layer_driver *driver)
+static struct store *store_new(const struct store_options *options)
 {
     struct store *store = xcalloc(1, sizeof(*store));
     uint64_t grace_ms = options->layer_grace_ms ? options->layer_grace_ms : GRACE_DEFAULT_MS;
 
     store->data_root = xstrdup(options->data_root);
     store->grace_ns = (int64_t)grace_ms * 1000000;
-    store->driver = driver;
-    store->lock_fd = store->layers_fd = store->tmp_fd = -1;
+    store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = -1;
     store->layers = map_new();
     store->names = map_new();
     list_init(&store->holds);
@@ -57,9 +41,12 @@ static void store_free(struct store *store)
     map_free(store->names);
     free(store->images);
     close_fd(&store->tmp_fd);
+    close_fd(&store->mnt_fd);
     close_fd(&store->layers_fd);
     close_fd(&store->lock_fd); /* last: another daemon may begin */
     free(store->untar_path);
+    free(store->index_path);
+    free(store->driver_reason);
     free(store->data_root);
     free(store);
 }
@@ -85,13 +72,12 @@ static void close_in_pool(void *arg)
 
 struct store *await_store_open(const struct store_options *options, struct error *err)
 {
-    const struct layer_driver *driver = choose_driver(options->driver, err);
     struct open_work work = {.options = options};
     int r;
 
-    if (!driver)
+    if (!driver_name_check(options->driver, err))
         return NULL;
-    work.store = store_new(options, driver);
+    work.store = store_new(options);
     r = await_work(open_in_pool, &work, "opening the data root");
     if (r < 0)
         await_error(err, r, "opening the data root %s", options->data_root);
@@ -114,6 +100,7 @@ struct store *store_close_await(struct store *store)
     CHECK(list_empty(&store->leases));
     atomic_store(&store->trash.stop, true);
     group_done_await(&store->background);
+    store_unmount_unused_await(store);
     await_work(close_in_pool, store, "closing the data root");
     return NULL;
 }
@@ -123,9 +110,9 @@ const char *store_driver_name(const struct store *store)
     return store->driver->name;
 }
 
-const char *store_driver_reason(const struct store *store UNUSED)
+const char *store_driver_reason(const struct store *store)
 {
-    return "layers are unpacked into directories, the only driver of this version";
+    return store->driver_reason;
 }
 
 const char *store_id(const struct store *store)

@@ -13,8 +13,8 @@ struct store;
 
 struct store_options {
     const char *data_root;
-    const char *driver;      /* NULL: the best that works here */
-    const char *untar_path;  /* davit-untar; NULL: beside this program, else in libexec */
+    const char *driver;       /* NULL: the best that works here */
+    const char *programs_dir; /* of davit-untar and davit-index; NULL: this program's, or libexec */
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
                                 again; 0: a day */
 };
@@ -69,6 +69,10 @@ struct layer_writer *layer_writer_free_await(struct layer_writer *writer);
 bool await_layer_mount(struct store *store, const struct digest *diff_id, char **ret_path,
                        struct error *err);
 void layer_unmount_await(struct store *store, const struct digest *diff_id);
+
+/* Unmounts the layers that a daemon before this one mounted and nobody uses: to be called once
+ * those who outlived it have mounted theirs again. Suspends, also for a cancelled task. */
+void store_unmount_unused_await(struct store *store);
 
 /* Keeps layers that are fetched for an image that has no row yet: while a lease is held, none of
  * them is removed. */

@@ -39,13 +39,26 @@ void run_task(bool (*body)(void *arg, struct error *err), void *arg)
         die("%s: %s", error_code_name(err.code), err.message);
 }
 
-struct store *await_open_scratch(const char *name, struct error *err)
+const char *test_driver(void)
+{
+    const char *name = getenv("DAVIT_TEST_DRIVER");
+
+    return name ? name : "directory";
+}
+
+struct store *await_open_with(const char *name, const char *driver, struct error *err)
 {
     CLEANUP_FREE char *data_root = xasprintf("%s/%s", scratch_directory(), name);
 
     return await_store_open(&(struct store_options){.data_root = data_root,
-                                                    .untar_path = UNTAR_PATH},
+                                                    .driver = driver,
+                                                    .programs_dir = PROGRAMS_DIR},
                             err);
+}
+
+struct store *await_open_scratch(const char *name, struct error *err)
+{
+    return await_open_with(name, test_driver(), err);
 }
 
 void tar_add(struct strbuf *tar, const char *name, char type, const char *data, size_t size)

@@ -18,6 +18,12 @@ void run_task(bool (*body)(void *arg, struct error *err), void *arg);
 /* The store at scratch_directory()/name. */
 struct store *await_open_scratch(const char *name, struct error *err);
 
+/* The same with another storage driver than the tests' (NULL: let it choose). */
+struct store *await_open_with(const char *name, const char *driver, struct error *err);
+
+/* The storage driver under test: DAVIT_TEST_DRIVER, or "erofs". */
+const char *test_driver(void);
+
 /* --- Archives ----------------------------------------------------------------------------------
  */
 

@@ -376,7 +376,8 @@ static bool body_grace(void *arg UNUSED, struct error *err)
 {
     CLEANUP_FREE char *data_root = xasprintf("%s/grace", scratch_directory());
     const struct store_options options = {.data_root = data_root,
-                                          .untar_path = UNTAR_PATH,
+                                          .driver = test_driver(),
+                                          .programs_dir = PROGRAMS_DIR,
                                           .layer_grace_ms = 1};
     struct store *store = await_open_scratch("grace", err);
     struct digest diff_ids[3];

@@ -48,7 +48,7 @@ static bool body_commit(void *arg UNUSED, struct error *err)
     struct layer_info info;
 
     CHECK(store);
-    CHECK(str_eq(store_driver_name(store), "directory") && strlen(store_id(store)) == 32);
+    CHECK(str_eq(store_driver_name(store), test_driver()) && strlen(store_id(store)) == 32);
     CHECK(!layer_find(store, &diff_id, NULL));
     CHECK(!await_layer_mount(store, &diff_id, &path, err) && error_is(err, "LAYER_NOT_FOUND"));
     error_done(err);

@@ -250,10 +250,10 @@ static void test_unusable_roots(void **state UNUSED)
 static bool body_missing_untar(void *arg UNUSED, struct error *err)
 {
     CLEANUP_FREE char *data_root = xasprintf("%s/no-untar", scratch_directory());
-    const struct store_options options = {.data_root = data_root, .untar_path = "/no/such/untar"};
+    const struct store_options options = {.data_root = data_root, .programs_dir = "/no/such"};
 
     CHECK(!await_store_open(&options, err) && error_is(err, "UNPACKER_MISSING"));
-    CHECK(strstr(err->message, "/no/such/untar"));
+    CHECK(strstr(err->message, "/no/such"));
     error_done(err);
     return true;
 }
