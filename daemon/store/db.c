@@ -52,8 +52,9 @@ static const char *const migrations[] = {
 
     "ALTER TABLE layers ADD COLUMN disk_bytes INTEGER;" /* NULL: not counted yet */
     "ALTER TABLE layers ADD COLUMN verified_unix_ns INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE layers ADD COLUMN kept_blob TEXT;" /* the digest of layer.blob, if there is one */
-    "ALTER TABLE layers ADD COLUMN damage TEXT;"    /* why it is in quarantine; NULL: it is not */
+    "ALTER TABLE layers ADD COLUMN blob_digest TEXT;" /* of layer.blob, if it is there */
+    "ALTER TABLE layers ADD COLUMN blob_bytes INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE layers ADD COLUMN damage TEXT;" /* why it is in quarantine; NULL: it is not */
     "ALTER TABLE layers ADD COLUMN seal TEXT;"
     "UPDATE layers SET verified_unix_ns = created_unix_ns;"
     "CREATE TABLE layer_blobs (" /* what a layer was, compressed, in registries */

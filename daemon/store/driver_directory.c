@@ -129,6 +129,7 @@ static bool await_opaque_marks(struct unpacking *unpacking, const struct strbuf 
 struct seal_work {
     int fs_fd;
     char *seal;
+    uint64_t disk_bytes;
     bool ok;
     struct error err;
 };
@@ -138,7 +139,7 @@ struct seal_work {
 static void sync_and_seal(void *arg)
 {
     struct seal_work *work = arg;
-    struct tree_hash *hash = tree_hash_new(work->fs_fd);
+    struct tree_hash *hash = tree_hash_new(work->fs_fd, false);
     ssize_t n = 1;
 
     if (syncfs(work->fs_fd) < 0)
@@ -150,6 +151,7 @@ static void sync_and_seal(void *arg)
     }
     if (work->ok)
         work->seal = xstrdup(tree_hash_finish(hash).text);
+    work->disk_bytes = tree_hash_disk_bytes(hash);
     tree_hash_free(hash);
 }
 
@@ -167,6 +169,7 @@ static bool await_directory_commit(void *preparation, struct layer_content *ret,
     if (r < 0)
         return await_error(err, r, "syncing a layer");
     ret->content_bytes = result.content_bytes;
+    ret->disk_bytes = work.disk_bytes;
     ret->seal = work.seal;
     return work.ok || error_move(err, &work.err);
 }
@@ -187,7 +190,7 @@ static void *directory_check_begin(int dir_fd, const struct digest *diff_id UNUS
 
     check->fs_fd = openat(dir_fd, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     check->open_errno = errno;
-    check->hash = tree_hash_new(check->fs_fd);
+    check->hash = tree_hash_new(check->fs_fd, true);
     check->seal = seal;
     return check;
 }

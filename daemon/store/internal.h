@@ -11,9 +11,25 @@
 
 #define LAYERS_MAX 127 /* of one image */
 
+/* What the database has of a layer. */
+struct layer_row {
+    struct layer_info info;
+    int64_t created_unix_ns, verified_unix_ns;
+    uint64_t disk_bytes; /* 0: not counted yet */
+    uint64_t blob_bytes; /* 0: the compressed blob was not kept */
+    struct digest blob;
+    const char *seal, *damage; /* NULL: none */
+};
+
 /* A committed layer. */
 struct layer {
     struct layer_info info;
+    uint64_t disk_bytes; /* allocated by all that lies in its directory; 0: not counted yet */
+    uint64_t blob_bytes;
+    int64_t verified_unix_ns; /* when it was last seen to be as it was fetched */
+    char *damage;             /* why it is in quarantine, where nothing uses it; NULL: it is not */
+    bool blob_damaged;
+    uint64_t version; /* another once its files are others */
     unsigned int mounts, image_uses;
     int64_t used_unix_ns; /* when a lease or mount last let go of it, or it came */
     bool hidden;          /* being removed: nothing finds it any more */
@@ -79,14 +95,45 @@ bool driver_choose(struct store *store, const char *forced, const char *recorded
  */
 
 struct layer *layer_get(const struct store *store, const struct digest *diff_id); /* or NULL */
-void layer_add(struct store *store, const struct layer_info *info, int64_t created_unix_ns);
+void layer_add(struct store *store, const struct layer_row *row);
+struct layer *layer_free(struct layer *layer); /* takes NULL; returns NULL */
 void layer_drop(struct store *store, const struct digest *diff_id);
+
+/* What the row says, in memory; the files are others than before. */
+void layer_update(struct store *store, struct layer *layer, const struct layer_row *row);
+
+/* False with FAILED_PRECONDITION (LAYER_IN_USE) while it is in quarantine and cannot be replaced,
+ * because containers use its files. */
+bool layer_check_replaceable(const struct store *store, const struct layer *layer,
+                             struct error *err);
+
+/* Who uses a layer that has been replaced keeps what was mounted; the next one gets the new. */
+void layer_unmount_replaced_await(struct store *store, struct layer *layer);
 
 /* Unmounts what is mounted though nobody uses it: the last daemon did. */
 void layer_unmount_unused_await(struct store *store, const struct digest *diff_id);
 
 /* A name in tmp/ that nobody else has. The caller's. */
 char *tmp_name(struct store *store, const struct digest *diff_id);
+
+/* --- commit.c ----------------------------------------------------------------------------------
+ */
+
+struct layer_writer {
+    struct store *store;
+    struct digest diff_id;
+    char *name; /* in tmp/ */
+    int dir_fd;
+    void *preparation; /* the driver's */
+    struct hasher *hasher;
+    uint64_t tar_bytes;
+};
+
+/* Moves a complete layer into its place, then writes its row; content is what the driver says of
+ * it. If it was committed by another meanwhile, that one stays, and ret tells of it; one that is
+ * damaged is replaced. */
+bool await_commit_row(struct layer_writer *writer, const struct layer_content *content,
+                      struct layer_info *ret, struct error *err);
 
 /* --- image.c -----------------------------------------------------------------------------------
  */

@@ -22,40 +22,63 @@ bool layer_find(const struct store *store, const struct digest *diff_id, struct 
 {
     const struct layer *layer = layer_get(store, diff_id);
 
-    if (layer && ret)
+    if (!layer || layer->damage)
+        return false;
+    if (ret)
         *ret = layer->info;
-    return layer;
+    return true;
 }
 
-void layer_add(struct store *store, const struct layer_info *info, int64_t created_unix_ns)
+void layer_update(struct store *store, struct layer *layer, const struct layer_row *row)
+{
+    layer->info = row->info;
+    layer->disk_bytes = row->disk_bytes;
+    layer->blob_bytes = row->blob_bytes;
+    layer->verified_unix_ns = row->verified_unix_ns;
+    free(layer->damage);
+    layer->damage = xstrdup(row->damage);
+    layer->blob_damaged = false;
+    layer->version = store->sequence++;
+}
+
+void layer_add(struct store *store, const struct layer_row *row)
 {
     struct layer *layer = xcalloc(1, sizeof(*layer));
 
-    layer->info = *info;
-    layer->used_unix_ns = created_unix_ns;
+    layer_update(store, layer, row);
+    layer->used_unix_ns = row->created_unix_ns;
     for (size_t i = 0; i < store->image_count; i++)
-        layer->image_uses += image_uses(store->images[i], &info->diff_id);
-    CHECK(!map_put(store->layers, info->diff_id.text, layer));
+        layer->image_uses += image_uses(store->images[i], &row->info.diff_id);
+    CHECK(!map_put(store->layers, row->info.diff_id.text, layer));
+}
+
+struct layer *layer_free(struct layer *layer)
+{
+    if (!layer)
+        return NULL;
+    free(layer->damage);
+    free(layer);
+    return NULL;
 }
 
 void layer_drop(struct store *store, const struct digest *diff_id)
 {
-    free(map_remove(store->layers, diff_id->text));
+    layer_free(map_remove(store->layers, diff_id->text));
+}
+
+bool layer_check_replaceable(const struct store *store, const struct layer *layer,
+                             struct error *err)
+{
+    if (layer->mounts == 0 || store->driver->replaces_mounted)
+        return true;
+    error_set(err, ERROR_FAILED_PRECONDITION, "LAYER_IN_USE",
+              "layer %.19s is damaged, and a container that runs uses its files",
+              layer->info.diff_id.text);
+    return error_hint(err, "stop the containers of its images and try again");
 }
 
 /* --- Prepare -----------------------------------------------------------------------------------
  */
-
-struct layer_writer {
-    struct store *store;
-    struct digest diff_id;
-    char *name; /* in tmp/ */
-    int dir_fd;
-    void *preparation; /* the driver's */
-    struct hasher *hasher;
-    uint64_t tar_bytes;
-    bool moved; /* into layers/ */
-};
 
 char *tmp_name(struct store *store, const struct digest *diff_id)
 {
@@ -91,13 +114,19 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
                                                  .index_path = store->index_path};
     struct layer_writer *writer = xcalloc(1, sizeof(*writer));
     struct make_dir make = {.parent_fd = store->tmp_fd, .fd = -1};
+    const struct layer *old = layer_get(store, diff_id);
     int r;
 
     writer->store = store;
     writer->diff_id = *diff_id;
+    writer->dir_fd = -1;
     writer->hasher = hasher_new();
     writer->name = tmp_name(store, diff_id);
     make.name = writer->name;
+    if (old && !layer_check_replaceable(store, old, err)) {
+        layer_failed(writer, err);
+        return layer_writer_free_await(writer);
+    }
     r = await_work(make_dir, &make, "preparing a layer");
     writer->dir_fd = make.fd;
     if (r < 0 || make.errnum)
@@ -158,85 +187,17 @@ static bool check_hash(struct layer_writer *writer, struct error *err)
                      writer->diff_id.text, digest.text);
 }
 
-struct commit_work {
-    struct layer_writer *writer;
-    struct layer_info info;
-    int64_t created_unix_ns;
-};
-
-/* Directory durable in its place, then the row (SECURITY.md, rule 7). */
-static bool commit_in_pool(struct db *db, void *arg, struct error *err)
-{
-    const struct commit_work *work = arg;
-    struct layer_writer *writer = work->writer;
-    const struct store *store = writer->store;
-    const char *hex = digest_hex(&writer->diff_id);
-
-    /* What is there without a row is litter: it goes where we were, and is removed with that. */
-    if (renameat2(store->tmp_fd, writer->name, store->layers_fd, hex, RENAME_NOREPLACE) < 0 &&
-        (errno != EEXIST ||
-         renameat2(store->tmp_fd, writer->name, store->layers_fd, hex, RENAME_EXCHANGE) < 0))
-        return error_set_errno(err, errno, "cannot move it into place");
-    writer->moved = true;
-    if (fsync(store->layers_fd) < 0)
-        return error_set_errno(err, errno, "cannot sync its directory");
-    return db_run(db,
-                  "INSERT INTO layers"
-                  " (diff_id, tar_bytes, content_bytes, created_unix_ns, verified_unix_ns)"
-                  " VALUES (?, ?, ?, ?, ?)",
-                  err, db_text(writer->diff_id.text), db_integer((int64_t)work->info.tar_bytes),
-                  db_integer((int64_t)work->info.content_bytes), db_integer(work->created_unix_ns),
-                  db_integer(work->created_unix_ns));
-}
-
-/* Back to tmp/, where it is litter. If that fails the next start finds it without a row. */
-static void move_back(void *arg)
-{
-    struct layer_writer *writer = arg;
-    const struct store *store = writer->store;
-
-    tree_remove(store->tmp_fd, writer->name, NULL);
-    renameat(store->layers_fd, digest_hex(&writer->diff_id), store->tmp_fd, writer->name);
-}
-
-static bool await_commit_row(struct layer_writer *writer, struct layer_info *info,
-                             struct error *err)
-{
-    struct store *store = writer->store;
-    struct commit_work work = {.writer = writer, .info = *info, .created_unix_ns = wall_clock_ns()};
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    const struct layer *other;
-
-    if (!locked)
-        return false;
-    other = layer_get(store, &writer->diff_id);
-    if (other) {
-        *info = other->info;
-        return true;
-    }
-    if (await_db_transaction(locked, commit_in_pool, &work, err)) {
-        layer_add(store, info, work.created_unix_ns);
-        return true;
-    }
-    if (writer->moved) {
-        CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
-        await_work(move_back, writer, "taking back a layer");
-    }
-    return false;
-}
-
 bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err)
 {
-    struct layer_info info = {.diff_id = writer->diff_id, .tar_bytes = writer->tar_bytes};
     struct layer_content content = {0};
+    struct layer_info info;
     bool ok;
 
     if (!check_hash(writer, err))
         return false;
-    ok = writer->store->driver->await_commit(writer->preparation, &content, err);
-    info.content_bytes = content.content_bytes;
-    ok = ok && await_commit_row(writer, &info, err);
-    free(content.seal); /* kept in the row */
+    ok = writer->store->driver->await_commit(writer->preparation, &content, err) &&
+         await_commit_row(writer, &content, &info, err);
+    free(content.seal);
     if (!ok)
         return layer_failed(writer, err);
     if (ret)
@@ -306,6 +267,13 @@ static void mount_unlock(struct store *store, struct layer *layer)
     wake_all(&store->mount_queue);
 }
 
+static bool layer_damaged(const struct layer *layer, struct error *err)
+{
+    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "layer %.19s is damaged: %s",
+              layer->info.diff_id.text, layer->damage);
+    return error_hint(err, "fetch it again with: davit system verify --repair");
+}
+
 bool await_layer_mount(struct store *store, const struct digest *diff_id, char **ret_path,
                        struct error *err)
 {
@@ -316,6 +284,8 @@ bool await_layer_mount(struct store *store, const struct digest *diff_id, char *
     if (!layer)
         return error_set(err, ERROR_NOT_FOUND, "LAYER_NOT_FOUND", "there is no layer %.19s in %s",
                          diff_id->text, store->data_root);
+    if (layer->damage)
+        return layer_damaged(layer, err);
     place_of(store, diff_id, &place);
     layer->mounts++; /* from here on it is not removed */
     mount_lock_await(store, layer);
@@ -343,6 +313,20 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id)
     mount_unlock(store, layer);
     layer->mounts--;
     layer->used_unix_ns = wall_clock_ns();
+}
+
+void layer_unmount_replaced_await(struct store *store, struct layer *layer)
+{
+    CLEANUP(place_done) struct layer_place place = {0};
+
+    place_of(store, &layer->info.diff_id, &place);
+    layer->mounts++; /* it stays meanwhile */
+    mount_lock_await(store, layer);
+    if (layer->mounted)
+        store->driver->unmount_await(&place);
+    layer->mounted = false;
+    mount_unlock(store, layer);
+    layer->mounts--;
 }
 
 void layer_unmount_unused_await(struct store *store, const struct digest *diff_id)

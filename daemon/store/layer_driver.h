@@ -13,6 +13,8 @@ struct layer_driver_context {
 /* What a driver says of a layer that is complete. */
 struct layer_content {
     uint64_t content_bytes; /* of regular files and symlinks, each inode once */
+    uint64_t disk_bytes;    /* allocated by what it put into the directory; 0: not known without
+                               looking at all of it again */
     char *seal;             /* short text; lets check_begin() see any later change that the hash of
                                the tar does not show. The caller's. */
 };
@@ -28,6 +30,9 @@ struct layer_driver {
     const char *name;
     const char *summary; /* how it keeps layers, for people */
     const char *needs;   /* what to do where it does not work */
+
+    /* Whether what is mounted stays as it is when the layer's directory goes. */
+    bool replaces_mounted;
 
     /* Whether it works in this data root, found out by trying it in an empty directory there.
      * Blocks. The error says why not. */

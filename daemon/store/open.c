@@ -160,19 +160,26 @@ static bool column_digest(sqlite3_stmt *row, int column, struct digest *ret, str
 static bool load_layers(struct db *db, struct store *store, struct error *err)
 {
     CLEANUP(db_query_done)
-    sqlite3_stmt *row =
-        db_query(db, "SELECT diff_id, tar_bytes, content_bytes, created_unix_ns FROM layers", NULL,
-                 0, err);
-    int r = row ? 1 : -1;
+    sqlite3_stmt *result =
+        db_query(db,
+                 "SELECT diff_id, tar_bytes, content_bytes, created_unix_ns, verified_unix_ns,"
+                 " disk_bytes, blob_bytes, damage FROM layers",
+                 NULL, 0, err);
+    int r = result ? 1 : -1;
 
-    while (r > 0 && (r = db_step(db, row, err)) > 0) {
-        struct layer_info info = {
-            .tar_bytes = (uint64_t)sqlite3_column_int64(row, 1),
-            .content_bytes = (uint64_t)sqlite3_column_int64(row, 2),
+    while (r > 0 && (r = db_step(db, result, err)) > 0) {
+        struct layer_row row = {
+            .info.tar_bytes = (uint64_t)sqlite3_column_int64(result, 1),
+            .info.content_bytes = (uint64_t)sqlite3_column_int64(result, 2),
+            .created_unix_ns = sqlite3_column_int64(result, 3),
+            .verified_unix_ns = sqlite3_column_int64(result, 4),
+            .disk_bytes = (uint64_t)sqlite3_column_int64(result, 5), /* NULL gives 0 */
+            .blob_bytes = (uint64_t)sqlite3_column_int64(result, 6),
+            .damage = (const char *)sqlite3_column_text(result, 7),
         };
-        if (!column_digest(row, 0, &info.diff_id, err))
+        if (!column_digest(result, 0, &row.info.diff_id, err))
             return false;
-        layer_add(store, &info, sqlite3_column_int64(row, 3));
+        layer_add(store, &row);
     }
     return r == 0;
 }

@@ -36,7 +36,7 @@ static void store_free(struct store *store)
     while (store->image_count > 0)
         image_drop(store, store->images[store->image_count - 1]);
     while (map_next(store->layers, &iterator, NULL, &layer))
-        free(layer);
+        layer_free(layer);
     map_free(store->layers);
     map_free(store->names);
     free(store->images);

@@ -1,6 +1,5 @@
 #include "daemon/store/tree_hash.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,74 +8,40 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "proto/base/map.h"
+#include "daemon/store/tree_walk.h"
 
 #define STEP_BYTES (1 * MIB)
 #define STEP_ENTRIES 1024 /* empty files also take time */
 #define BUFFER_BYTES (256 * KIB)
 #define XATTR_BYTES_MAX (64 * KIB) /* the kernel has no longer ones */
-#define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-
-/* A directory on the way down. Only the deepest is open: ".." leads back. */
-struct level {
-    char **names; /* sorted */
-    size_t next;
-    dev_t device;
-    ino_t inode;
-    struct level *above;
-};
 
 struct tree_hash {
     struct hasher *hasher;
-    int fd; /* of the deepest directory */
-    struct level *deepest;
-    int file_fd;            /* the file that is being read, or -1 */
-    struct map *hard_links; /* inode to the number of the first name of it */
-    uint64_t entries;
-    bool begun;
+    struct tree_walk *walk;
+    int file_fd; /* the file that is being read, or -1 */
+    bool from_disk;
+    uint64_t disk_blocks;
     char *buffer;
 };
 
-struct tree_hash *tree_hash_new(int dir_fd)
+struct tree_hash *tree_hash_new(int dir_fd, bool from_disk)
 {
     struct tree_hash *hash = xcalloc(1, sizeof(*hash));
 
     hash->hasher = hasher_new();
-    hash->fd = openat(dir_fd, ".", OPEN_DIR);
+    hash->walk = tree_walk_new(dir_fd, false);
     hash->file_fd = -1;
-    hash->hard_links = map_new();
+    hash->from_disk = from_disk;
     hash->buffer = xmalloc(BUFFER_BYTES);
     return hash;
-}
-
-static void forget_deepest(struct tree_hash *hash)
-{
-    struct level *level = hash->deepest;
-
-    hash->deepest = level->above;
-    strv_free(level->names);
-    free(level);
-}
-
-static void forget_links(struct map *links)
-{
-    size_t iterator = 0;
-    void *first;
-
-    while (map_next(links, &iterator, NULL, &first))
-        free(first);
-    map_free(links);
 }
 
 struct tree_hash *tree_hash_free(struct tree_hash *hash)
 {
     if (!hash)
         return NULL;
-    while (hash->deepest)
-        forget_deepest(hash);
-    forget_links(hash->hard_links);
+    tree_walk_free(hash->walk);
     hasher_free(hash->hasher);
-    close_fd(&hash->fd);
     close_fd(&hash->file_fd);
     free(hash->buffer);
     free(hash);
@@ -159,140 +124,53 @@ static bool add_xattrs(struct tree_hash *hash, int fd)
 /* --- Entries -----------------------------------------------------------------------------------
  */
 
-static bool failed(const char *doing, const char *name, struct error *err)
+/* From here on the file is read from the disk: what lies in memory would hide what the disk has
+ * become. What is mapped stays. */
+static void forget_cached(const struct tree_hash *hash)
 {
-    int errnum = errno;
-
-    if (errnum == EIO || errnum == EUCLEAN || errnum == ENOENT)
-        return error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "cannot %s %s: %s", doing, name,
-                         strerror(errnum));
-    return error_set_errno(err, errnum, "cannot %s %s", doing, name);
+    if (hash->from_disk)
+        posix_fadvise(hash->file_fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-/* Lists what the directory that is open now holds. */
-static bool list_dir(struct tree_hash *hash, struct error *err)
+static bool add_symlink(struct tree_hash *hash, const struct tree_entry *entry, size_t *done,
+                        struct error *err)
 {
-    struct level *level = xcalloc(1, sizeof(*level));
-    int list_fd = openat(hash->fd, ".", OPEN_DIR);
-    DIR *list = list_fd >= 0 ? fdopendir(list_fd) : NULL;
-    const struct dirent *item;
-    size_t count = 0, room = 0;
-    struct stat st;
-
-    level->above = hash->deepest;
-    hash->deepest = level;
-    if (!list || fstat(list_fd, &st) < 0) {
-        failed("list", "a directory", err);
-        close_fd(&list_fd);
-        return false;
-    }
-    level->device = st.st_dev;
-    level->inode = st.st_ino;
-    level->names = xcalloc(1, sizeof(char *));
-    while ((item = readdir(list))) {
-        if (str_eq(item->d_name, ".") || str_eq(item->d_name, ".."))
-            continue;
-        if (count + 1 >= room) {
-            room = MAX((size_t)16, room * 2);
-            level->names = xrealloc(level->names, room * sizeof(char *));
-        }
-        level->names[count++] = xstrdup(item->d_name);
-        level->names[count] = NULL;
-    }
-    closedir(list);
-    qsort(level->names, count, sizeof(char *), compare_names);
-    return true;
-}
-
-static bool leave(struct tree_hash *hash, struct error *err)
-{
-    int above_fd = -1;
-    struct stat st;
-
-    add(hash, "..", 2);
-    forget_deepest(hash);
-    if (!hash->deepest)
-        return true;
-    above_fd = openat(hash->fd, "..", OPEN_DIR);
-    if (above_fd < 0 || fstat(above_fd, &st) < 0) {
-        close_fd(&above_fd);
-        return failed("leave", "a directory", err);
-    }
-    close_fd(&hash->fd);
-    hash->fd = above_fd;
-    if (st.st_dev == hash->deepest->device && st.st_ino == hash->deepest->inode)
-        return true;
-    errno = ESTALE;
-    return failed("leave", "a directory", err);
-}
-
-/* True if the inode has come before, under another name: its content is not read again. */
-static bool is_known_link(struct tree_hash *hash, const struct stat *st)
-{
-    char key[48], number[32];
-    char *first;
-
-    if (S_ISDIR(st->st_mode) || st->st_nlink < 2)
-        return false;
-    snprintf(key, sizeof(key), "%" PRIu64 ":%" PRIu64, (uint64_t)st->st_dev, (uint64_t)st->st_ino);
-    first = map_get(hash->hard_links, key);
-    if (first) {
-        add(hash, first, strlen(first));
-        return true;
-    }
-    snprintf(number, sizeof(number), "link to %" PRIu64, hash->entries);
-    map_put(hash->hard_links, key, xstrdup(number));
-    return false;
-}
-
-static bool add_symlink(struct tree_hash *hash, const char *name, size_t *done, struct error *err)
-{
-    ssize_t size = readlinkat(hash->fd, name, hash->buffer, BUFFER_BYTES);
+    ssize_t size = readlinkat(entry->dir_fd, entry->name, hash->buffer, BUFFER_BYTES);
 
     if (size < 0)
-        return failed("read the link", name, err);
+        return tree_failed("read the link", entry->name, err);
     add(hash, hash->buffer, (size_t)size);
     *done += (size_t)size;
     return true;
 }
 
-static bool enter_dir(struct tree_hash *hash, const char *name, struct error *err)
+/* What is a file is only opened. */
+static bool add_entry(struct tree_hash *hash, const struct tree_entry *entry, size_t *done,
+                      struct error *err)
 {
-    int fd = openat(hash->fd, name, OPEN_DIR);
+    const char *name = entry->name ? entry->name : "its root";
+    char link[40];
 
-    if (fd < 0)
-        return failed("open", name, err);
-    close_fd(&hash->fd);
-    hash->fd = fd;
-    return list_dir(hash, err);
-}
-
-/* What is a file is only opened, and a directory entered. */
-static bool begin_entry(struct tree_hash *hash, const char *name, size_t *done, struct error *err)
-{
-    CLEANUP_CLOSE int fd = openat(hash->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-
-    hash->entries++;
-    add(hash, name, strlen(name));
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return failed("open", name, err);
-    add_numbers(hash, &st);
-    if (!add_xattrs(hash, fd))
-        return failed("read the xattrs of", name, err);
-    if (is_known_link(hash, &st))
-        return true;
-    switch (st.st_mode & S_IFMT) {
-    case S_IFDIR:
-        return enter_dir(hash, name, err);
-    case S_IFLNK:
-        return add_symlink(hash, name, done, err);
-    case S_IFREG:
-        hash->file_fd = openat(hash->fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-        return hash->file_fd >= 0 || failed("open", name, err);
-    default:
-        return true;
+    if (entry->name)
+        add(hash, name, strlen(name));
+    add_numbers(hash, &entry->st);
+    if (!add_xattrs(hash, entry->fd))
+        return tree_failed("read the xattrs of", name, err);
+    if (entry->same_as) {
+        snprintf(link, sizeof(link), "link to %" PRIu64, entry->same_as);
+        add(hash, link, strlen(link));
+        return true; /* its content has been read */
     }
+    hash->disk_blocks += (uint64_t)entry->st.st_blocks;
+    if (S_ISLNK(entry->st.st_mode))
+        return add_symlink(hash, entry, done, err);
+    if (!S_ISREG(entry->st.st_mode))
+        return true;
+    hash->file_fd = openat(entry->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (hash->file_fd < 0)
+        return tree_failed("open", name, err);
+    forget_cached(hash);
+    return true;
 }
 
 static bool read_file(struct tree_hash *hash, size_t *done, struct error *err)
@@ -300,46 +178,39 @@ static bool read_file(struct tree_hash *hash, size_t *done, struct error *err)
     ssize_t n = read(hash->file_fd, hash->buffer, BUFFER_BYTES);
 
     if (n < 0)
-        return failed("read", "a file", err);
+        return tree_failed("read", "a file", err);
     hasher_update(hash->hasher, hash->buffer, (size_t)n);
-    if (n == 0)
-        close_fd(&hash->file_fd);
     *done += (size_t)n;
-    return true;
-}
-
-static bool begin(struct tree_hash *hash, struct error *err)
-{
-    struct stat st;
-
-    if (hash->begun)
+    if (n > 0)
         return true;
-    hash->begun = true;
-    if (hash->fd < 0 || fstat(hash->fd, &st) < 0)
-        return failed("open", "its directory", err);
-    add_numbers(hash, &st);
-    return (add_xattrs(hash, hash->fd) || failed("read the xattrs of", "its root", err)) &&
-           list_dir(hash, err);
+    forget_cached(hash);
+    close_fd(&hash->file_fd);
+    return true;
 }
 
 ssize_t tree_hash_step(struct tree_hash *hash, struct error *err)
 {
     size_t done = 0;
 
-    if (!begin(hash, err))
-        return -1;
-    for (size_t i = 0; hash->deepest && done < STEP_BYTES && i < STEP_ENTRIES; i++) {
-        struct level *level = hash->deepest;
-        const char *name = level->names[level->next];
-        bool ok;
+    for (size_t i = 0; done < STEP_BYTES && i < STEP_ENTRIES; i++) {
+        struct tree_entry entry = {.leaving = true};
+        int r = hash->file_fd >= 0 ? 1 : tree_walk_next(hash->walk, &entry, err);
+        bool ok = true;
+        if (r <= 0)
+            return r < 0 ? -1 : (ssize_t)done;
         if (hash->file_fd >= 0)
             ok = read_file(hash, &done, err);
-        else if (name && ++level->next)
-            ok = begin_entry(hash, name, &done, err);
+        else if (!entry.leaving)
+            ok = add_entry(hash, &entry, &done, err);
         else
-            ok = leave(hash, err);
+            add(hash, "..", 2);
         if (!ok)
             return -1;
     }
-    return hash->deepest ? (ssize_t)MAX(done, (size_t)1) : (ssize_t)done;
+    return (ssize_t)MAX(done, (size_t)1);
+}
+
+uint64_t tree_hash_disk_bytes(const struct tree_hash *hash)
+{
+    return hash->disk_blocks * STAT_BLOCK_BYTES;
 }

@@ -8,8 +8,9 @@
 
 struct tree_hash;
 
-/* The tree below dir_fd, which stays the caller's and open until the end; nobody changes it. */
-struct tree_hash *tree_hash_new(int dir_fd);
+/* The tree below dir_fd, which stays the caller's and open until the end; nobody changes it.
+ * from_disk: contents are read from the disk also where they are cached, and are not cached. */
+struct tree_hash *tree_hash_new(int dir_fd, bool from_disk);
 struct tree_hash *tree_hash_free(struct tree_hash *hash); /* takes NULL; returns NULL */
 
 /* Goes on until about a MiB is read. Bytes of contents (files and symlinks, each inode once) read,
@@ -17,3 +18,6 @@ struct tree_hash *tree_hash_free(struct tree_hash *hash); /* takes NULL; returns
 ssize_t tree_hash_step(struct tree_hash *hash, struct error *err);
 
 struct digest tree_hash_finish(struct tree_hash *hash); /* once, at the end */
+
+/* Allocated bytes of the tree, each inode once; at the end. */
+uint64_t tree_hash_disk_bytes(const struct tree_hash *hash);
