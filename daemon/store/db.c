@@ -234,16 +234,19 @@ static bool configure(struct db *db, struct error *err)
 struct db *db_open_version(const char *path, int version, struct error *err)
 {
     struct db *db = xcalloc(1, sizeof(*db));
-    CLEANUP_CLOSE int fd = -1;
+    int fd;
 
     db->path = xstrdup(path);
     wait_queue_init(&db->waiters);
-    /* SQLite would make it readable for all, and its other files take their mode from it. */
+    /* SQLite would make it readable for all, and its other files take their mode from it. Closed
+     * before SQLite locks the file: a close(2) drops all locks of the process, and then another
+     * program that looks at the database deletes the log that we write to. */
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         error_set_errno(err, errno, "cannot open %s", path);
         return db_close(db);
     }
+    close(fd);
     if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
         SQLITE_OK) {
         sqlite_failed(db, "open", err);
