@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "daemon/store/untar/report.h"
+#include "daemon/store/archive/report.h"
 #include "proto/async/await.h"
 #include "proto/async/stream.h"
 
@@ -78,7 +78,7 @@ void archive_reader_end_await(struct archive_reader *reader)
 }
 
 /* Reads the report to its end, and waits for the end of the process. */
-static bool await_report(struct archive_reader *reader, struct untar_result *ret, struct error *err)
+static bool await_report(struct archive_reader *reader, struct layer_report *ret, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf report = {0};
     int status = 0, r;
@@ -109,7 +109,7 @@ static bool await_report(struct archive_reader *reader, struct untar_result *ret
 bool await_archive_reader_write(struct archive_reader *reader, const void *data, size_t size,
                                 struct error *err)
 {
-    CLEANUP(untar_result_done) struct untar_result result = {0};
+    CLEANUP(layer_report_done) struct layer_report result = {0};
     int r = await_write(reader->input, data, size);
 
     if (r == 0)
@@ -122,7 +122,7 @@ bool await_archive_reader_write(struct archive_reader *reader, const void *data,
     return false;
 }
 
-bool await_archive_reader_finish(struct archive_reader *reader, struct untar_result *ret,
+bool await_archive_reader_finish(struct archive_reader *reader, struct layer_report *ret,
                                  struct error *err)
 {
     reader->input = stream_free(reader->input);

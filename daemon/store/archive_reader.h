@@ -3,7 +3,7 @@
  * standard output, and ends. */
 #pragma once
 
-#include "daemon/store/untar/untar.h"
+#include "daemon/store/archive/report.h"
 #include "proto/async/task.h"
 
 struct archive_reader;
@@ -20,7 +20,7 @@ bool await_archive_reader_write(struct archive_reader *reader, const void *data,
 
 /* Ends its input, waits for its report and its end. DATA_LOSS (INVALID_LAYER) and NO_SPACE as it
  * reports them; UNPACKER_FAILED if it died. The result is the caller's. */
-bool await_archive_reader_finish(struct archive_reader *reader, struct untar_result *ret,
+bool await_archive_reader_finish(struct archive_reader *reader, struct layer_report *ret,
                                  struct error *err);
 
 /* Kills it if it still runs and frees. Suspends, also for a cancelled task. Takes NULL. */

@@ -157,7 +157,7 @@ static void sync_and_seal(void *arg)
 
 static bool await_directory_commit(void *preparation, struct layer_content *ret, struct error *err)
 {
-    CLEANUP(untar_result_done) struct untar_result result = {0};
+    CLEANUP(layer_report_done) struct layer_report result = {0};
     struct unpacking *unpacking = preparation;
     struct seal_work work = {.fs_fd = unpacking->fs_fd};
     int r;

@@ -79,11 +79,11 @@ int LLVMFuzzerInitialize(int *argc UNUSED, char ***argv UNUSED)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const size_t steps[] = {1, 100, 512, 65536};
-    CLEANUP(untar_result_done) struct untar_result result = {0};
+    CLEANUP(layer_report_done) struct layer_report result = {0};
     CLEANUP_ERROR struct error err = {0};
     CLEANUP_FREE uint8_t *archive = NULL;
     struct pieces pieces = {0};
-    const struct untar_input input = {.read = read_piece, .arg = &pieces};
+    const struct layer_input input = {.read = read_piece, .arg = &pieces};
     int root_fd;
 
     if (size < 1)

@@ -6,6 +6,8 @@
 
 #include "daemon/store/untar/internal.h"
 
+const struct timespec no_times[2];
+
 /* glibc has no openat2() yet. */
 static int open_in_root(int root_fd, const char *path)
 {
@@ -84,7 +86,7 @@ struct dir *dirs_add(struct untar *untar, const char *path, size_t length, int f
     struct dir *dir;
 
     if (fstat(owned_fd, &st) < 0) {
-        entry_failed(&untar->path, errno, "look at its directory", err);
+        entry_failed(&untar->entry->path, errno, "look at its directory", err);
         return NULL;
     }
     dir = find_inode(untar, &st);
@@ -111,7 +113,7 @@ static struct dir *open_existing(struct untar *untar, const char *path, size_t l
                                  struct error *err)
 {
     struct dir *dir = find_path(untar, path, length);
-    char text[UNTAR_PATH_MAX];
+    char text[LAYER_PATH_MAX];
     int fd;
 
     if (dir) {
@@ -123,7 +125,7 @@ static struct dir *open_existing(struct untar *untar, const char *path, size_t l
     fd = open_in_root(untar->root_fd, text);
     if (fd < 0) {
         untar->open_errno = errno;
-        entry_failed(&untar->path, errno, "open its directory", err);
+        entry_failed(&untar->entry->path, errno, "open its directory", err);
         return NULL;
     }
     return dirs_add(untar, path, length, fd, err);
@@ -133,12 +135,14 @@ static bool make_one(struct untar *untar, struct dir *parent, const char *name, 
 {
     if (mkdirat(parent->fd, name, 0755) < 0) {
         /* Also a link that leads nowhere exists; opening it fails next. */
-        return errno == EEXIST || entry_failed(&untar->path, errno, "create its directory", err);
+        return errno == EEXIST ||
+               entry_failed(&untar->entry->path, errno, "create its directory", err);
     }
     parent->touched = true;
-    if (parent->setgid && (fchownat(parent->fd, name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ||
-                           fchmodat(parent->fd, name, 0755, 0) < 0))
-        return entry_failed(&untar->path, errno, "create its directory", err);
+    if ((parent->setgid && (fchownat(parent->fd, name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ||
+                            fchmodat(parent->fd, name, 0755, 0) < 0)) ||
+        utimensat(parent->fd, name, no_times, AT_SYMLINK_NOFOLLOW) < 0)
+        return entry_failed(&untar->entry->path, errno, "create its directory", err);
     return true;
 }
 
@@ -146,7 +150,7 @@ struct dir *dirs_open(struct untar *untar, const char *path, size_t length, stru
 {
     CLEANUP_ERROR struct error first = {0};
     struct dir *dir;
-    char name[UNTAR_PATH_MAX];
+    char name[LAYER_PATH_MAX];
 
     untar->open_errno = 0;
     dir = open_existing(untar, path, length, &first);

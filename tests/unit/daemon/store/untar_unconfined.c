@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/store/untar/report.h"
+#include "daemon/store/untar/untar.h"
 
 static ssize_t read_stdin(void *arg UNUSED, void *buffer, size_t size)
 {
@@ -16,8 +16,8 @@ static ssize_t read_stdin(void *arg UNUSED, void *buffer, size_t size)
 
 int main(void)
 {
-    const struct untar_input input = {.read = read_stdin};
-    CLEANUP(untar_result_done) struct untar_result result = {0};
+    const struct layer_input input = {.read = read_stdin};
+    CLEANUP(layer_report_done) struct layer_report result = {0};
     CLEANUP_ERROR struct error err = {0};
     CLEANUP_STRBUF struct strbuf report = {0};
     bool ok;

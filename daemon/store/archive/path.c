@@ -1,7 +1,7 @@
+#include "daemon/store/archive/path.h"
+
 #include <errno.h>
 #include <stdio.h>
-
-#include "daemon/store/untar/internal.h"
 
 struct quoted path_quote(const char *name)
 {
@@ -32,7 +32,7 @@ bool path_parse(const char *name, struct path *ret, struct error *err)
 {
     size_t length = 0;
 
-    if (strlen(name) >= UNTAR_PATH_MAX)
+    if (strlen(name) >= LAYER_PATH_MAX)
         return path_invalid(name, "has a name of more than 4095 bytes", err);
     for (const char *part = name; *part;) {
         size_t size = strcspn(part, "/");
@@ -68,6 +68,7 @@ bool entry_failed(const struct path *path, int errnum, const char *doing, struct
     const char *name = path->length ? path->text : ".";
 
     switch (errnum) {
+    case E2BIG:
     case EEXIST:
     case EFBIG:
     case EINVAL:
@@ -80,6 +81,7 @@ bool entry_failed(const struct path *path, int errnum, const char *doing, struct
     case ENOTEMPTY:
     case EOVERFLOW:
     case EPERM:
+    case ERANGE:
         return error_set(err, ERROR_DATA_LOSS, "INVALID_LAYER", "entry \"%s\": cannot %s: %s",
                          path_quote(name).text, doing, strerror(errnum));
     case ENOSPC:

@@ -1,0 +1,87 @@
+/* Reads the archive of a layer, entry by entry, and says what each means for the layer: the same
+ * for everybody who unpacks or indexes one. Wants no privilege and runs in confined processes only;
+ * libarchive does the reading (SECURITY.md, rules 2 and 3).
+ *
+ * Nouns: the *input*, where bytes come from; an *entry*; its *content*, which lies at a *position*
+ * of the input. */
+#pragma once
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include "daemon/store/archive/path.h"
+
+struct layer_input {
+    /* Up to size bytes; 0 at the end; a negative errno. */
+    ssize_t (*read)(void *arg, void *buffer, size_t size);
+    /* Passes over bytes, fewer only at the end; a negative errno. NULL: they are read. */
+    int64_t (*skip)(void *arg, int64_t size);
+    void *arg;
+};
+
+enum layer_entry_kind {
+    ENTRY_FILE,
+    ENTRY_DIR,
+    ENTRY_SYMLINK,
+    ENTRY_SPECIAL,  /* device node or FIFO */
+    ENTRY_HARDLINK, /* to what an earlier entry left at `link` */
+    ENTRY_WHITEOUT, /* of `path`: hides what lower layers have there */
+    ENTRY_OPAQUE,   /* the parent of `path` hides all that lower layers have in it */
+};
+
+/* A hard link, whiteout or opaque mark has names only; of others `link` is unused. */
+struct layer_entry {
+    enum layer_entry_kind kind;
+    struct path path;
+    struct path link;
+    const char *target; /* of a symlink; not empty */
+    mode_t mode;        /* permissions, and of a special node its type */
+    uid_t uid;
+    gid_t gid;
+    struct timespec times[2]; /* of access and modification, as utimensat(2) takes them */
+    uint64_t device_major, device_minor;
+    int64_t size; /* as claimed, maybe negative */
+};
+
+struct layer_xattr {
+    const char *name;
+    const void *value;
+    size_t size;
+};
+
+struct layer_reader;
+
+/* The input must outlive it. NULL with err: DATA_LOSS (INVALID_LAYER) if it is no tar archive. */
+struct layer_reader *layer_reader_new(const struct layer_input *input, struct error *err);
+struct layer_reader *layer_reader_free(struct layer_reader *reader);
+static inline void layer_reader_cleanup(struct layer_reader **reader)
+{
+    *reader = layer_reader_free(*reader);
+}
+
+/* The next entry, valid until the next call; what is left of the last one's content is skipped. 1,
+ * 0 at the end of the archive, or -1 with err. */
+int layer_reader_next(struct layer_reader *reader, const struct layer_entry **ret,
+                      struct error *err);
+
+/* Entries so far. */
+uint64_t layer_reader_entries(const struct layer_reader *reader);
+
+/* The entry's next xattr of those that layers may set. The last of a name counts. 1, 0, or -1. */
+int layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret,
+                            struct error *err);
+
+/* The next piece of a file's content: holes are between them; none goes beyond its size. Valid
+ * until the next call. 1, 0 at the end, or -1 with err. */
+int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, size_t *ret_size,
+                           int64_t *ret_offset, struct error *err);
+
+/* Where the content begins, before any of it was taken. *ret_whole: it lies there in one piece. */
+uint64_t layer_reader_position(const struct layer_reader *reader, bool *ret_whole);
+
+/* Passes over the content, to the next header. -1 with err, or how many bytes that was. */
+int64_t layer_reader_skip(struct layer_reader *reader, struct error *err);
+
+/* Reads the input to its end. What follows the end of the archive belongs to its hash and to
+ * nothing else. */
+bool layer_reader_drain(struct layer_reader *reader, struct error *err);

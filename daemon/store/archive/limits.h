@@ -1,0 +1,10 @@
+/* Limits of what a layer may hold (SECURITY.md, "Limits"). */
+#pragma once
+
+#include "proto/base/util.h"
+
+#define LAYER_PATH_MAX 4096 /* with the NUL */
+#define LAYER_XATTRS_MAX (64 * KIB)
+#define LAYER_ENTRIES_MAX 2000000
+#define LAYER_CONTENT_MAX (16 * 1024 * GIB) /* sparse files claim more than they hold */
+#define LAYER_OPAQUE_MAX (4 * MIB)          /* all paths of opaque directories together */
