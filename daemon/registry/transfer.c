@@ -145,28 +145,6 @@ static void make_key(char *key, size_t size, const struct digest *blob,
 
 /* --- Fetching --------------------------------------------------------------------------------- */
 
-/* One step of the thread pool: hash what came, inflate as much as fits. */
-struct inflate_step {
-    struct hasher *hasher;
-    struct decompressor *decompressor;
-    const uint8_t *input;
-    size_t input_size;
-    bool hash_input; /* false when the step goes on with input that has been hashed */
-    uint8_t *output;
-    ssize_t output_size; /* -1: error */
-    struct error error;
-};
-
-static void inflate_work(void *arg)
-{
-    struct inflate_step *step = arg;
-
-    if (step->hash_input)
-        hasher_update(step->hasher, step->input, step->input_size);
-    step->output_size = decompress(step->decompressor, &step->input, &step->input_size,
-                                   step->output, OUTPUT_BYTES, &step->error);
-}
-
 /* What one running transfer needs; all of it outlives the attempts, so that an attempt goes on at
  * the byte where the last one stopped. */
 struct fetch {
@@ -198,27 +176,49 @@ static bool check_inflated_size(const struct transfer *transfer, struct error *e
                      transfer->blob.digest.text, (unsigned long long)limit, INFLATED_RATIO_LIMIT);
 }
 
+/* One step of the thread pool: hash what came, inflate as much as fits, hash and store that. */
+struct store_step {
+    struct fetch *fetch;
+    const uint8_t *input;
+    size_t input_size;
+    bool hash_input; /* false when the step goes on with input that has been hashed */
+    ssize_t output_size;
+    bool ok;
+    struct error error;
+};
+
+static void store_in_pool(void *arg)
+{
+    struct store_step *step = arg;
+    struct fetch *fetch = step->fetch;
+
+    if (step->hash_input)
+        hasher_update(fetch->hasher, step->input, step->input_size);
+    step->output_size = decompress(fetch->decompressor, &step->input, &step->input_size,
+                                   fetch->output, OUTPUT_BYTES, &step->error);
+    step->ok =
+        step->output_size >= 0 &&
+        (step->output_size == 0 || layer_write_blocking(fetch->writer, fetch->output,
+                                                        (size_t)step->output_size, &step->error));
+}
+
 /* Hashes, inflates and stores bytes that came. */
 static bool await_store_bytes(struct fetch *fetch, size_t size, struct error *err)
 {
-    struct inflate_step step = {
-        .hasher = fetch->hasher,
-        .decompressor = fetch->decompressor,
-        .input = fetch->input,
-        .input_size = size,
-        .hash_input = true,
-        .output = fetch->output,
-    };
+    struct store_step step = {.fetch = fetch,
+                              .input = fetch->input,
+                              .input_size = size,
+                              .hash_input = true};
     int r;
 
     do {
-        if ((r = await_work(inflate_work, &step, "inflating")) < 0)
-            return await_error(err, r, "inflating");
-        if (step.output_size < 0)
+        if ((r = await_work(store_in_pool, &step, "storing a layer")) < 0)
+            return await_error(err, r, "storing a layer");
+        if (!step.ok)
             return error_move(err, &step.error);
         step.hash_input = false;
         if (step.output_size > 0 &&
-            !await_layer_write(fetch->writer, fetch->output, (size_t)step.output_size, err))
+            !await_layer_written(fetch->writer, fetch->output, (size_t)step.output_size, err))
             return false;
         fetch->transfer->progress.bytes_stored += (uint64_t)step.output_size;
         if (!check_inflated_size(fetch->transfer, err))

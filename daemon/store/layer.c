@@ -142,34 +142,51 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 /* --- Write -------------------------------------------------------------------------------------
  */
 
-struct hash_work {
-    struct hasher *hasher;
-    const void *data;
-    size_t size;
-};
-
-static void hash_in_pool(void *arg)
+bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t size,
+                          struct error *err)
 {
-    const struct hash_work *work = arg;
+    const struct layer_driver *driver = writer->store->driver;
 
-    hasher_update(work->hasher, work->data, work->size);
+    hasher_update(writer->hasher, data, size);
+    writer->tar_bytes += size;
+    return !driver->write || driver->write(writer->preparation, data, size, err) ||
+           layer_failed(writer, err);
 }
 
-/* While this hashes, the driver works on what it was given before. */
+bool await_layer_written(struct layer_writer *writer, const void *data, size_t size,
+                         struct error *err)
+{
+    return writer->store->driver->await_write(writer->preparation, data, size, err) ||
+           layer_failed(writer, err);
+}
+
+struct write_work {
+    struct layer_writer *writer;
+    const void *data;
+    size_t size;
+    bool ok;
+    struct error err;
+};
+
+static void write_in_pool(void *arg)
+{
+    struct write_work *work = arg;
+
+    work->ok = layer_write_blocking(work->writer, work->data, work->size, &work->err);
+}
+
 bool await_layer_write(struct layer_writer *writer, const void *data, size_t size,
                        struct error *err)
 {
-    struct hash_work work = {.hasher = writer->hasher, .data = data, .size = size};
+    struct write_work work = {.writer = writer, .data = data, .size = size};
     int r;
 
     if (size == 0)
         return true;
-    r = await_work(hash_in_pool, &work, "hashing a layer");
+    r = await_work(write_in_pool, &work, "storing a layer");
     if (r < 0)
         return await_error(err, r, "storing layer %.19s", writer->diff_id.text);
-    writer->tar_bytes += size;
-    return writer->store->driver->await_write(writer->preparation, data, size, err) ||
-           layer_failed(writer, err);
+    return work.ok ? await_layer_written(writer, data, size, err) : error_move(err, &work.err);
 }
 
 /* --- Commit ------------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ struct layer_driver {
     void *(*await_prepare)(const struct layer_driver_context *context, int dir_fd,
                            struct error *err);
 
-    /* The next bytes of the uncompressed tar; waits while the driver is busy. */
+    /* The next bytes of the uncompressed tar, in two halves: one for the thread pool, which blocks
+     * (NULL: nothing to do there), then one that waits while the driver is busy. */
+    bool (*write)(void *preparation, const void *data, size_t size, struct error *err);
     bool (*await_write)(void *preparation, const void *data, size_t size, struct error *err);
 
     /* No more bytes: everything is written and durable. */
@@ -54,9 +56,10 @@ struct layer_driver {
     void (*end_await)(void *preparation);
 
     /* Reads back all of a layer and compares it with its diff_id and seal: begin, steps of about a
-     * MiB until one gives 0, end. A step blocks, for the thread pool; it returns the bytes that it
-     * read of check_bytes(), 0 once everything is as it was, or -1: DATA_LOSS (LAYER_DAMAGED) says
-     * what has changed. seal may be NULL, for a layer from before there were any. */
+     * MiB until one gives 0, end. They block, for the thread pool. A step returns the bytes that it
+     * read, in all about check_bytes(); 0 once everything is as it was; or -1: DATA_LOSS
+     * (LAYER_DAMAGED) says what has changed. diff_id and seal stay the caller's until the end; seal
+     * may be NULL, for a layer from before there were any. */
     void *(*check_begin)(int dir_fd, const struct digest *diff_id, const char *seal);
     ssize_t (*check_step)(void *check, struct error *err);
     void (*check_end)(void *check);

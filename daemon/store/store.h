@@ -56,6 +56,13 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 bool await_layer_write(struct layer_writer *writer, const void *data, size_t size,
                        struct error *err);
 
+/* The same in two halves, for those who are on the thread pool already when the bytes are there:
+ * the first blocks, the second belongs to the task and comes next, with the same bytes. */
+bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t size,
+                          struct error *err);
+bool await_layer_written(struct layer_writer *writer, const void *data, size_t size,
+                         struct error *err);
+
 /* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
  * DIFF_ID_MISMATCH), makes the files durable, then the row. A layer that was committed by another
  * meanwhile is kept, and this is success. */
