@@ -106,6 +106,33 @@ static void test_lock(void **state UNUSED)
         close(pipes[i]);
 }
 
+/* --- Others who look at the database -----------------------------------------------------------
+ */
+
+/* The last connection that is closed deletes the log: SQLite tells by the locks which it is. */
+static void test_a_look_at_the_database_leaves_its_log(void **state UNUSED)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/looked-at.db", scratch_directory());
+    CLEANUP_FREE char *log = xasprintf("%s-wal", path);
+    CLEANUP_ERROR struct error err = {0};
+    struct db *db = db_open(path, &err);
+    int status, pid;
+
+    assert_non_null(db);
+    pid = fork();
+    if (pid == 0) {
+        sqlite3 *other;
+        CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+        CHECK(sqlite3_exec(other, "SELECT * FROM meta", NULL, NULL, NULL) == SQLITE_OK);
+        sqlite3_close(other);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(access(log, F_OK), 0);
+    db_close(db);
+}
+
 /* --- The schema --------------------------------------------------------------------------------
  */
 
@@ -267,6 +294,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lock), /* first: it forks, so no threads yet */
+        cmocka_unit_test(test_a_look_at_the_database_leaves_its_log),
         cmocka_unit_test(test_create),
         cmocka_unit_test(test_migrations),
         cmocka_unit_test(test_migration_of_layers),
