@@ -1,29 +1,5 @@
 #include "client/ui/units.h"
 
-static void add_scaled(struct strbuf *out, uint64_t bytes, double base, const char *const *units,
-                       size_t count)
-{
-    double value = (double)bytes;
-    size_t unit = 0;
-    while (value >= base && unit < count - 1) {
-        value /= base;
-        unit++;
-    }
-    strbuf_addf(out, "%.4g%s", value, units[unit]);
-}
-
-void add_size(struct strbuf *out, uint64_t bytes)
-{
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
-    add_scaled(out, bytes, 1000, units, ARRAY_SIZE(units));
-}
-
-void add_memory_size(struct strbuf *out, uint64_t bytes)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-    add_scaled(out, bytes, 1024, units, ARRAY_SIZE(units));
-}
-
 void add_duration(struct strbuf *out, int64_t seconds)
 {
     const int64_t minutes = seconds / 60, hours = (seconds + 1800) / 3600;

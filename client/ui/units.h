@@ -1,13 +1,8 @@
-/* Sizes and times as Docker prints them (github.com/docker/go-units). All functions append. */
+/* Times as Docker prints them (github.com/docker/go-units). All functions append; those for sizes
+ * come from proto/base. */
 #pragma once
 
-#include "proto/base/strbuf.h"
-
-/* Decimal, four significant digits: "187.9MB", "12kB", "0B". */
-void add_size(struct strbuf *out, uint64_t bytes);
-
-/* Binary: "7.752GiB". */
-void add_memory_size(struct strbuf *out, uint64_t bytes);
+#include "proto/base/size.h"
 
 /* "Less than a second", "About an hour", "2 weeks". Negative counts as none. */
 void add_duration(struct strbuf *out, int64_t seconds);

@@ -5,31 +5,6 @@
 #include "client/ui/units.h"
 
 /* Expected texts are what github.com/docker/go-units gives. */
-static void test_sizes(void **state UNUSED)
-{
-    static const struct {
-        uint64_t bytes;
-        const char *decimal, *binary;
-    } cases[] = {
-        {0, "0B", "0B"},
-        {999, "999B", "999B"},
-        {1000, "1kB", "1000B"},
-        {1024, "1.024kB", "1KiB"},
-        {4270000, "4.27MB", "4.072MiB"},
-        {187912345, "187.9MB", "179.2MiB"},
-        {999999, "1000kB", "976.6KiB"},
-        {8323461120, "8.323GB", "7.752GiB"},
-        {UINT64_MAX, "18.45EB", "16EiB"},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        CLEANUP_STRBUF struct strbuf decimal = {0}, binary = {0};
-        add_size(&decimal, cases[i].bytes);
-        add_memory_size(&binary, cases[i].bytes);
-        assert_string_equal(strbuf_text(&decimal), cases[i].decimal);
-        assert_string_equal(strbuf_text(&binary), cases[i].binary);
-    }
-}
-
 static void test_durations(void **state UNUSED)
 {
     const int64_t minute = 60, hour = 60 * minute, day = 24 * hour;
@@ -114,7 +89,6 @@ static void test_size_without_terminal(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_countdowns),
         cmocka_unit_test(test_table),
