@@ -23,11 +23,20 @@ struct commit_work {
 
 static uint64_t measure(const struct commit_work *work)
 {
-    struct stat st;
+    const struct layer_writer *writer = work->writer;
+    struct stat dir, blob = {0};
 
-    if (work->content_disk_bytes == 0 || fstat(work->writer->dir_fd, &st) < 0)
-        return tree_disk_bytes(work->writer->dir_fd);
-    return work->content_disk_bytes + (uint64_t)st.st_blocks * STAT_BLOCK_BYTES;
+    if (work->content_disk_bytes == 0 || fstat(writer->dir_fd, &dir) < 0 ||
+        (writer->blob_fd >= 0 && fstat(writer->blob_fd, &blob) < 0))
+        return tree_disk_bytes(writer->dir_fd);
+    return work->content_disk_bytes + (uint64_t)(dir.st_blocks + blob.st_blocks) * STAT_BLOCK_BYTES;
+}
+
+/* What the driver wrote is durable already. */
+static bool sync_blob(const struct layer_writer *writer, struct error *err)
+{
+    return writer->blob_fd < 0 || (fsync(writer->blob_fd) == 0 && fsync(writer->dir_fd) == 0) ||
+           error_set_errno(err, errno, "cannot sync " LAYER_BLOB);
 }
 
 /* What is in the place goes where we were, and is removed with that: a damaged layer, or what has
@@ -50,7 +59,8 @@ static bool write_row(struct db *db, const struct layer_row *row, struct error *
 {
     return db_run(db,
                   "INSERT INTO layers (diff_id, tar_bytes, content_bytes, created_unix_ns,"
-                  " verified_unix_ns, disk_bytes, seal) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                  " verified_unix_ns, disk_bytes, seal, blob_digest, blob_bytes)"
+                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                   " ON CONFLICT (diff_id) DO UPDATE SET"
                   " verified_unix_ns = excluded.verified_unix_ns,"
                   " disk_bytes = excluded.disk_bytes, seal = excluded.seal, damage = NULL,"
@@ -58,7 +68,8 @@ static bool write_row(struct db *db, const struct layer_row *row, struct error *
                   err, db_text(row->info.diff_id.text), db_integer((int64_t)row->info.tar_bytes),
                   db_integer((int64_t)row->info.content_bytes), db_integer(row->created_unix_ns),
                   db_integer(row->verified_unix_ns), db_integer((int64_t)row->disk_bytes),
-                  db_text(row->seal));
+                  db_text(row->seal), db_text(row->blob_bytes ? row->blob.text : NULL),
+                  db_integer((int64_t)row->blob_bytes));
 }
 
 /* Directory durable in its place, then the row (SECURITY.md, rule 7). */
@@ -66,6 +77,8 @@ static bool commit_in_pool(struct db *db, void *arg, struct error *err)
 {
     struct commit_work *work = arg;
 
+    if (!sync_blob(work->writer, err))
+        return false;
     work->row.disk_bytes = measure(work);
     return move_into_place(work, err) && write_row(db, &work->row, err);
 }
@@ -101,6 +114,8 @@ bool await_commit_row(struct layer_writer *writer, const struct layer_content *c
                          .content_bytes = content->content_bytes},
                 .created_unix_ns = now,
                 .verified_unix_ns = now,
+                .blob = writer->blob,
+                .blob_bytes = writer->blob_bytes,
                 .seal = content->seal},
         .content_disk_bytes = content->disk_bytes,
     };

@@ -2,6 +2,7 @@
 
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
+#include "proto/base/log.h"
 
 /* --- In memory ---------------------------------------------------------------------------------
  */
@@ -231,6 +232,21 @@ void image_data_done(struct image_data *data)
     *data = (struct image_data){0};
 }
 
+static bool image_damaged(struct store *store, const struct digest *id, const char *what,
+                          struct error *err)
+{
+    struct image *image = get_image(store, id);
+
+    if (image && !image->damaged)
+        log_error("an image is damaged", LOG("image", (const char *)id->text),
+                  LOG("changed", what));
+    if (image)
+        image->damaged = true;
+    error_set(err, ERROR_DATA_LOSS, "IMAGE_DAMAGED", "image %.19s is damaged: its %s has changed",
+              id->text, what);
+    return error_hint(err, "fetch it again with: davit system verify --repair");
+}
+
 bool await_image_data(struct store *store, const struct digest *id, struct image_data *ret,
                       struct error *err)
 {
@@ -251,9 +267,7 @@ bool await_image_data(struct store *store, const struct digest *id, struct image
         return true;
     }
     image_data_done(&work.data);
-    error_set(err, ERROR_DATA_LOSS, "IMAGE_DAMAGED", "image %.19s is damaged: its %s has changed",
-              id->text, work.config_damaged ? "config" : "manifest");
-    return error_hint(err, "remove the image and pull it again");
+    return image_damaged(store, id, work.config_damaged ? "config" : "manifest", err);
 }
 
 /* --- Commit ------------------------------------------------------------------------------------
@@ -284,7 +298,8 @@ static bool write_image(struct db *db, void *arg, struct error *err)
 
     if (!db_run(db,
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-                " SET manifest_digest = excluded.manifest_digest, manifest = excluded.manifest",
+                " SET manifest_digest = excluded.manifest_digest, manifest = excluded.manifest,"
+                " config = excluded.config",
                 err, db_text(image->id.text), db_text(image->manifest_digest.text),
                 db_integer(image->created_unix_ns), db_text(image->os),
                 db_text(image->architecture), db_integer((int64_t)work->size_bytes),
@@ -296,7 +311,7 @@ static bool write_image(struct db *db, void *arg, struct error *err)
                     db_integer((int64_t)i), db_text(image->diff_ids[i].text)))
             return false;
     }
-    return write_names(db, work, err);
+    return write_names(db, work, err) && sources_write(db, image, err);
 }
 
 static bool sum_layers(const struct store *store, const struct image *image, uint64_t *ret_bytes,
@@ -355,6 +370,7 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
         image_add(store, kept);
     }
     kept->manifest_digest = image->manifest_digest;
+    kept->damaged = false;
     changed = work.new_image || (tag && map_get(store->names, tag) != kept) ||
               (!tag && repo_digest && map_get(store->names, repo_digest) != kept);
     if (tag)
@@ -389,12 +405,6 @@ bool await_image_untag(struct store *store, const char *canonical, struct error 
     drop_name(store, name);
     return true;
 }
-
-struct image_hold {
-    struct list node;
-    struct digest image;
-    char *holder;
-};
 
 struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder)
 {

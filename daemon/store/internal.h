@@ -9,7 +9,8 @@
 #include "proto/base/list.h"
 #include "proto/base/map.h"
 
-#define LAYERS_MAX 127 /* of one image */
+#define LAYER_BLOB "layer.blob" /* in a layer's directory: as it was fetched, if it is kept */
+#define LAYERS_MAX 127          /* of one image */
 
 /* What the database has of a layer. */
 struct layer_row {
@@ -31,10 +32,18 @@ struct layer {
     bool blob_damaged;
     uint64_t version; /* another once its files are others */
     unsigned int mounts, image_uses;
+    unsigned int marks;   /* of a count that is going on */
     int64_t used_unix_ns; /* when a lease or mount last let go of it, or it came */
     bool hidden;          /* being removed: nothing finds it any more */
     bool mounting;        /* a task mounts or unmounts it right now */
     bool mounted;         /* by this daemon, or found so when it started */
+};
+
+/* What holds an image so that it cannot be deleted: a container. */
+struct image_hold {
+    struct list node;
+    struct digest image;
+    char *holder;
 };
 
 struct layer_lease {
@@ -61,7 +70,11 @@ struct store {
     struct db *db;
     const struct layer_driver *driver;
     char *driver_reason;
-    struct map *layers; /* by diff_id */
+    struct map *layers;   /* by diff_id */
+    uint64_t layer_bytes; /* on the disk, of all of them */
+    size_t damaged_count;
+    uint64_t scrub_interval_ms; /* 0: never */
+    int64_t images_verified_unix_ns;
     struct wait_queue mount_queue;
     struct list leases;
     struct image **images; /* newest first */
@@ -101,6 +114,8 @@ void layer_drop(struct store *store, const struct digest *diff_id);
 
 /* What the row says, in memory; the files are others than before. */
 void layer_update(struct store *store, struct layer *layer, const struct layer_row *row);
+void layer_set_disk_bytes(struct store *store, struct layer *layer, uint64_t disk_bytes);
+void layer_set_damage(struct store *store, struct layer *layer, const char *damage);
 
 /* False with FAILED_PRECONDITION (LAYER_IN_USE) while it is in quarantine and cannot be replaced,
  * because containers use its files. */
@@ -127,13 +142,41 @@ struct layer_writer {
     void *preparation; /* the driver's */
     struct hasher *hasher;
     uint64_t tar_bytes;
+    int blob_fd; /* of the compressed blob, if it is to be kept; -1 until its first bytes */
+    struct digest blob;
+    uint64_t blob_bytes;
 };
+
+/* Says that this layer could not be stored, and where. Returns false. */
+bool layer_failed(const struct layer_writer *writer, struct error *err);
 
 /* Moves a complete layer into its place, then writes its row; content is what the driver says of
  * it. If it was committed by another meanwhile, that one stays, and ret tells of it; one that is
  * damaged is replaced. */
 bool await_commit_row(struct layer_writer *writer, const struct layer_content *content,
                       struct layer_info *ret, struct error *err);
+
+/* --- blob.c ------------------------------------------------------------------------------------
+ */
+
+/* Notes where the image's layers were seen, if it says so. */
+bool sources_write(struct db *db, const struct image *image, struct error *err);
+
+/* --- ledger.c ----------------------------------------------------------------------------------
+ */
+
+/* Background task: counts the bytes of layers for which that has not been done, and ends. */
+bool await_count_task(void *store, struct error *err);
+
+/* --- scrub.c -----------------------------------------------------------------------------------
+ */
+
+/* In the table meta: when manifests and configs were last verified. */
+#define IMAGES_VERIFIED_KEY "images_verified_unix_ns"
+bool images_verified_write(struct db *db, void *store, struct error *err);
+
+/* Background task: verifies what has not been verified for the scrub interval. */
+bool await_scrub_task(void *store, struct error *err);
 
 /* --- image.c -----------------------------------------------------------------------------------
  */

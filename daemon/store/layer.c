@@ -29,14 +29,26 @@ bool layer_find(const struct store *store, const struct digest *diff_id, struct 
     return true;
 }
 
+void layer_set_disk_bytes(struct store *store, struct layer *layer, uint64_t disk_bytes)
+{
+    store->layer_bytes += disk_bytes - layer->disk_bytes;
+    layer->disk_bytes = disk_bytes;
+}
+
+void layer_set_damage(struct store *store, struct layer *layer, const char *damage)
+{
+    store->damaged_count += (damage != NULL) - (size_t)(layer->damage != NULL);
+    free(layer->damage);
+    layer->damage = xstrdup(damage);
+}
+
 void layer_update(struct store *store, struct layer *layer, const struct layer_row *row)
 {
     layer->info = row->info;
-    layer->disk_bytes = row->disk_bytes;
+    layer_set_disk_bytes(store, layer, row->disk_bytes);
+    layer_set_damage(store, layer, row->damage);
     layer->blob_bytes = row->blob_bytes;
     layer->verified_unix_ns = row->verified_unix_ns;
-    free(layer->damage);
-    layer->damage = xstrdup(row->damage);
     layer->blob_damaged = false;
     layer->version = store->sequence++;
 }
@@ -63,7 +75,13 @@ struct layer *layer_free(struct layer *layer)
 
 void layer_drop(struct store *store, const struct digest *diff_id)
 {
-    layer_free(map_remove(store->layers, diff_id->text));
+    struct layer *layer = map_remove(store->layers, diff_id->text);
+
+    if (!layer)
+        return;
+    layer_set_disk_bytes(store, layer, 0);
+    layer_set_damage(store, layer, NULL);
+    layer_free(layer);
 }
 
 bool layer_check_replaceable(const struct store *store, const struct layer *layer,
@@ -85,7 +103,7 @@ char *tmp_name(struct store *store, const struct digest *diff_id)
     return xasprintf("%s.%llu", digest_hex(diff_id), (unsigned long long)store->sequence++);
 }
 
-static bool layer_failed(const struct layer_writer *writer, struct error *err)
+bool layer_failed(const struct layer_writer *writer, struct error *err)
 {
     return error_prefix(err, "cannot store layer %.19s in %s", writer->diff_id.text,
                         writer->store->data_root);
@@ -119,7 +137,7 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 
     writer->store = store;
     writer->diff_id = *diff_id;
-    writer->dir_fd = -1;
+    writer->dir_fd = writer->blob_fd = -1;
     writer->hasher = hasher_new();
     writer->name = tmp_name(store, diff_id);
     make.name = writer->name;
@@ -245,6 +263,7 @@ struct layer_writer *layer_writer_free_await(struct layer_writer *writer)
         await_work(discard_in_pool, &work, "discarding a layer");
     }
     close_fd(&writer->dir_fd);
+    close_fd(&writer->blob_fd);
     hasher_free(writer->hasher);
     free(writer->name);
     free(writer);

@@ -150,6 +150,17 @@ static bool load_driver(struct db *db, struct store *store, const char *forced, 
                    db_text(store->driver->name)));
 }
 
+/* A data root from before there was a scrub counts as verified now. */
+static bool load_scrub(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP_FREE char *verified = NULL;
+
+    if (!read_meta(db, IMAGES_VERIFIED_KEY, &verified, err))
+        return false;
+    store->images_verified_unix_ns = verified ? strtoll(verified, NULL, 10) : wall_clock_ns();
+    return verified || images_verified_write(db, store, err);
+}
+
 static bool column_digest(sqlite3_stmt *row, int column, struct digest *ret, struct error *err)
 {
     const char *text = (const char *)sqlite3_column_text(row, column);
@@ -367,7 +378,7 @@ static bool load(struct db *db, void *arg, struct error *err)
     const struct load_work *work = arg;
     struct store *store = work->store;
 
-    return load_id(db, store, err) && load_layers(db, store, err) &&
+    return load_id(db, store, err) && load_scrub(db, store, err) && load_layers(db, store, err) &&
            load_driver(db, store, work->options->driver, err) &&
            forget_lost_layers(db, store, err) && load_images(db, store, err);
 }

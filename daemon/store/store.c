@@ -14,6 +14,7 @@ static struct store *store_new(const struct store_options *options)
 
     store->data_root = xstrdup(options->data_root);
     store->grace_ns = (int64_t)grace_ms * 1000000;
+    store->scrub_interval_ms = options->scrub_interval_ms;
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = -1;
     store->layers = map_new();
     store->names = map_new();
@@ -70,6 +71,17 @@ static void close_in_pool(void *arg)
     store_free(arg);
 }
 
+static bool start_background(struct store *store, struct error *err)
+{
+    struct group *group = &store->background;
+
+    return task_spawn(group, "remove litter", NULL, await_trash_task, store, err) &&
+           task_spawn(group, "collect layers", NULL, await_collect_task, store, err) &&
+           task_spawn(group, "count layers", NULL, await_count_task, store, err) &&
+           (store->scrub_interval_ms == 0 ||
+            task_spawn(group, "scrub", NULL, await_scrub_task, store, err));
+}
+
 struct store *await_store_open(const struct store_options *options, struct error *err)
 {
     struct open_work work = {.options = options};
@@ -83,10 +95,7 @@ struct store *await_store_open(const struct store_options *options, struct error
         await_error(err, r, "opening the data root %s", options->data_root);
     else if (!work.ok)
         error_move(err, &work.err);
-    else if (task_spawn(&work.store->background, "remove litter", NULL, await_trash_task,
-                        work.store, err) &&
-             task_spawn(&work.store->background, "collect layers", NULL, await_collect_task,
-                        work.store, err))
+    else if (start_background(work.store, err))
         return work.store;
     return store_close_await(work.store);
 }

@@ -10,6 +10,7 @@
 #include "proto/base/digest.h"
 
 struct store;
+struct image;
 
 struct store_options {
     const char *data_root;
@@ -17,6 +18,7 @@ struct store_options {
     const char *programs_dir; /* of davit-untar and davit-index; NULL: this program's, or libexec */
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
                                 again; 0: a day */
+    uint64_t scrub_interval_ms; /* everything is verified as often as this; 0: never */
 };
 
 /* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
@@ -63,6 +65,12 @@ bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t 
 bool await_layer_written(struct layer_writer *writer, const void *data, size_t size,
                          struct error *err);
 
+/* Keeps the compressed blob beside the layer: the bytes that the others are inflated from, in order
+ * and all of them. That they are the blob's is for the caller to check, before the commit. Blocks:
+ * on the thread pool. */
+bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *blob,
+                              const void *data, size_t size, struct error *err);
+
 /* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
  * DIFF_ID_MISMATCH), makes the files durable, then the row. A layer that was committed by another
  * meanwhile is kept, and this is success. */
@@ -88,6 +96,64 @@ struct layer_lease *layer_lease_new(struct store *store, const struct digest *di
                                     size_t count);
 struct layer_lease *layer_lease_free(struct layer_lease *lease); /* does not suspend; NULL */
 
+/* --- Trust -------------------------------------------------------------------------------------
+ */
+
+struct layer_verification {
+    uint64_t
+        bytes_per_second; /* 0: as fast as it goes; otherwise also at the lowest I/O priority */
+    uint64_t bytes_done;  /* of layer_verify_bytes(); grows meanwhile */
+};
+
+/* Reads all of a layer from the disk and compares it with what was committed. DATA_LOSS otherwise:
+ * LAYER_DAMAGED, and from then on it is in quarantine, where mounts refuse it with this error,
+ * layer_find() does not find it, and a new copy replaces it; or BLOB_DAMAGED, where only the
+ * compressed copy has changed, so that it can be used. A layer in quarantine that is in order
+ * leaves it. LAYER_NOT_FOUND, also if it is removed or replaced meanwhile. */
+bool await_layer_verify(struct store *store, const struct digest *diff_id,
+                        struct layer_verification *verification, struct error *err);
+uint64_t layer_verify_bytes(const struct store *store, const struct digest *diff_id);
+
+size_t store_damaged_count(const struct store *store); /* layers in quarantine */
+
+/* Bytes allocated on the disk. */
+struct store_usage {
+    size_t image_count, active_image_count; /* active: a container holds it */
+    size_t layer_count;
+    uint64_t layer_bytes;        /* of all layers, also those of no image */
+    uint64_t active_layer_bytes; /* of active images */
+    uint64_t metadata_bytes;     /* the database and what else there is */
+};
+/* From memory, but for the size of the database. */
+bool await_store_usage(struct store *store, struct store_usage *ret, struct error *err);
+
+struct image_usage {
+    uint64_t shared_bytes; /* of layers that other images have too */
+    uint64_t unique_bytes; /* of the others: what its removal gives back */
+    unsigned int containers;
+};
+struct image_usage image_usage(const struct store *store, const struct image *image);
+
+/* A layer as registries have it. */
+struct layer_blob {
+    struct digest digest;
+    char *media_type;
+    uint64_t size_bytes;
+};
+
+/* Where a layer was seen, newest first: for fetching it again, and for pushing it without sending
+ * it. Noted by await_image_commit(), as many as are worth it. */
+struct layer_sources {
+    struct layer_source {
+        struct layer_blob blob;
+        char *repository; /* "docker.io/library/busybox" */
+    } * items;
+    size_t count;
+};
+bool await_layer_sources(struct store *store, const struct digest *diff_id,
+                         struct layer_sources *ret, struct error *err);
+void layer_sources_done(struct layer_sources *sources);
+
 /* --- Images ------------------------------------------------------------------------------------
  */
 
@@ -99,6 +165,8 @@ struct image {
      * out, read them with await_image_data(). */
     char *manifest_data, *config_data;
     size_t manifest_size, config_size;
+    const struct layer_blob *blobs; /* also: what its layers were, as many as diff_ids, */
+    const char *repository;         /* and where; NULL: it came another way */
     int64_t created_unix_ns;
     char *os, *architecture;
     struct digest *diff_ids; /* bottom first */
@@ -108,6 +176,7 @@ struct image {
     char **tags;         /* canonical: "docker.io/library/busybox:latest" */
     char **repo_digests; /* canonical: "docker.io/library/busybox@sha256:..." */
     bool hidden;         /* being deleted: no function finds it any more */
+    bool damaged;        /* its manifest or config was found to have changed */
 };
 
 /* Adds or updates an image, moves the tag (NULL: none) to it and records the repository digest

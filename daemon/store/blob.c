@@ -1,0 +1,118 @@
+/* Layers as registries have them, compressed: kept beside the layer if so configured, and where
+ * they were seen. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "daemon/store/internal.h"
+#include "proto/async/await.h"
+
+/* --- Kept --------------------------------------------------------------------------------------
+ */
+
+bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *blob,
+                              const void *data, size_t size, struct error *err)
+{
+    size_t written = 0;
+
+    if (writer->blob_fd < 0)
+        writer->blob_fd =
+            openat(writer->dir_fd, LAYER_BLOB,
+                   O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    while (written < size) {
+        ssize_t n = write(writer->blob_fd, (const char *)data + written, size - written);
+        if (n < 0) {
+            error_set_errno(err, errno, "cannot write " LAYER_BLOB);
+            return layer_failed(writer, err);
+        }
+        written += (size_t)n;
+    }
+    writer->blob = *blob;
+    writer->blob_bytes += size;
+    return true;
+}
+
+/* --- Where they were seen ----------------------------------------------------------------------
+ */
+
+/* Of one layer, whatever its blobs are: the newest stay. */
+#define SOURCES_MAX 32
+
+static bool write_source(struct db *db, const char *diff_id, const char *repository,
+                         const struct layer_blob *blob, int64_t now, struct error *err)
+{
+    return db_run(db, "INSERT OR REPLACE INTO layer_blobs VALUES (?, ?, ?, ?, ?, ?)", err,
+                  db_text(diff_id), db_text(blob->digest.text), db_text(repository),
+                  db_text(blob->media_type), db_integer((int64_t)blob->size_bytes),
+                  db_integer(now)) &&
+           db_run(db,
+                  "DELETE FROM layer_blobs WHERE diff_id = ?1 AND seen_unix_ns < ("
+                  " SELECT seen_unix_ns FROM layer_blobs WHERE diff_id = ?1"
+                  " ORDER BY seen_unix_ns DESC LIMIT 1 OFFSET ?2)",
+                  err, db_text(diff_id), db_integer(SOURCES_MAX - 1));
+}
+
+bool sources_write(struct db *db, const struct image *image, struct error *err)
+{
+    int64_t now = wall_clock_ns();
+
+    for (size_t i = 0; image->blobs && i < image->diff_id_count; i++) {
+        if (!write_source(db, image->diff_ids[i].text, image->repository, &image->blobs[i], now,
+                          err))
+            return false;
+    }
+    return true;
+}
+
+struct read_work {
+    const struct digest *diff_id;
+    struct layer_sources *sources;
+};
+
+static bool read_sources(struct db *db, void *arg, struct error *err)
+{
+    static const char sql[] = "SELECT digest, media_type, size_bytes, repository FROM layer_blobs"
+                              " WHERE diff_id = ? ORDER BY seen_unix_ns DESC";
+    const struct read_work *work = arg;
+    struct layer_sources *sources = work->sources;
+    const struct db_value diff_id = db_text(work->diff_id->text);
+    CLEANUP(db_query_done) sqlite3_stmt *row = db_query(db, sql, &diff_id, 1, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        struct layer_source *source;
+        sources->items = xrealloc(sources->items, (sources->count + 1) * sizeof(*sources->items));
+        source = &sources->items[sources->count];
+        *source = (struct layer_source){.blob.size_bytes = (uint64_t)sqlite3_column_int64(row, 2)};
+        if (!digest_parse((const char *)sqlite3_column_text(row, 0), &source->blob.digest, err))
+            return false;
+        source->blob.media_type = db_column_text(row, 1);
+        source->repository = db_column_text(row, 3);
+        sources->count++;
+    }
+    return r == 0;
+}
+
+bool await_layer_sources(struct store *store, const struct digest *diff_id,
+                         struct layer_sources *ret, struct error *err)
+{
+    struct read_work work = {.diff_id = diff_id, .sources = ret};
+    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
+
+    *ret = (struct layer_sources){0};
+    if (locked && await_db_transaction(locked, read_sources, &work, err))
+        return true;
+    layer_sources_done(ret);
+    return false;
+}
+
+void layer_sources_done(struct layer_sources *sources)
+{
+    for (size_t i = 0; i < sources->count; i++) {
+        free(sources->items[i].blob.media_type);
+        free(sources->items[i].repository);
+    }
+    free(sources->items);
+    *sources = (struct layer_sources){0};
+}
