@@ -72,6 +72,30 @@ static enum error_code code_of_errno(int errnum)
     }
 }
 
+static const char *reason_of_errno(int errnum)
+{
+    switch (errnum) {
+    case ENOSPC:
+    case EDQUOT:
+        return "NO_SPACE";
+    case EIO:
+    case EUCLEAN: /* what a damaged file system gives, and the next */
+    case EBADMSG:
+        return "IO_ERROR";
+    default:
+        return NULL;
+    }
+}
+
+bool error_hint_of_reason(struct error *err)
+{
+    if (error_is(err, "NO_SPACE"))
+        error_hint(err, "free some space there, for example with 'davit rmi', and try again");
+    else if (error_is(err, "IO_ERROR"))
+        error_hint(err, "the disk or its file system fails: see the kernel's log, 'dmesg'");
+    return false;
+}
+
 bool error_set_errno(struct error *err, int errnum, const char *format, ...)
 {
     CLEANUP_FREE char *context = NULL;
@@ -86,11 +110,8 @@ bool error_set_errno(struct error *err, int errnum, const char *format, ...)
     /* Mostly a deadline of ours: strerror's "Connection timed out" would mislead. */
     error_set(err, code_of_errno(errnum), NULL, "%s: %s", context,
               errnum == ETIMEDOUT ? "timed out" : strerror(errnum));
-    if (errnum == ENOSPC || errnum == EDQUOT) {
-        err->reason = xstrdup("NO_SPACE");
-        error_hint(err, "free some space there, for example with 'davit rmi', and try again");
-    }
-    return false;
+    err->reason = xstrdup(reason_of_errno(errnum));
+    return error_hint_of_reason(err);
 }
 
 bool error_prefix(struct error *err, const char *format, ...)

@@ -47,7 +47,8 @@ bool error_set(struct error *err, enum error_code code, const char *reason, cons
     PRINTF_LIKE(4, 5);
 
 /* The same from an errno value (sign ignored): the code is chosen from it and ": strerror" is
- * appended. ECANCELED gives ERROR_CANCELLED, ETIMEDOUT gives ERROR_DEADLINE_EXCEEDED. */
+ * appended. ECANCELED gives ERROR_CANCELLED, ETIMEDOUT gives ERROR_DEADLINE_EXCEEDED. A full disk
+ * has the reason NO_SPACE, one that fails IO_ERROR, and a hint. */
 bool error_set_errno(struct error *err, int errnum, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* Puts "context: " before the message. Returns false. */
@@ -55,6 +56,10 @@ bool error_prefix(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* Sets the hint, replacing an earlier one. Returns false. */
 bool error_hint(struct error *err, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Sets the hint that error_set_errno() gives for err's reason, if it does for one. Returns false.
+ */
+bool error_hint_of_reason(struct error *err);
 
 /* Moves the contents of src to dst (which is cleared first) and empties src. Returns false. */
 bool error_move(struct error *dst, struct error *src);

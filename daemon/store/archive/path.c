@@ -84,12 +84,8 @@ bool entry_failed(const struct path *path, int errnum, const char *doing, struct
     case ERANGE:
         return error_set(err, ERROR_DATA_LOSS, "INVALID_LAYER", "entry \"%s\": cannot %s: %s",
                          path_quote(name).text, doing, strerror(errnum));
-    case ENOSPC:
-    case EDQUOT:
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "NO_SPACE", "entry \"%s\": cannot %s: %s",
-                         path_quote(name).text, doing, strerror(errnum));
     default:
-        return error_set(err, ERROR_INTERNAL, NULL, "entry \"%s\": cannot %s: %s",
-                         path_quote(name).text, doing, strerror(errnum));
+        return error_set_errno(err, errnum, "entry \"%s\": cannot %s", path_quote(name).text,
+                               doing);
     }
 }

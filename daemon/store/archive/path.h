@@ -21,7 +21,7 @@ struct quoted {
 };
 struct quoted path_quote(const char *name);
 
-/* DATA_LOSS (INVALID_LAYER) for what an archive can bring about, RESOURCE_EXHAUSTED (NO_SPACE), or
- * INTERNAL. Return false. */
+/* DATA_LOSS (INVALID_LAYER) for what an archive can bring about, else as
+ * error_set_errno() does. Return false. */
 bool entry_failed(const struct path *path, int errnum, const char *doing, struct error *err);
 bool entry_invalid(const struct path *path, const char *why, struct error *err);

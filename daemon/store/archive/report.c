@@ -48,9 +48,7 @@ static bool decode_error(const char *line, const char *message, struct error *er
     if (code != ERROR_DATA_LOSS && code != ERROR_RESOURCE_EXHAUSTED)
         code = ERROR_INTERNAL;
     error_set(err, code, str_eq(reason, "-") ? NULL : reason, "%.1000s", message);
-    if (error_is(err, "NO_SPACE"))
-        error_hint(err, "free some space there, for example with 'davit rmi', and try again");
-    return false;
+    return error_hint_of_reason(err);
 }
 
 static bool decode_result(const char *line, struct layer_report *ret)

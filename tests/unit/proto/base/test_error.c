@@ -92,6 +92,9 @@ static void test_errno_texts(void **state UNUSED)
     error_set_errno(&err, ENOSPC, "writing a layer");
     assert_true(error_is(&err, "NO_SPACE"));
     assert_non_null(err.hint);
+    error_set_errno(&err, EIO, "writing a layer");
+    assert_true(error_is(&err, "IO_ERROR"));
+    assert_non_null(strstr(err.hint, "dmesg"));
 }
 
 static void test_prefix_and_hint(void **state UNUSED)
