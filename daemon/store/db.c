@@ -88,9 +88,8 @@ static bool sqlite_failed(struct db *db, const char *doing, struct error *err)
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
     case SQLITE_READONLY:
-        if (errnum > 0)
-            return error_set_errno(err, errnum, "cannot %s %s", doing, db->path);
-        return error_set(err, ERROR_INTERNAL, NULL, "cannot %s %s: %s", doing, db->path, why);
+        /* SQLite does not always remember the number. */
+        return error_set_errno(err, errnum > 0 ? errnum : EIO, "cannot %s %s", doing, db->path);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
         error_set(err, ERROR_DATA_LOSS, "DATABASE_DAMAGED", "cannot %s %s: %s", doing, db->path,
