@@ -2,7 +2,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "daemon/store/tree.h"
 
@@ -131,4 +133,61 @@ size_t count_entries(const char *name)
         count++;
     closedir(dir);
     return count - 2;
+}
+
+void sample_make(struct sample *sample, const char *name, int64_t created,
+                 const struct digest *diff_ids, size_t count)
+{
+    struct image *image = &sample->image;
+
+    *sample = (struct sample){0};
+    snprintf(sample->config, sizeof(sample->config), "{\"config\": \"%s\"}", name);
+    snprintf(sample->manifest, sizeof(sample->manifest), "{\"manifest\": \"%s\"}", name);
+    memcpy(sample->diff_ids, diff_ids, count * sizeof(*diff_ids));
+    image->config_data = sample->config;
+    image->config_size = strlen(sample->config);
+    image->manifest_data = sample->manifest;
+    image->manifest_size = strlen(sample->manifest);
+    image->id = digest_of(sample->config, image->config_size);
+    image->manifest_digest = digest_of(sample->manifest, image->manifest_size);
+    image->created_unix_ns = created;
+    image->os = "linux";
+    image->architecture = "amd64";
+    image->diff_ids = sample->diff_ids;
+    image->diff_id_count = count;
+}
+
+void await_three_layers(struct store *store, struct digest diff_ids[3], struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf tar = {0};
+
+    for (size_t i = 0; i < 3; i++) {
+        diff_ids[i] = make_layer(&tar, "file", (const char *[]){"1", "22", "333"}[i]);
+        CHECK(await_store_layer(store, &diff_ids[i], &tar, NULL, err));
+    }
+}
+
+void flip_byte(const char *path, off_t offset)
+{
+    CLEANUP_FREE char *absolute = xasprintf("%s/%s", scratch_directory(), path);
+    int fd = open(absolute, O_RDWR | O_CLOEXEC);
+    struct stat st;
+    char byte;
+
+    CHECK(fd >= 0 && fstat(fd, &st) == 0 && pread(fd, &byte, 1, offset) == 1);
+    byte ^= 1;
+    CHECK(pwrite(fd, &byte, 1, offset) == 1);
+    CHECK(futimens(fd, (const struct timespec[]){st.st_atim, st.st_mtim}) == 0);
+    close(fd);
+}
+
+void change_database(const char *name, const char *sql)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/%s/davit.db", scratch_directory(), name);
+    sqlite3 *sqlite = NULL;
+
+    CHECK(sqlite3_open(path, &sqlite) == SQLITE_OK);
+    CHECK(sqlite3_busy_timeout(sqlite, 10000) == SQLITE_OK);
+    CHECK(sqlite3_exec(sqlite, sql, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(sqlite);
 }

@@ -1,6 +1,8 @@
 /* A store in a directory of its own, and tar archives to put into it. */
 #pragma once
 
+#include <sys/types.h>
+
 #include "daemon/store/store.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
@@ -40,3 +42,28 @@ bool await_store_layer(struct store *store, const struct digest *diff_id, const 
 
 /* Counts the entries of a directory below the scratch directory. */
 size_t count_entries(const char *name);
+
+/* --- Images ------------------------------------------------------------------------------------
+ */
+
+/* An image of up to three layers that are in the store. */
+struct sample {
+    struct image image;
+    struct digest diff_ids[3];
+    char config[100], manifest[100];
+};
+void sample_make(struct sample *sample, const char *name, int64_t created,
+                 const struct digest *diff_ids, size_t count);
+
+/* Stores three layers with 1, 2 and 3 bytes of content. */
+void await_three_layers(struct store *store, struct digest diff_ids[3], struct error *err);
+
+/* --- Damage ------------------------------------------------------------------------------------
+ */
+
+/* Changes a byte of a file below the scratch directory, and nothing else that stat(2) shows but the
+ * ctime, as a disk does that forgets. */
+void flip_byte(const char *path, off_t offset);
+
+/* Runs SQL on the database of a store at scratch_directory()/name. */
+void change_database(const char *name, const char *sql);

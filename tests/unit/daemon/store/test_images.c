@@ -6,49 +6,7 @@
 
 #include <cmocka.h>
 
-#include <sqlite3.h>
-
 #include "tests/unit/daemon/store/fixture.h"
-
-/* An image of up to three layers that are in the store. */
-struct sample {
-    struct image image;
-    struct digest diff_ids[3];
-    char config[100], manifest[100];
-};
-
-static void sample_make(struct sample *sample, const char *name, int64_t created,
-                        const struct digest *diff_ids, size_t count)
-{
-    struct image *image = &sample->image;
-
-    *sample = (struct sample){0};
-    snprintf(sample->config, sizeof(sample->config), "{\"config\": \"%s\"}", name);
-    snprintf(sample->manifest, sizeof(sample->manifest), "{\"manifest\": \"%s\"}", name);
-    memcpy(sample->diff_ids, diff_ids, count * sizeof(*diff_ids));
-    image->config_data = sample->config;
-    image->config_size = strlen(sample->config);
-    image->manifest_data = sample->manifest;
-    image->manifest_size = strlen(sample->manifest);
-    image->id = digest_of(sample->config, image->config_size);
-    image->manifest_digest = digest_of(sample->manifest, image->manifest_size);
-    image->created_unix_ns = created;
-    image->os = "linux";
-    image->architecture = "amd64";
-    image->diff_ids = sample->diff_ids;
-    image->diff_id_count = count;
-}
-
-/* Stores three layers with 1, 2 and 3 bytes of content. */
-static void await_three_layers(struct store *store, struct digest diff_ids[3], struct error *err)
-{
-    CLEANUP_STRBUF struct strbuf tar = {0};
-
-    for (size_t i = 0; i < 3; i++) {
-        diff_ids[i] = make_layer(&tar, "file", (const char *[]){"1", "22", "333"}[i]);
-        CHECK(await_store_layer(store, &diff_ids[i], &tar, NULL, err));
-    }
-}
 
 #define BUSYBOX "docker.io/library/busybox"
 
@@ -173,17 +131,6 @@ static void test_find_by_id(void **state UNUSED)
 /* --- Manifest and config -----------------------------------------------------------------------
  */
 
-static void damage_config(void)
-{
-    CLEANUP_FREE char *path = xasprintf("%s/data/davit.db", scratch_directory());
-    sqlite3 *sqlite = NULL;
-
-    CHECK(sqlite3_open(path, &sqlite) == SQLITE_OK);
-    CHECK(sqlite3_exec(sqlite, "UPDATE images SET config = CAST('{}' AS BLOB)", NULL, NULL, NULL) ==
-          SQLITE_OK);
-    sqlite3_close(sqlite);
-}
-
 static bool body_data(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("data", err);
@@ -200,7 +147,7 @@ static bool body_data(void *arg UNUSED, struct error *err)
     CHECK(data.manifest_size == strlen(sample.manifest));
     image_data_done(&data);
     CHECK(!await_image_data(store, &absent, &data, err) && error_is(err, "IMAGE_NOT_FOUND"));
-    damage_config();
+    change_database("data", "UPDATE images SET config = CAST('{}' AS BLOB)");
     CHECK(!await_image_data(store, &sample.image.id, &data, err));
     CHECK(error_is(err, "IMAGE_DAMAGED") && strstr(err->message, "config"));
     error_done(err);

@@ -1,0 +1,535 @@
+/* Verifying, quarantine and replacement of layers; the ledger; the scrub; where layers were seen.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "tests/unit/daemon/store/fixture.h"
+
+/* A file of the layer, below the scratch directory. The caller's. */
+static char *file_of(const char *root, const struct digest *diff_id, const char *file)
+{
+    return xasprintf("%s/layers/%s/%s", root, digest_hex(diff_id), file);
+}
+
+static bool with_directories(void)
+{
+    return str_eq(test_driver(), "directory");
+}
+
+/* Changes what the first file of a layer, called so, holds. */
+static void flip_content(const char *root, const struct digest *diff_id, const char *name)
+{
+    CLEANUP_FREE char *in_tree = xasprintf("fs/%s", name);
+    CLEANUP_FREE char *file = file_of(root, diff_id, with_directories() ? in_tree : "layer.tar");
+
+    flip_byte(file, with_directories() ? 0 : 512);
+}
+
+static bool await_verify(struct store *store, const struct digest *diff_id, struct error *err)
+{
+    struct layer_verification verification = {0};
+    bool ok = await_layer_verify(store, diff_id, &verification, err);
+
+    CHECK(!ok || verification.bytes_done == layer_verify_bytes(store, diff_id));
+    return ok;
+}
+
+static void expect_damaged(struct store *store, const struct digest *diff_id)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE char *path = NULL;
+
+    CHECK(!layer_find(store, diff_id, NULL));
+    CHECK(!await_layer_mount(store, diff_id, &path, &err));
+    CHECK(err.code == ERROR_DATA_LOSS && error_is(&err, "LAYER_DAMAGED"));
+    CHECK(strstr(err.hint, "davit system verify --repair"));
+}
+
+static void expect_usable(struct store *store, const struct digest *diff_id)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE char *path = NULL;
+
+    CHECK(layer_find(store, diff_id, NULL));
+    CHECK(await_layer_mount(store, diff_id, &path, &err));
+    layer_unmount_await(store, diff_id);
+}
+
+/* --- Quarantine --------------------------------------------------------------------------------
+ */
+
+static bool body_quarantine(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("quarantine", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest sound = make_layer(&tar, "other", "sound"), diff_id;
+
+    CHECK(store && await_store_layer(store, &sound, &tar, NULL, err));
+    diff_id = make_layer(&tar, "hello", "world");
+    CHECK(await_store_layer(store, &diff_id, &tar, NULL, err));
+    CHECK(await_verify(store, &diff_id, err) && await_verify(store, &sound, err));
+    flip_content("quarantine", &diff_id, "hello");
+    expect_usable(store, &diff_id); /* nobody has looked */
+    CHECK(!await_verify(store, &diff_id, err));
+    CHECK(err->code == ERROR_DATA_LOSS && error_is(err, "LAYER_DAMAGED") && err->hint);
+    error_done(err);
+    expect_damaged(store, &diff_id);
+    CHECK(store_damaged_count(store) == 1 && await_verify(store, &sound, err));
+    expect_usable(store, &sound);
+    store_close_await(store);
+    /* Also after a restart; and what is as it was can be used again. */
+    CHECK((store = await_open_scratch("quarantine", err)));
+    expect_damaged(store, &diff_id);
+    CHECK(store_damaged_count(store) == 1);
+    flip_content("quarantine", &diff_id, "hello");
+    CHECK(await_verify(store, &diff_id, err) && store_damaged_count(store) == 0);
+    expect_usable(store, &diff_id);
+    store_close_await(store);
+    return true;
+}
+
+static void test_quarantine(void **state UNUSED)
+{
+    run_task(body_quarantine, NULL);
+}
+
+static bool body_missing_file(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("gone", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "hello", "world");
+    CLEANUP_FREE char *file =
+        file_of("gone", &diff_id, with_directories() ? "fs/hello" : "layer.erofs");
+    CLEANUP_FREE char *path = xasprintf("%s/%s", scratch_directory(), file);
+    CLEANUP_FREE char *directory =
+        xasprintf("%s/gone/layers/%s", scratch_directory(), digest_hex(&diff_id));
+
+    CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err));
+    CHECK(unlink(path) == 0);
+    CHECK(!await_verify(store, &diff_id, err) && error_is(err, "LAYER_DAMAGED"));
+    error_done(err);
+    remove_path(directory);
+    CHECK(!await_verify(store, &diff_id, err) && error_is(err, "LAYER_DAMAGED"));
+    error_done(err);
+    expect_damaged(store, &diff_id);
+    store_close_await(store);
+    return true;
+}
+
+static void test_missing_file(void **state UNUSED)
+{
+    run_task(body_missing_file, NULL);
+}
+
+/* The files of one that is in use stay where they are, unless what is mounted keeps them. */
+static void await_replace_used(struct store *store, const struct digest *diff_id,
+                               const struct strbuf *tar)
+{
+    CLEANUP_ERROR struct error err = {0};
+    bool ok = await_store_layer(store, diff_id, tar, NULL, &err);
+
+    CHECK(ok == !with_directories());
+    if (!ok)
+        CHECK(error_is(&err, "LAYER_IN_USE") && err.code == ERROR_FAILED_PRECONDITION && err.hint);
+}
+
+static bool body_replace(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("replace", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "hello", "world");
+    CLEANUP_FREE char *path = NULL;
+
+    CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err));
+    CHECK(await_layer_mount(store, &diff_id, &path, err));
+    flip_content("replace", &diff_id, "hello");
+    CHECK(!await_verify(store, &diff_id, err));
+    error_done(err);
+    await_replace_used(store, &diff_id, &tar);
+    layer_unmount_await(store, &diff_id);
+    CHECK(await_store_layer(store, &diff_id, &tar, NULL, err));
+    CHECK(await_verify(store, &diff_id, err) && store_damaged_count(store) == 0);
+    expect_usable(store, &diff_id);
+    CHECK(count_entries("replace/tmp") == 0 && count_entries("replace/layers") == 1);
+    store_close_await(store);
+    CHECK((store = await_open_scratch("replace", err)));
+    expect_usable(store, &diff_id);
+    store_close_await(store);
+    return true;
+}
+
+static void test_replace(void **state UNUSED)
+{
+    run_task(body_replace, NULL);
+}
+
+struct verifier {
+    struct store *store;
+    struct digest diff_id;
+    bool ended;
+};
+
+static bool task_verify(void *arg, struct error *err)
+{
+    struct verifier *verifier = arg;
+    CLEANUP_ERROR struct error failure = {0};
+
+    (void)err;
+    CHECK(!await_verify(verifier->store, &verifier->diff_id, &failure));
+    CHECK(error_is(&failure, "LAYER_NOT_FOUND"));
+    verifier->ended = true;
+    return true;
+}
+
+/* What is removed while it is being verified is not damaged, it is gone. */
+static bool body_removed(void *arg UNUSED, struct error *err)
+{
+    struct verifier verifier = {.store = await_open_scratch("removed", err)};
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    CLEANUP_FREE char *content = xcalloc(1, 8 * MIB);
+    struct sample sample;
+    struct group group;
+
+    CHECK(verifier.store);
+    for (size_t i = 0; i < 8; i++) {
+        CLEANUP_FREE char *name = xasprintf("file%zu", i);
+        tar_add(&tar, name, '0', content, MIB);
+    }
+    tar_end(&tar);
+    verifier.diff_id = digest_of(tar.data, tar.length);
+    CHECK(await_store_layer(verifier.store, &verifier.diff_id, &tar, NULL, err));
+    sample_make(&sample, "sample", 1, &verifier.diff_id, 1);
+    CHECK(await_image_commit(verifier.store, &sample.image, "a:1", NULL, NULL, err));
+    group_init(&group);
+    CHECK(task_spawn(&group, "verify", NULL, task_verify, &verifier, err));
+    CHECK(await_yield() == 0);
+    CHECK(await_image_delete(verifier.store, &sample.image.id, NULL, err));
+    CHECK(await_group(&group, err) && verifier.ended);
+    CHECK(store_damaged_count(verifier.store) == 0);
+    store_close_await(verifier.store);
+    return true;
+}
+
+static void test_removed_meanwhile(void **state UNUSED)
+{
+    run_task(body_removed, NULL);
+}
+
+/* --- The compressed copy -----------------------------------------------------------------------
+ */
+
+static bool await_store_with_blob(struct store *store, const struct digest *diff_id,
+                                  const struct strbuf *tar, const char *blob, struct error *err)
+{
+    struct layer_writer *writer = await_layer_prepare(store, diff_id, err);
+    struct digest digest = digest_of(blob, strlen(blob));
+    bool ok = writer && layer_keep_blob_blocking(writer, &digest, blob, 3, err) &&
+              layer_keep_blob_blocking(writer, &digest, blob + 3, strlen(blob) - 3, err) &&
+              await_layer_write(writer, tar->data, tar->length, err) &&
+              await_layer_commit(writer, NULL, err);
+
+    layer_writer_free_await(writer);
+    return ok;
+}
+
+static bool body_blob(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("blob", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "hello", "world");
+    CLEANUP_FREE char *file = file_of("blob", &diff_id, "layer.blob");
+    CLEANUP_FREE char *path = xasprintf("%s/%s", scratch_directory(), file);
+    struct stat st;
+
+    CHECK(store && await_store_with_blob(store, &diff_id, &tar, "compressed", err));
+    CHECK(stat(path, &st) == 0 && st.st_size == 10);
+    CHECK(await_verify(store, &diff_id, err));
+    CHECK(layer_verify_bytes(store, &diff_id) == (with_directories() ? 5 : tar.length) + 10);
+    flip_byte(file, 4);
+    CHECK(!await_verify(store, &diff_id, err) && error_is(err, "BLOB_DAMAGED"));
+    CHECK(err->code == ERROR_DATA_LOSS && strstr(err->message, "layer.blob"));
+    error_done(err);
+    /* The layer itself is in order; a new copy heals it. */
+    expect_usable(store, &diff_id);
+    CHECK(store_damaged_count(store) == 0);
+    CHECK(await_store_with_blob(store, &diff_id, &tar, "compressed", err));
+    CHECK(await_verify(store, &diff_id, err));
+    store_close_await(store);
+    return true;
+}
+
+static void test_kept_blob(void **state UNUSED)
+{
+    run_task(body_blob, NULL);
+}
+
+/* --- The ledger --------------------------------------------------------------------------------
+ */
+
+/* What du(1) says of the store, in bytes. */
+static uint64_t du(const char *name)
+{
+    CLEANUP_FREE char *command =
+        xasprintf("du -sx --block-size=1 %s/%s", scratch_directory(), name);
+    FILE *pipe = popen(command, "re");
+    unsigned long long bytes = 0;
+
+    CHECK(pipe && fscanf(pipe, "%llu", &bytes) == 1 && pclose(pipe) == 0);
+    return bytes;
+}
+
+/* Layers with many small files, large ones, a hole and hard links. */
+static void await_layers_to_count(struct store *store, struct digest diff_ids[2], struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    CLEANUP_FREE char *content = xcalloc(1, MIB);
+
+    memset(content, 'x', MIB);
+    for (size_t i = 0; i < 300; i++) {
+        CLEANUP_FREE char *name = xasprintf("dir%zu/file%zu", i % 20, i);
+        tar_add(&tar, name, '0', content, i * 40);
+    }
+    tar_add(&tar, "large", '0', content, MIB);
+    tar_add(&tar, "link", '2', "large", 5);
+    tar_end(&tar);
+    diff_ids[0] = digest_of(tar.data, tar.length);
+    CHECK(await_store_layer(store, &diff_ids[0], &tar, NULL, err));
+    diff_ids[1] = make_layer(&tar, "small", "x");
+    CHECK(await_store_with_blob(store, &diff_ids[1], &tar, "its compressed copy", err));
+}
+
+static uint64_t await_sum(struct store *store, struct error *err)
+{
+    struct store_usage usage;
+
+    CHECK(await_store_usage(store, &usage, err));
+    return usage.layer_bytes + usage.metadata_bytes;
+}
+
+static bool body_ledger(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("ledger", err);
+    struct digest diff_ids[2];
+
+    CHECK(store);
+    await_layers_to_count(store, diff_ids, err);
+    CHECK(await_sum(store, err) == du("ledger"));
+    store_close_await(store);
+    /* From the rows; then as in a data root that has none of it in its rows. */
+    CHECK((store = await_open_scratch("ledger", err)));
+    CHECK(await_sum(store, err) == du("ledger"));
+    store_close_await(store);
+    change_database("ledger", "UPDATE layers SET disk_bytes = NULL");
+    CHECK((store = await_open_scratch("ledger", err)));
+    while (await_sum(store, err) != du("ledger"))
+        CHECK(await_sleep(1) == 0); /* the background counts */
+    store_close_await(store);
+    CHECK((store = await_open_scratch("ledger", err)));
+    CHECK(await_sum(store, err) == du("ledger"));
+    store_close_await(store);
+    return true;
+}
+
+static void test_ledger_equals_du(void **state UNUSED)
+{
+    run_task(body_ledger, NULL);
+}
+
+static uint64_t disk_bytes(const char *root, const struct digest *diff_id)
+{
+    CLEANUP_FREE char *directory = file_of(root, diff_id, "");
+
+    return du(directory);
+}
+
+static bool body_sharing(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("sharing", err);
+    struct digest diff_ids[3], twice[3];
+    struct sample first, second;
+    struct image_usage usage;
+    struct store_usage all;
+    struct image_hold *hold;
+
+    CHECK(store);
+    await_three_layers(store, diff_ids, err);
+    twice[0] = twice[2] = diff_ids[0];
+    twice[1] = diff_ids[1];
+    sample_make(&first, "first", 1, twice, 3);
+    sample_make(&second, "second", 2, diff_ids + 1, 2);
+    CHECK(await_image_commit(store, &first.image, "a:1", NULL, NULL, err));
+    usage = image_usage(store, image_find(store, "a:1"));
+    CHECK(usage.shared_bytes == 0);
+    CHECK(usage.unique_bytes ==
+          disk_bytes("sharing", &diff_ids[0]) + disk_bytes("sharing", &diff_ids[1]));
+    CHECK(await_image_commit(store, &second.image, "a:2", NULL, NULL, err));
+    hold = image_hold_new(store, &first.image.id, "a container");
+    usage = image_usage(store, image_find(store, "a:1"));
+    CHECK(usage.unique_bytes == disk_bytes("sharing", &diff_ids[0]) && usage.containers == 1);
+    CHECK(usage.shared_bytes == disk_bytes("sharing", &diff_ids[1]));
+    CHECK(await_store_usage(store, &all, err));
+    CHECK(all.image_count == 2 && all.active_image_count == 1 && all.layer_count == 3);
+    CHECK(all.active_layer_bytes == usage.unique_bytes + usage.shared_bytes);
+    image_hold_free(hold);
+    CHECK(await_image_delete(store, &second.image.id, NULL, err));
+    usage = image_usage(store, image_find(store, "a:1"));
+    CHECK(usage.shared_bytes == 0 && usage.containers == 0);
+    CHECK(await_store_usage(store, &all, err));
+    CHECK(all.layer_bytes == usage.unique_bytes && all.active_layer_bytes == 0);
+    store_close_await(store);
+    return true;
+}
+
+static void test_shared_and_unique(void **state UNUSED)
+{
+    run_task(body_sharing, NULL);
+}
+
+/* --- The scrub ---------------------------------------------------------------------------------
+ */
+
+static struct store *await_open_scrubbing(const char *name, uint64_t interval_ms, struct error *err)
+{
+    CLEANUP_FREE char *data_root = xasprintf("%s/%s", scratch_directory(), name);
+
+    return await_store_open(&(struct store_options){.data_root = data_root,
+                                                    .driver = test_driver(),
+                                                    .programs_dir = PROGRAMS_DIR,
+                                                    .scrub_interval_ms = interval_ms},
+                            err);
+}
+
+static const struct image *await_damaged_image(struct store *store, const char *name)
+{
+    while (!image_find(store, name)->damaged)
+        CHECK(await_sleep(1) == 0);
+    return image_find(store, name);
+}
+
+static bool body_scrub(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("scrub", err);
+    struct digest diff_ids[3];
+    struct sample sample;
+
+    CHECK(store);
+    await_three_layers(store, diff_ids, err);
+    sample_make(&sample, "sample", 1, diff_ids, 3);
+    CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
+    store_close_await(store);
+    flip_content("scrub", &diff_ids[1], "file");
+    change_database("scrub", "UPDATE images SET manifest = CAST('{}' AS BLOB)");
+    CHECK((store = await_open_scrubbing("scrub", 1, err)));
+    while (store_damaged_count(store) == 0)
+        CHECK(await_sleep(1) == 0);
+    expect_damaged(store, &diff_ids[1]);
+    expect_usable(store, &diff_ids[0]);
+    CHECK(await_damaged_image(store, "a:1"));
+    store_close_await(store);
+    return true;
+}
+
+static void test_scrub(void **state UNUSED)
+{
+    run_task(body_scrub, NULL);
+}
+
+/* What was verified by the last daemon is not begun again: only the layer that is due is read. */
+static bool body_scrub_goes_on(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("goes-on", err);
+    CLEANUP_FREE char *sql = NULL;
+    struct digest diff_ids[3];
+
+    CHECK(store);
+    await_three_layers(store, diff_ids, err);
+    store_close_await(store);
+    flip_content("goes-on", &diff_ids[0], "file");
+    flip_content("goes-on", &diff_ids[1], "file");
+    sql =
+        xasprintf("UPDATE layers SET verified_unix_ns = 1 WHERE diff_id != '%s'", diff_ids[1].text);
+    change_database("goes-on", sql);
+    CHECK((store = await_open_scrubbing("goes-on", 3600 * 1000, err)));
+    while (store_damaged_count(store) == 0)
+        CHECK(await_sleep(1) == 0);
+    expect_damaged(store, &diff_ids[0]);
+    store_close_await(store);
+    change_database("goes-on", "UPDATE layers SET damage = NULL");
+    /* The third was verified in the first run or is now; the second is not due. */
+    CHECK((store = await_open_scrubbing("goes-on", 3600 * 1000, err)));
+    while (store_damaged_count(store) == 0)
+        CHECK(await_sleep(1) == 0);
+    expect_usable(store, &diff_ids[1]);
+    store_close_await(store);
+    return true;
+}
+
+static void test_scrub_goes_on(void **state UNUSED)
+{
+    run_task(body_scrub_goes_on, NULL);
+}
+
+/* --- Where layers were seen --------------------------------------------------------------------
+ */
+
+static bool body_sources(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("sources", err);
+    struct digest diff_ids[3];
+    struct sample sample;
+    struct layer_blob blobs[2] = {
+        {digest_of("a", 1), "application/vnd.oci.image.layer.v1.tar+gzip", 11},
+        {digest_of("b", 1), "application/vnd.oci.image.layer.v1.tar+zstd", 12},
+    };
+    CLEANUP(layer_sources_done) struct layer_sources sources = {0};
+
+    CHECK(store);
+    await_three_layers(store, diff_ids, err);
+    sample_make(&sample, "sample", 1, diff_ids, 2);
+    CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
+    CHECK(await_layer_sources(store, &diff_ids[1], &sources, err) && sources.count == 0);
+    sample.image.blobs = blobs;
+    for (size_t i = 0; i < 100; i++) {
+        CLEANUP_FREE char *repository = xasprintf("docker.io/library/r%zu", i);
+        sample.image.repository = repository;
+        CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
+    }
+    CHECK(await_layer_sources(store, &diff_ids[1], &sources, err) && sources.count == 32);
+    CHECK(str_eq(sources.items[0].repository, "docker.io/library/r99"));
+    CHECK(str_eq(sources.items[31].repository, "docker.io/library/r68"));
+    CHECK(digest_eq(&sources.items[0].blob.digest, &blobs[1].digest));
+    CHECK(str_eq(sources.items[0].blob.media_type, blobs[1].media_type));
+    CHECK(sources.items[0].blob.size_bytes == 12);
+    layer_sources_done(&sources);
+    /* They go with the layer. */
+    CHECK(await_image_delete(store, &sample.image.id, NULL, err));
+    CHECK(await_layer_sources(store, &diff_ids[1], &sources, err) && sources.count == 0);
+    store_close_await(store);
+    return true;
+}
+
+static void test_sources(void **state UNUSED)
+{
+    run_task(body_sources, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_quarantine),        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_replace),           cmocka_unit_test(test_removed_meanwhile),
+        cmocka_unit_test(test_kept_blob),         cmocka_unit_test(test_ledger_equals_du),
+        cmocka_unit_test(test_shared_and_unique), cmocka_unit_test(test_scrub),
+        cmocka_unit_test(test_scrub_goes_on),     cmocka_unit_test(test_sources),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
