@@ -1,5 +1,7 @@
-"""What the benchmarks share: the image, the engines side by side, sampling, tables."""
+"""What the benchmarks share: images, the engines side by side, the floor, sampling, tables."""
 
+import collections
+import contextlib
 import gzip
 import hashlib
 import json
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -53,13 +56,17 @@ def run(*command, **options):
     return subprocess.run([str(word) for word in command], check=True, **options)
 
 
+def output(*command):
+    return run(*command, stdout=subprocess.PIPE, text=True).stdout
+
+
 def drop_caches():
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as control:
         control.write("3")
 
 
-# --- The image -----------------------------------------------------------------------------------
+# --- Images --------------------------------------------------------------------------------------
 
 
 class StoredLayer:
@@ -95,14 +102,20 @@ def _pack(tree, target, incompressible_mb):
     tar = subprocess.Popen(["tar", "--sort=name", "--numeric-owner", "--mtime=@1700000000",
                             "--exclude=./var/cache/apt", "--exclude=./var/lib/apt/lists",
                             "-C", tree, "-c", "."], stdout=subprocess.PIPE)
+    made = _compress(iter(lambda: tar.stdout.read(1 << 20), b""), target, 6)
+    assert tar.wait() == 0
+    return made
+
+
+def _compress(pieces, target, level):
+    """Writes pieces of a tar as a blob; returns what layers.json keeps of it."""
     hasher, size = hashlib.sha256(), 0
-    with open(target, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as out:
-        while data := tar.stdout.read(1 << 20):
+    with open(target, "wb") as raw, gzip.GzipFile("", "wb", level, raw, 0) as out:
+        for data in pieces:
             hasher.update(data)
             size += len(data)
             out.write(data)
-    assert tar.wait() == 0
-    return f"sha256:{hasher.hexdigest()}", size
+    return {"path": str(target), "diff_id": f"sha256:{hasher.hexdigest()}", "size": size}
 
 
 def _make_layers(directory):
@@ -124,23 +137,69 @@ def _make_layers(directory):
     say("  packing ...")
     targets = [CACHE / f"layer{number}.tar.gz" for number in range(len(trees))]
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(_pack, trees, targets, INCOMPRESSIBLE_MB))
-    return [{"path": str(target), "diff_id": diff_id, "size": size}
-            for target, (diff_id, size) in zip(targets, made)]
+        return list(pool.map(_pack, trees, targets, INCOMPRESSIBLE_MB))
+
+
+def _kept(index, make):
+    """What make(directory) said of the layers it made; made once, kept in CACHE."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not (CACHE / index).exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            layers = make(pathlib.Path(name))
+        (CACHE / index).write_text(json.dumps(layers))
+    layers = json.loads((CACHE / index).read_text())
+    return [StoredLayer(pathlib.Path(one["path"]), one["diff_id"]) for one in layers], layers
 
 
 def debian_image():
-    """The image of 7 layers, as (images.Image, uncompressed size); made once, kept in CACHE."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    index = CACHE / "layers.json"
-    if not index.exists():
-        with tempfile.TemporaryDirectory(dir=CACHE) as name:
-            layers = _make_layers(pathlib.Path(name))
-        index.write_text(json.dumps(layers))
-    layers = json.loads(index.read_text())
-    made = images.image([StoredLayer(pathlib.Path(one["path"]), one["diff_id"]) for one in layers],
-                        config={"Cmd": ["bash"]})
-    return made, sum(one["size"] for one in layers)
+    """The image of 7 layers, as (images.Image, uncompressed size)."""
+    layers, known = _kept("layers.json", _make_layers)
+    made = images.image(layers, config={"Cmd": ["bash"]})
+    return made, sum(one["size"] for one in known)
+
+
+def small_image(count, top=None):
+    """busybox and `count` layers of 50 files, about 100 KB each; and a layer that only has `top`."""
+    extra = [[images.directory("srv"), images.directory(f"srv/{number}")] +
+             [images.file(f"srv/{number}/{each}", images.payload(each * 160, number * 100 + each))
+              for each in range(50)] for number in range(count)]
+    if top:
+        extra.append([images.file("top", top)])
+    return images.busybox_image(extra)
+
+
+def _file_entries(count):
+    """The tar of `count` files of up to 2 KiB, a thousand in each directory, in pieces."""
+    def entry(name, kind, data):
+        header = bytearray(512)
+        header[:len(name)] = name
+        mode = b"0000755" if kind == b"5" else b"0000644"
+        header[100:156] = (mode + b"\0" + b"0000000\0" * 2 + b"%011o\0" % len(data) +
+                           b"%011o\0" % images.MTIME + b" " * 8)
+        header[156:157] = kind
+        header[257:265] = b"ustar\00000"
+        header[148:156] = b"%06o\0 " % sum(header)
+        return bytes(header) + data + bytes(-len(data) % 512)
+
+    text = images.payload(2048, "files", compressible=1)
+    yield entry(b"files/", b"5", b"")
+    for first in range(0, count, 1000):
+        directory = b"files/%03d" % (first // 1000)
+        parts = [entry(directory + b"/", b"5", b"")]
+        parts += [entry(b"%s/%07d" % (directory, number), b"0", text[:number * 37 % 2049])
+                  for number in range(first, min(first + 1000, count))]
+        yield b"".join(parts)
+    yield bytes(1024)
+
+
+def files_image(count):
+    """busybox, and a layer of `count` files."""
+    def make(_):
+        say(f"making a layer of {count} files, once ...")
+        return [_compress(_file_entries(count), CACHE / f"files{count}.tar.gz", 1)]
+
+    layers, _ = _kept(f"files{count}.json", make)
+    return images.image([images.layer(images.busybox_entries()), *layers])
 
 
 class Scratch:
@@ -162,7 +221,7 @@ class Scratch:
 
 
 class Engine:
-    """One engine on fresh roots below `root`: start, pull, run, stop."""
+    """One engine on fresh roots below `root`: start, pull, run, remove, stop."""
 
     name = None
 
@@ -172,6 +231,13 @@ class Engine:
     @classmethod
     def available(cls):
         return shutil.which(cls.name) is not None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
 
     def start(self):
         pass
@@ -184,6 +250,9 @@ class Engine:
 
     def pull(self, image):
         self._quiet(self.command("pull", image))
+
+    def remove(self, image):
+        self._quiet(self.command("rmi", image))
 
     def run_true(self, image):
         self._quiet(self.command("run", "--rm", "--network", "none", image, "true"))
@@ -200,11 +269,14 @@ class Engine:
 
 
 class DavitEngine(Engine):
+    """davitd with the storage driver that it chooses by itself."""
+
     name = "davit"
+    arguments = ()
 
     def __init__(self, root):
         super().__init__(root)
-        self.daemon = Daemon(root)
+        self.daemon = Daemon(root, *self.arguments)
 
     @classmethod
     def available(cls):
@@ -218,6 +290,15 @@ class DavitEngine(Engine):
 
     def command(self, *arguments):
         return [BIN_DIR / "davit", "-H", self.daemon.host, *arguments]
+
+    def is_empty(self):
+        """No layer is there any more, nor what is left of one."""
+        return not any(any((self.daemon.data_root / name).iterdir()) for name in ("layers", "tmp"))
+
+
+class DirectoryEngine(DavitEngine):
+    name = "davit-directory"
+    arguments = ("--storage-driver", "directory")
 
 
 class DockerEngine(Engine):
@@ -268,11 +349,75 @@ class PodmanEngine(Engine):
                  "--storage-driver", "overlay", "--events-backend", "file"]
         if arguments[0] == "pull":
             arguments = ("pull", "--tls-verify=false", *arguments[1:])
+        if arguments[0] == "run":  # else it wants more open files than root may have everywhere
+            arguments = ("run", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
+                         *arguments[1:])
         return ["podman", *flags, *arguments]
 
 
+ENGINES = [DavitEngine, DirectoryEngine, DockerEngine, PodmanEngine]
 
-ENGINES = [DavitEngine, DockerEngine, PodmanEngine]
+
+@contextlib.contextmanager
+def sleeper(engine, image):
+    """A container that sleeps, with its engine's client; gives (client, pid of what sleeps)."""
+    seconds = str(10**9 + uuid.uuid4().int % 10**9)
+
+    def find():
+        assert client.poll() is None, client.communicate()[1]
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if path.read_bytes() == b"sleep\0%s\0" % seconds.encode():
+                    return int(path.parent.name)
+        return None
+
+    client = start(engine.command("run", "--rm", "--network", "none", image, "sleep", seconds),
+                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                   env=engine.environment())
+    try:
+        pid = wait_until(find, f"a container of {engine.name}")
+        try:
+            yield client, pid
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        client.communicate()
+        our_processes.discard(client.pid)
+
+
+def mounts_of(path):
+    """How many mounts there are below a path, by type."""
+    with open("/proc/self/mountinfo") as mounted:
+        lines = [line.split() for line in mounted]
+    return collections.Counter(line[line.index("-") + 1] for line in lines
+                               if line[4].startswith(f"{path}/"))
+
+
+# --- The floor -----------------------------------------------------------------------------------
+
+
+class Floor:
+    """floor.c, compiled once."""
+
+    def __init__(self):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        self.program = CACHE / "floor"
+        isal = subprocess.run(["pkg-config", "--exists", "libisal"]).returncode == 0
+        inflate = ["-DHAVE_ISAL", "-lisal"] if isal else ["-lz"]
+        run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-o", self.program, HERE / "floor.c",
+            *inflate, "-lcurl", "-lcrypto", "-pthread")
+
+    def fetch(self, registry, repository, image, target, durable=False):
+        """All layers of an image, 3 at a time, as the engines do."""
+        words = []
+        for layer in image.layers:
+            words += [f"{registry.url}/v2/{repository}/blobs/{layer.digest}", layer.digest[7:],
+                      layer.diff_id[7:]]
+        run(self.program, "fetch", *(["--durable"] if durable else []), "--jobs", 3, target, *words)
+
+    def look(self, what, tree):
+        """"walk" or "read" of all files of a tree: (files, bytes)."""
+        return [int(word) for word in output(self.program, what, tree).split()]
 
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -285,27 +430,23 @@ def memory(pid):
                 re.findall(r"^(RssAnon|VmRSS):\s+(\d+) kB", status.read(), re.M)}
 
 
-def children(pid):
+def helpers_memory(pid):
+    """KiB of private memory of a process's children, but for those that have yet to exec."""
+    name, total = pathlib.Path(f"/proc/{pid}/comm").read_text(), 0
     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        yield from map(int, path.read_text().split())
-
-
-def memory_of_all(pid):
-    """The same, with RssAnonAll: of the process and its children together."""
-    result = memory(pid)
-    result["RssAnonAll"] = result["RssAnon"]
-    for child in children(pid):
-        try:
-            result["RssAnonAll"] += memory(child).get("RssAnon", 0)
-        except FileNotFoundError:
-            continue
-    return result
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in path.read_text().split():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if pathlib.Path(f"/proc/{child}/comm").read_text() != name:
+                        total += memory(child).get("RssAnon", 0)
+    return total
 
 
 class PeakMemory:
-    """Samples a process's memory while the block runs; .peak has the largest values."""
+    """Samples a process while the block runs; .peak has the largest, in KiB: RssAnon and VmRSS of
+    itself, and the private memory of its children together as "helpers"."""
 
-    def __init__(self, pid, interval=0.02):
+    def __init__(self, pid, interval=0.01):
         self.pid, self.interval = pid, interval
         self.peak = {}
         self.ended = threading.Event()
@@ -317,7 +458,7 @@ class PeakMemory:
 
     def _sample(self):
         while True:
-            for key, value in memory_of_all(self.pid).items():
+            for key, value in {**memory(self.pid), "helpers": helpers_memory(self.pid)}.items():
                 self.peak[key] = max(self.peak.get(key, 0), value)
             if self.ended.wait(self.interval):
                 return
