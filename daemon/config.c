@@ -1,5 +1,6 @@
 #include "daemon/config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -7,10 +8,15 @@
 #include <sys/stat.h>
 
 #include "proto/base/json.h"
+#include "proto/base/size.h"
 #include "proto/base/strbuf.h"
 
 #define CONFIG_FILE_MAX_BYTES (1 * MIB)
 #define MAX_CONCURRENT_DOWNLOADS 100
+
+/* Enough for logs and for the database to go on, on small disks, too. */
+#define RESERVE_DEFAULT_BYTES 1000000000
+#define RESERVE_DEFAULT_PERCENT 5
 
 /* One setting: its flag, its key in the file (Docker's name), where its value goes. */
 struct setting {
@@ -25,7 +31,7 @@ struct setting {
 /* Values as they were given, before they are checked. */
 struct raw {
     char *config_file, *log_level, *log_format, *max_downloads, *data_root, *exec_root, *pidfile;
-    char *storage_driver, *runtime, *group;
+    char *storage_driver, *runtime, *group, *reserve_space;
     char **hosts, **insecure_registries, **registry_mirrors;
     char *debug, *help, *version, *validate;
 };
@@ -58,6 +64,9 @@ static const struct setting settings[] = {
      "string"},
     {"registry-mirror", "registry-mirrors", 0, SETTING_LIST, AT(registry_mirrors),
      "Mirror of docker.io to try first", "list"},
+    {"reserve-space", "reserve-space", 0, SETTING_STRING, AT(reserve_space),
+     "Space to leave free on the data root's disk, as \"10GB\" or \"5%\" (default 5%, at most 1GB)",
+     "size"},
     {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),
      "OCI runtime, by name or path (default: the first of crun and runc that works)", "string"},
     {"storage-driver", "storage-driver", 's', SETTING_STRING, AT(storage_driver),
@@ -315,6 +324,27 @@ static bool take_number(const char *text, unsigned int fallback, unsigned int *r
     return true;
 }
 
+/* Bytes or a percentage; the one that is not given does not count. */
+static bool take_reserve(const char *text, struct config *ret, struct error *err)
+{
+    unsigned int percent;
+    int end = 0;
+
+    ret->reserve_bytes = RESERVE_DEFAULT_BYTES;
+    ret->reserve_percent = RESERVE_DEFAULT_PERCENT;
+    if (!text)
+        return true;
+    if (isdigit((unsigned char)*text) && sscanf(text, "%2u%%%n", &percent, &end) == 1 && end > 0 &&
+        !text[end]) {
+        ret->reserve_bytes = UINT64_MAX;
+        ret->reserve_percent = percent;
+        return true;
+    }
+    ret->reserve_percent = 100;
+    return size_parse(text, &ret->reserve_bytes) ||
+           bad_value("reserve-space", text, "a size such as \"10GB\", or \"0%\" to \"99%\"", err);
+}
+
 static bool take_log(const struct raw *raw, struct config *ret, struct error *err)
 {
     ret->log_level = str_eq(raw->debug, "true") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
@@ -334,7 +364,8 @@ static char *take_or(char **value, const char *fallback)
 static bool take_settings(struct raw *raw, struct config *ret, struct error *err)
 {
     if (!take_log(raw, ret, err) ||
-        !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err))
+        !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err) ||
+        !take_reserve(raw->reserve_space, ret, err))
         return false;
     ret->data_root = take_or(&raw->data_root, CONFIG_DEFAULT_DATA_ROOT);
     ret->exec_root = take_or(&raw->exec_root, CONFIG_DEFAULT_EXEC_ROOT);

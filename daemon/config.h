@@ -18,6 +18,8 @@ struct config {
     char *runtime;        /* NULL: the first that works */
     char *group;          /* of the socket; NULL: root */
     unsigned int max_concurrent_downloads;
+    uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */
+    unsigned int reserve_percent; /* and of this part of it */
     enum log_level log_level;
     enum log_format log_format;
     bool show_help, show_version, validate;

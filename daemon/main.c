@@ -183,6 +183,8 @@ static bool await_daemon(void *arg, struct error *err)
     const struct store_options options = {
         .data_root = config->data_root,
         .driver = config->storage_driver,
+        .reserve_bytes = config->reserve_bytes,
+        .reserve_percent = config->reserve_percent,
     };
     struct loop_signal *handlers[] = {
         loop_signal_start(SIGTERM, on_stop, daemon),

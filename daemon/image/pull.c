@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "proto/base/log.h"
+#include "proto/base/size.h"
 
 struct pull_layer {
     struct pull *pull;
@@ -71,7 +72,9 @@ static void list_layers(struct pull *pull)
 {
     const struct manifest *manifest = pull->image->manifest;
 
+    free(pull->layers);
     pull->layers = xcalloc(manifest->layer_count, sizeof(*pull->layers));
+    pull->bytes_total = 0;
     for (size_t i = 0; i < manifest->layer_count; i++) {
         struct pull_layer *layer = &pull->layers[i];
         layer->pull = pull;
@@ -83,6 +86,40 @@ static void list_layers(struct pull *pull)
         if (!layer->existed && !layer->repeated)
             pull->bytes_total += layer->blob->size_bytes;
     }
+}
+
+/* A lower bound of what the store will grow by: what a layer's files take is never less than its
+ * compressed blob. What others fetch already is not counted. */
+static uint64_t bytes_needed(const struct pull *pull)
+{
+    const struct manifest *manifest = pull->image->manifest;
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < manifest->layer_count; i++) {
+        const struct pull_layer *layer = &pull->layers[i];
+        if (!layer->existed && !layer->repeated &&
+            !transfer_runs(pull->engine.transfers, layer->blob, layer->diff_id))
+            bytes += layer->blob->size_bytes;
+    }
+    return bytes;
+}
+
+/* Lists the layers, and refuses a pull that plainly does not fit, before its first byte. What is
+ * here and what is fetched by others is looked at again after the wait. */
+static bool await_room(struct pull *pull, struct error *err)
+{
+    struct space space;
+    uint64_t needed;
+
+    list_layers(pull);
+    if (bytes_needed(pull) == 0)
+        return true;
+    if (!await_space(pull->engine.store, bytes_needed(pull), &space, err))
+        return false;
+    list_layers(pull);
+    needed = bytes_needed(pull);
+    return needed == 0 || space_check(pull->engine.store, &space, needed,
+                                      transfer_table_bytes_left(pull->engine.transfers), err);
 }
 
 static bool layer_task(void *arg, struct error *err)
@@ -110,6 +147,31 @@ static bool await_layers(struct pull *pull, const struct registry_auth *auth, st
             return false;
     }
     return await_group(&group, err);
+}
+
+/* What is there already is not fetched again by the next try: the pull's user is told. */
+static void await_explain_no_space(struct pull *pull, struct error *err)
+{
+    const struct manifest *manifest = pull->image->manifest;
+    struct store *store = pull->engine.store;
+    size_t kept = 0, count = 0;
+    uint64_t kept_bytes = 0;
+    struct space space;
+
+    for (size_t i = 0; i < manifest->layer_count; i++) {
+        const struct pull_layer *layer = &pull->layers[i];
+        if (layer->repeated)
+            continue;
+        count++;
+        if (!layer_find(store, layer->diff_id, NULL))
+            continue;
+        kept++;
+        kept_bytes += layer->blob->size_bytes;
+    }
+    error_set(err, err->code, err->reason, "%s; %zu of %zu layers (%s) are kept for the next try",
+              err->message, kept, count, size_text(kept_bytes).text);
+    if (await_space(store, 0, &space, NULL))
+        space_hint(store, &space, err);
 }
 
 static bool await_commit(struct pull *pull, struct error *err)
@@ -156,9 +218,13 @@ bool await_pull(struct pull *pull, struct error *err)
         return false;
     lease = layer_lease_new(pull->engine.store, pull->image->config->diff_ids,
                             pull->image->config->diff_id_count);
-    list_layers(pull);
-    pull->phase = PULL_FETCHING;
-    ok = await_layers(pull, &auth, err);
+    ok = await_room(pull, err);
+    if (ok) {
+        pull->phase = PULL_FETCHING;
+        ok = await_layers(pull, &auth, err);
+        if (!ok && err && error_is(err, "NO_SPACE"))
+            await_explain_no_space(pull, err);
+    }
     if (ok) {
         pull->phase = PULL_COMMITTING;
         ok = await_commit(pull, err);

@@ -465,6 +465,28 @@ struct transfer_share *transfer_join(struct transfer_table *table,
     return share;
 }
 
+bool transfer_runs(const struct transfer_table *table, const struct descriptor *blob,
+                   const struct digest *diff_id)
+{
+    char key[sizeof(((struct transfer *)0)->key)];
+
+    make_key(key, sizeof(key), &blob->digest, diff_id);
+    return map_get(table->by_key, key);
+}
+
+uint64_t transfer_table_bytes_left(const struct transfer_table *table)
+{
+    uint64_t bytes = 0;
+    size_t iterator = 0;
+    void *value;
+
+    while (map_next(table->by_key, &iterator, NULL, &value)) {
+        const struct transfer *transfer = value;
+        bytes += transfer->blob.size_bytes - transfer->progress.bytes_fetched;
+    }
+    return bytes;
+}
+
 struct transfer_progress transfer_progress(const struct transfer_share *share)
 {
     return share->transfer->progress;

@@ -42,6 +42,13 @@ struct transfer_share *transfer_join(struct transfer_table *table,
                                      const struct descriptor *blob, const struct digest *diff_id,
                                      struct error *err);
 
+/* Whether transfer_join() would find one that runs. */
+bool transfer_runs(const struct transfer_table *table, const struct descriptor *blob,
+                   const struct digest *diff_id);
+
+/* What those that run have yet to fetch, all together. */
+uint64_t transfer_table_bytes_left(const struct transfer_table *table);
+
 /* The newest state; does not suspend. */
 struct transfer_progress transfer_progress(const struct transfer_share *share);
 

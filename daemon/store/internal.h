@@ -57,6 +57,7 @@ struct layer_lease {
 struct trash {
     struct list names;
     struct wait_queue waiters;
+    struct wait_queue removed; /* woken whenever a tree has gone */
     atomic_bool stop;
 };
 
@@ -65,6 +66,9 @@ struct store {
     char *untar_path, *index_path; /* the confined readers of archives */
     char id[33];
     int64_t grace_ns;
+    uint64_t reserve_bytes;
+    unsigned int reserve_percent;
+    atomic_uint_fast64_t grown_bytes; /* that were written since the start */
     int lock_fd, layers_fd, tmp_fd, mnt_fd;
     uint64_t sequence; /* of names in tmp/ */
     struct db *db;
@@ -202,6 +206,13 @@ bool await_remove(struct store *store, struct image *image, struct layer *const 
 
 /* Background task: removes layers that nothing has used for the grace time. */
 bool await_collect_task(void *store, struct error *err);
+
+/* --- space.c -----------------------------------------------------------------------------------
+ */
+
+/* To be called for whatever layers' files grow by, before it is written. Blocks, on any thread;
+ * looks at the disk only every now and then. NO_SPACE if it would get into the reserve. */
+bool space_grow_blocking(struct store *store, uint64_t bytes, struct error *err);
 
 /* --- trash.c -----------------------------------------------------------------------------------
  */

@@ -167,7 +167,8 @@ bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t 
 
     hasher_update(writer->hasher, data, size);
     writer->tar_bytes += size;
-    return !driver->write || driver->write(writer->preparation, data, size, err) ||
+    return (space_grow_blocking(writer->store, size, err) &&
+            (!driver->write || driver->write(writer->preparation, data, size, err))) ||
            layer_failed(writer, err);
 }
 

@@ -13,6 +13,8 @@ static struct store *store_new(const struct store_options *options)
     uint64_t grace_ms = options->layer_grace_ms ? options->layer_grace_ms : GRACE_DEFAULT_MS;
 
     store->data_root = xstrdup(options->data_root);
+    store->reserve_bytes = options->reserve_bytes;
+    store->reserve_percent = options->reserve_percent;
     store->grace_ns = (int64_t)grace_ms * 1000000;
     store->scrub_interval_ms = options->scrub_interval_ms;
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = -1;
@@ -23,6 +25,7 @@ static struct store *store_new(const struct store_options *options)
     list_init(&store->leases);
     list_init(&store->trash.names);
     wait_queue_init(&store->trash.waiters);
+    wait_queue_init(&store->trash.removed);
     group_init(&store->background);
     return store;
 }

@@ -16,6 +16,8 @@ struct store_options {
     const char *data_root;
     const char *driver;       /* NULL: the best that works here */
     const char *programs_dir; /* of davit-untar and davit-index; NULL: this program's, or libexec */
+    uint64_t reserve_bytes;   /* what layers leave free on the disk: the smaller of this and */
+    unsigned int reserve_percent; /* of this part of it */
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
                                 again; 0: a day */
     uint64_t scrub_interval_ms; /* everything is verified as often as this; 0: never */
@@ -88,6 +90,33 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id);
 /* Unmounts the layers that a daemon before this one mounted and nobody uses: to be called once
  * those who outlived it have mounted theirs again. Suspends, also for a cancelled task. */
 void store_unmount_unused_await(struct store *store);
+
+/* --- Space -------------------------------------------------------------------------------------
+ *
+ * Layers leave a reserve free on the disk: writing one fails with NO_SPACE before it is touched.
+ */
+
+/* Of the file system that the data root lies on. */
+struct space {
+    uint64_t free_bytes; /* as df(1) has it */
+    uint64_t reserve_bytes;
+    bool inodes_spent;
+};
+
+/* What there is now. Where needed_bytes do not fit, it first waits for what is being removed in the
+ * background. */
+bool await_space(struct store *store, uint64_t needed_bytes, struct space *ret, struct error *err);
+
+/* False with NO_SPACE, which says what is needed, what there is, and what to do, if needed_bytes do
+ * not fit beside what was promised to others. */
+bool space_check(const struct store *store, const struct space *space, uint64_t needed_bytes,
+                 uint64_t promised_bytes, struct error *err);
+
+/* Sets the hint of a NO_SPACE: what to do about it. */
+void space_hint(const struct store *store, const struct space *space, struct error *err);
+
+/* --- Leases ------------------------------------------------------------------------------------
+ */
 
 /* Keeps layers that are fetched for an image that has no row yet: while a lease is held, none of
  * them is removed. */

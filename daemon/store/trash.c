@@ -70,5 +70,6 @@ bool await_trash_task(void *arg, struct error *err)
                      LOG("name", work.name), LOG("error", strerror(-work.result)));
         }
         item_free(LIST_ITEM(node, struct trash_item, node));
+        wake_all(&store->trash.removed);
     }
 }

@@ -92,6 +92,30 @@ static void test_file(void **state)
     assert_string_equal(config.runtime, "crun");
 }
 
+static void test_reserve(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+        unsigned int percent;
+    } cases[] = {
+        {NULL, 1000000000, 5},      {"0", 0, 100},         {"10GB", 10000000000, 100},
+        {"512MiB", 512 * MIB, 100}, {"0%", UINT64_MAX, 0}, {"7%", UINT64_MAX, 7},
+        {"99%", UINT64_MAX, 99},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(config_done) struct config config = {0};
+        struct error err = {0};
+        char *const *flag = cases[i].text ? ARGS("--reserve-space", (char *)cases[i].text) : NULL;
+        write_file("{}");
+        assert_ok(load(&config, &err, flag), &err);
+        assert_int_equal(config.reserve_bytes, cases[i].bytes);
+        assert_int_equal(config.reserve_percent, cases[i].percent);
+    }
+}
+
 static void test_bad_input(void **state)
 {
     const struct {
@@ -121,6 +145,13 @@ static void test_bad_input(void **state)
         {"{}", ARGS("--max-concurrent-downloads", "-1"), "max-concurrent-downloads"},
         {"{}", ARGS("--max-concurrent-downloads", "3x"), "3x"},
         {"{}", ARGS("--log-format", "xml"), "xml"},
+        {"{\"reserve-space\": 5}", NULL, "reserve-space"},
+        {"{\"reserve-space\": \"much\"}", NULL, "\"much\""},
+        {"{}", ARGS("--reserve-space", "100%"), "100%"},
+        {"{}", ARGS("--reserve-space", "5%%"), "5%%"},
+        {"{}", ARGS("--reserve-space", "-5%"), "-5%"},
+        {"{}", ARGS("--reserve-space", "%"), "\"%\""},
+        {"{}", ARGS("--reserve-space", ""), "reserve-space"},
     };
 
     (void)state;
@@ -176,9 +207,13 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_file),         cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_help_needs_nothing),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_help_needs_nothing),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
