@@ -13,7 +13,10 @@
 
 bool confine_failed(struct error *err, const char *what)
 {
-    return error_set_errno(err, errno, "cannot confine the process that reads the layer: %s", what);
+    error_set_errno(err, errno, "cannot confine the process that reads the layer: %s", what);
+    if (err && !err->reason)
+        err->reason = xstrdup("CONFINEMENT_FAILED");
+    return false;
 }
 
 void confine_resources(uint64_t memory_max)
