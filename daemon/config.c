@@ -13,6 +13,8 @@
 
 #define CONFIG_FILE_MAX_BYTES (1 * MIB)
 #define MAX_CONCURRENT_DOWNLOADS 100
+#define SCRUB_INTERVAL_DEFAULT "30d"
+#define DURATION_PART_MAX 1000000
 
 /* Enough for logs and for the database to go on, on small disks, too. */
 #define RESERVE_DEFAULT_BYTES 1000000000
@@ -33,7 +35,7 @@ struct raw {
     char *config_file, *log_level, *log_format, *max_downloads, *data_root, *exec_root, *pidfile;
     char *storage_driver, *runtime, *group, *reserve_space;
     char **hosts, **insecure_registries, **registry_mirrors;
-    char *debug, *help, *version, *validate;
+    char *debug, *help, *version, *validate, *keep_compressed, *scrub_interval;
 };
 
 #define AT(member) offsetof(struct raw, member)
@@ -54,6 +56,8 @@ static const struct setting settings[] = {
      "Socket to listen on (default \"" CONFIG_DEFAULT_HOST "\")", "list"},
     {"insecure-registry", "insecure-registries", 0, SETTING_LIST, AT(insecure_registries),
      "Registry to use over HTTP or unverified TLS", "list"},
+    {"keep-compressed", "keep-compressed", 0, SETTING_SWITCH, AT(keep_compressed),
+     "Keep layers as they were downloaded, too", NULL},
     {"log-format", "log-format", 0, SETTING_STRING, AT(log_format),
      "Log format (\"text\"|\"json\") (default \"text\")", "string"},
     {"log-level", "log-level", 'l', SETTING_STRING, AT(log_level),
@@ -69,6 +73,8 @@ static const struct setting settings[] = {
      "size"},
     {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),
      "OCI runtime, by name or path (default: the first of crun and runc that works)", "string"},
+    {"scrub-interval", "scrub-interval", 0, SETTING_STRING, AT(scrub_interval),
+     "Verify everything stored as often as this, \"0\": never (default \"30d\")", "duration"},
     {"storage-driver", "storage-driver", 's', SETTING_STRING, AT(storage_driver),
      "Storage driver to use", "string"},
     {"validate", NULL, 0, SETTING_SWITCH, AT(validate), "Check the configuration and exit", NULL},
@@ -345,6 +351,49 @@ static bool take_reserve(const char *text, struct config *ret, struct error *err
            bad_value("reserve-space", text, "a size such as \"10GB\", or \"0%\" to \"99%\"", err);
 }
 
+static uint64_t seconds_of(char unit)
+{
+    switch (unit) {
+    case 's':
+        return 1;
+    case 'm':
+        return 60;
+    case 'h':
+        return 3600;
+    case 'd':
+        return 24 * 3600;
+    default:
+        return 0;
+    }
+}
+
+/* As Go writes durations, "1h30m", and with days; 0 needs no unit. */
+static bool parse_duration(const char *text, uint64_t *ret_seconds)
+{
+    *ret_seconds = 0;
+    if (str_eq(text, "0"))
+        return true;
+    do {
+        char *end;
+        unsigned long number = strtoul(text, &end, 10);
+        if (*text < '0' || *text > '9' || number > DURATION_PART_MAX || !seconds_of(*end))
+            return false;
+        *ret_seconds += number * seconds_of(*end);
+        text = end + 1;
+    } while (*text);
+    return true;
+}
+
+static bool take_scrub_interval(const char *text, uint64_t *ret_ms, struct error *err)
+{
+    uint64_t seconds;
+
+    if (!parse_duration(text ? text : SCRUB_INTERVAL_DEFAULT, &seconds))
+        return bad_value("scrub-interval", text, "a duration such as 30d, 12h or 0", err);
+    *ret_ms = seconds * 1000;
+    return true;
+}
+
 static bool take_log(const struct raw *raw, struct config *ret, struct error *err)
 {
     ret->log_level = str_eq(raw->debug, "true") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
@@ -365,8 +414,10 @@ static bool take_settings(struct raw *raw, struct config *ret, struct error *err
 {
     if (!take_log(raw, ret, err) ||
         !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err) ||
-        !take_reserve(raw->reserve_space, ret, err))
+        !take_reserve(raw->reserve_space, ret, err) ||
+        !take_scrub_interval(raw->scrub_interval, &ret->scrub_interval_ms, err))
         return false;
+    ret->keep_compressed = str_eq(raw->keep_compressed, "true");
     ret->data_root = take_or(&raw->data_root, CONFIG_DEFAULT_DATA_ROOT);
     ret->exec_root = take_or(&raw->exec_root, CONFIG_DEFAULT_EXEC_ROOT);
     ret->pidfile = TAKE(raw->pidfile);

@@ -20,6 +20,8 @@ struct config {
     unsigned int max_concurrent_downloads;
     uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */
     unsigned int reserve_percent; /* and of this part of it */
+    bool keep_compressed;
+    uint64_t scrub_interval_ms; /* 0: never */
     enum log_level log_level;
     enum log_format log_format;
     bool show_help, show_version, validate;

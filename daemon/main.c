@@ -150,6 +150,11 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
         .exec_root = config->exec_root,
         .runtime = config->runtime,
     };
+    struct transfer_options transfer_options = {
+        .store = store,
+        .max_concurrent = config->max_concurrent_downloads,
+        .keep_compressed = config->keep_compressed,
+    };
     struct system_info info;
     struct engines engines = {.config = config, .info = &info, .store = store};
     bool ok;
@@ -162,9 +167,8 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     store_unmount_unused_await(store);
     system_info_gather(config->data_root, &info);
     engines.pull.store = store;
-    engines.pull.registry = registry_client_new(&registry_options);
-    engines.pull.transfers =
-        transfer_table_new(store, engines.pull.registry, config->max_concurrent_downloads);
+    engines.pull.registry = transfer_options.client = registry_client_new(&registry_options);
+    engines.pull.transfers = transfer_table_new(&transfer_options);
     ok = await_serve(daemon, &engines, err);
     {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
@@ -185,6 +189,7 @@ static bool await_daemon(void *arg, struct error *err)
         .driver = config->storage_driver,
         .reserve_bytes = config->reserve_bytes,
         .reserve_percent = config->reserve_percent,
+        .scrub_interval_ms = config->scrub_interval_ms,
     };
     struct loop_signal *handlers[] = {
         loop_signal_start(SIGTERM, on_stop, daemon),

@@ -174,6 +174,21 @@ static void await_explain_no_space(struct pull *pull, struct error *err)
         space_hint(store, &space, err);
 }
 
+/* The members' texts are the manifest's. */
+static struct layer_blob *pull_blobs(const struct pull *pull)
+{
+    const struct manifest *manifest = pull->image->manifest;
+    struct layer_blob *blobs = xcalloc(manifest->layer_count, sizeof(*blobs));
+
+    for (size_t i = 0; i < manifest->layer_count; i++)
+        blobs[i] = (struct layer_blob){
+            .digest = manifest->layers[i].digest,
+            .media_type = manifest->layers[i].media_type,
+            .size_bytes = manifest->layers[i].size_bytes,
+        };
+    return blobs;
+}
+
 static bool await_commit(struct pull *pull, struct error *err)
 {
     const struct resolved_image *resolved = pull->image;
@@ -181,6 +196,7 @@ static bool await_commit(struct pull *pull, struct error *err)
     CLEANUP_FREE char *name = reference_name(&pull->reference);
     CLEANUP_FREE char *repo_digest = xasprintf("%s@%s", name, resolved->digest.text);
     CLEANUP_FREE char *tag = NULL;
+    CLEANUP_FREE struct layer_blob *blobs = pull_blobs(pull);
     bool changed = false;
     struct image image = {
         .manifest_digest = resolved->manifest_digest,
@@ -189,6 +205,8 @@ static bool await_commit(struct pull *pull, struct error *err)
         .manifest_size = resolved->manifest_size,
         .config_data = resolved->config_data,
         .config_size = resolved->config_size,
+        .blobs = blobs,
+        .repository = name,
         .created_unix_ns = config->created_unix_ns,
         .os = config->os,
         .architecture = config->architecture,

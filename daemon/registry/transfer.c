@@ -45,6 +45,7 @@ struct transfer {
 struct transfer_table {
     struct store *store;
     struct registry_client *client;
+    bool keep_compressed;
     struct map *by_key;
     struct group group;
     unsigned int free_slots;
@@ -57,15 +58,15 @@ struct transfer_share {
 
 /* --- Life cycle ------------------------------------------------------------------------------- */
 
-struct transfer_table *transfer_table_new(struct store *store, struct registry_client *client,
-                                          unsigned int max_concurrent)
+struct transfer_table *transfer_table_new(const struct transfer_options *options)
 {
     struct transfer_table *table = xcalloc(1, sizeof(*table));
 
-    table->store = store;
-    table->client = client;
+    table->store = options->store;
+    table->client = options->client;
+    table->keep_compressed = options->keep_compressed;
     table->by_key = map_new();
-    table->free_slots = max_concurrent;
+    table->free_slots = options->max_concurrent;
     wait_queue_init(&table->slot_queue);
     group_init(&table->group);
     return table;
@@ -176,24 +177,36 @@ static bool check_inflated_size(const struct transfer *transfer, struct error *e
                      transfer->blob.digest.text, (unsigned long long)limit, INFLATED_RATIO_LIMIT);
 }
 
-/* One step of the thread pool: hash what came, inflate as much as fits, hash and store that. */
+/* One step of the thread pool: hash what came, keep it if it is to be kept, inflate as much as
+ * fits, hash and store that. */
 struct store_step {
     struct fetch *fetch;
     const uint8_t *input;
     size_t input_size;
-    bool hash_input; /* false when the step goes on with input that has been hashed */
+    bool first; /* false when the step goes on with input that has been hashed and kept */
     ssize_t output_size;
     bool ok;
     struct error error;
 };
+
+static bool take_input(struct store_step *step)
+{
+    struct fetch *fetch = step->fetch;
+    const struct transfer *transfer = fetch->transfer;
+
+    hasher_update(fetch->hasher, step->input, step->input_size);
+    return !transfer->table->keep_compressed ||
+           layer_keep_blob_blocking(fetch->writer, &transfer->blob.digest, step->input,
+                                    step->input_size, &step->error);
+}
 
 static void store_in_pool(void *arg)
 {
     struct store_step *step = arg;
     struct fetch *fetch = step->fetch;
 
-    if (step->hash_input)
-        hasher_update(fetch->hasher, step->input, step->input_size);
+    if (step->first && !take_input(step))
+        return;
     step->output_size = decompress(fetch->decompressor, &step->input, &step->input_size,
                                    fetch->output, OUTPUT_BYTES, &step->error);
     step->ok =
@@ -208,7 +221,7 @@ static bool await_store_bytes(struct fetch *fetch, size_t size, struct error *er
     struct store_step step = {.fetch = fetch,
                               .input = fetch->input,
                               .input_size = size,
-                              .hash_input = true};
+                              .first = true};
     int r;
 
     do {
@@ -216,7 +229,7 @@ static bool await_store_bytes(struct fetch *fetch, size_t size, struct error *er
             return await_error(err, r, "storing a layer");
         if (!step.ok)
             return error_move(err, &step.error);
-        step.hash_input = false;
+        step.first = false;
         if (step.output_size > 0 &&
             !await_layer_written(fetch->writer, fetch->output, (size_t)step.output_size, err))
             return false;

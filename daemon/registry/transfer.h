@@ -11,9 +11,15 @@
 
 struct transfer_table;
 
-/* Transfers' tasks run in a group of the table; at most max_concurrent of them fetch at a time. */
-struct transfer_table *transfer_table_new(struct store *store, struct registry_client *client,
-                                          unsigned int max_concurrent);
+struct transfer_options {
+    struct store *store;
+    struct registry_client *client;
+    unsigned int max_concurrent; /* at most that many fetch at a time */
+    bool keep_compressed;        /* the blobs stay beside the layers */
+};
+
+/* Transfers' tasks run in a group of the table. */
+struct transfer_table *transfer_table_new(const struct transfer_options *options);
 /* Cancels what runs and waits for it; no share may be left. Returns NULL. */
 struct transfer_table *transfer_table_free_await(struct transfer_table *table);
 

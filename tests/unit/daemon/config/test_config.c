@@ -44,6 +44,8 @@ static void test_defaults(void **state)
     assert_int_equal(config.log_format, LOG_FORMAT_TEXT);
     assert_null(config.storage_driver);
     assert_null(config.runtime);
+    assert_false(config.keep_compressed);
+    assert_int_equal(config.scrub_interval_ms, 30LL * 24 * 3600 * 1000);
 }
 
 static void test_flags(void **state)
@@ -152,6 +154,14 @@ static void test_bad_input(void **state)
         {"{}", ARGS("--reserve-space", "-5%"), "-5%"},
         {"{}", ARGS("--reserve-space", "%"), "\"%\""},
         {"{}", ARGS("--reserve-space", ""), "reserve-space"},
+        {"{}", ARGS("--scrub-interval", ""), "scrub-interval"},
+        {"{}", ARGS("--scrub-interval", "30"), "30"},
+        {"{}", ARGS("--scrub-interval", "-1h"), "-1h"},
+        {"{}", ARGS("--scrub-interval", "1w"), "1w"},
+        {"{}", ARGS("--scrub-interval", "1h30"), "1h30"},
+        {"{}", ARGS("--scrub-interval", "99999999999999999999d"), "scrub-interval"},
+        {"{\"scrub-interval\": 30}", NULL, "scrub-interval"},
+        {"{\"keep-compressed\": \"yes\"}", NULL, "keep-compressed"},
     };
 
     (void)state;
@@ -162,6 +172,29 @@ static void test_bad_input(void **state)
         if (load(&config, &err, cases[i].args))
             fail_msg("case %zu was accepted: %s", i, cases[i].file);
         assert_error(&err, ERROR_INVALID_ARGUMENT, cases[i].named);
+    }
+}
+
+static void test_scrub_interval(void **state)
+{
+    static const struct {
+        char *text;
+        uint64_t seconds;
+    } cases[] = {{"0", 0},
+                 {"0s", 0},
+                 {"45s", 45},
+                 {"90m", 5400},
+                 {"720h", 720 * 3600},
+                 {"1d12h30m", 36 * 3600 + 1800}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(config_done) struct config config = {0};
+        struct error err = {0};
+        write_file("{\"keep-compressed\": true}");
+        assert_ok(load(&config, &err, ARGS("--scrub-interval", cases[i].text)), &err);
+        assert_int_equal(config.scrub_interval_ms, cases[i].seconds * 1000);
+        assert_true(config.keep_compressed);
     }
 }
 
@@ -207,13 +240,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_file),
-        cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_reserve),
-        cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_help_needs_nothing),
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file),         cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_reserve),      cmocka_unit_test(test_scrub_interval),
+        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_help_needs_nothing),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
