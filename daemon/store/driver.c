@@ -51,13 +51,14 @@ static bool use(struct store *store, const struct layer_driver *driver, const ch
     return true;
 }
 
-/* One that has to be used: by order, or because the layers are its own. */
+/* One that has to be used: by order, or because the layers are its own. On a full disk it cannot be
+ * tried, and what is there has to be removed all the same. */
 static bool use_given(struct store *store, const struct layer_driver *driver, const char *reason,
                       struct error *err)
 {
     CLEANUP_ERROR struct error why = {0};
 
-    if (probe(store, driver, &why))
+    if (probe(store, driver, &why) || error_is(&why, "NO_SPACE"))
         return use(store, driver, reason);
     error_set(err, ERROR_FAILED_PRECONDITION, "STORAGE_DRIVER_UNSUPPORTED",
               "the storage driver %s, %s, does not work in the data root %s: %s", driver->name,
@@ -72,6 +73,11 @@ static bool use_best(struct store *store, struct error *err)
     for (size_t i = 0; i < ARRAY_SIZE(drivers); i++) {
         CLEANUP_ERROR struct error why = {0};
         if (!probe(store, drivers[i], &why)) {
+            if (error_is(&why, "NO_SPACE")) {
+                error_move(err, &why);
+                return error_prefix(err, "cannot try the storage drivers in the data root %s",
+                                    store->data_root);
+            }
             strbuf_addf(&reason, "%s does not work here: %s; ", drivers[i]->name, why.message);
             continue;
         }
