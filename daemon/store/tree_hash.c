@@ -8,6 +8,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "daemon/store/sparse_hash.h"
 #include "daemon/store/tree_walk.h"
 
 #define STEP_BYTES (1 * MIB)
@@ -19,6 +20,7 @@ struct tree_hash {
     struct hasher *hasher;
     struct tree_walk *walk;
     int file_fd; /* the file that is being read, or -1 */
+    off_t file_offset;
     bool from_disk;
     uint64_t disk_blocks;
     char *buffer;
@@ -169,20 +171,24 @@ static bool add_entry(struct tree_hash *hash, const struct tree_entry *entry, si
     hash->file_fd = openat(entry->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (hash->file_fd < 0)
         return tree_failed("open", name, err);
+    hash->file_offset = 0;
     forget_cached(hash);
     return true;
 }
 
 static bool read_file(struct tree_hash *hash, size_t *done, struct error *err)
 {
-    ssize_t n = read(hash->file_fd, hash->buffer, BUFFER_BYTES);
+    ssize_t n = sparse_hash_step(hash->hasher, hash->file_fd, &hash->file_offset, hash->buffer,
+                                 BUFFER_BYTES);
 
-    if (n < 0)
+    if (n < 0) {
+        errno = (int)-n;
         return tree_failed("read", "a file", err);
-    hasher_update(hash->hasher, hash->buffer, (size_t)n);
+    }
     *done += (size_t)n;
     if (n > 0)
         return true;
+    sparse_hash_end(hash->hasher);
     forget_cached(hash);
     close_fd(&hash->file_fd);
     return true;

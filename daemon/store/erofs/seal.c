@@ -1,11 +1,8 @@
 #include "daemon/store/erofs/seal.h"
 
-#include <endian.h>
-#include <errno.h>
-#include <unistd.h>
+#include "daemon/store/sparse_hash.h"
 
 #define STEP_BYTES (1 * MIB)
-#define SEAL_BLOCK (4 * KIB)
 
 struct seal {
     int index_fd, sparse_fd; /* -1 once read */
@@ -40,73 +37,32 @@ void seal_update(struct seal *seal, const void *data, size_t size)
     hasher_update(seal->hasher, data, size);
 }
 
-/* A full buffer, or less at the end of the file. */
-static ssize_t read_step(struct seal *seal, int fd, struct error *err)
+static ssize_t read_index(struct seal *seal)
 {
-    size_t done = 0;
+    ssize_t n = read_fully_at(seal->index_fd, seal->buffer, STEP_BYTES, seal->offset);
 
-    while (done < STEP_BYTES) {
-        ssize_t n = pread(fd, seal->buffer + done, STEP_BYTES - done, seal->offset + (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            error_set_errno(err, errno, "cannot read it");
-            return -1;
-        }
-        if (n == 0)
-            break;
-        done += (size_t)n;
+    if (n > 0) {
+        hasher_update(seal->hasher, seal->buffer, (size_t)n);
+        seal->offset += n;
     }
-    return (ssize_t)done;
-}
-
-static void hash_blocks(struct seal *seal, size_t size)
-{
-    static const uint8_t zeros[SEAL_BLOCK];
-
-    memset(seal->buffer + size, 0, -size % SEAL_BLOCK);
-    for (size_t at = 0; at < size; at += SEAL_BLOCK) {
-        uint64_t number = htole64(((uint64_t)seal->offset + at) / SEAL_BLOCK);
-        if (memcmp(seal->buffer + at, zeros, SEAL_BLOCK) == 0)
-            continue;
-        hasher_update(seal->hasher, &number, sizeof(number));
-        hasher_update(seal->hasher, seal->buffer + at, SEAL_BLOCK);
-    }
-}
-
-/* True if there is data behind the hole, if any, at the offset. */
-static bool skip_hole(struct seal *seal)
-{
-    off_t data = lseek(seal->sparse_fd, seal->offset, SEEK_DATA);
-
-    if (data < 0)
-        return errno != ENXIO; /* a filesystem that knows no holes: all is data */
-    seal->offset = data - data % (off_t)SEAL_BLOCK;
-    return true;
+    return n;
 }
 
 ssize_t seal_step(struct seal *seal, struct error *err)
 {
-    ssize_t n = 0;
+    ssize_t n = seal->index_fd >= 0 ? read_index(seal) : 0;
 
-    if (seal->index_fd >= 0) {
-        n = read_step(seal, seal->index_fd, err);
-        if (n != 0) {
-            hasher_update(seal->hasher, seal->buffer, n < 0 ? 0 : (size_t)n);
-            seal->offset += n < 0 ? 0 : n;
-            return n;
-        }
+    if (n == 0 && seal->index_fd >= 0) {
         seal->index_fd = -1;
         seal->offset = 0;
     }
-    if (seal->sparse_fd >= 0 && skip_hole(seal)) {
-        n = read_step(seal, seal->sparse_fd, err);
-        if (n > 0) {
-            hash_blocks(seal, (size_t)n);
-            seal->offset += n;
-        }
-    }
-    return n;
+    if (n == 0 && seal->sparse_fd >= 0)
+        n = sparse_hash_step(seal->hasher, seal->sparse_fd, &seal->offset, seal->buffer,
+                             STEP_BYTES);
+    if (n >= 0)
+        return n;
+    error_set_errno(err, (int)n, "cannot read it");
+    return -1;
 }
 
 struct digest seal_finish(struct seal *seal)
