@@ -88,8 +88,7 @@ static void list_layers(struct pull *pull)
     }
 }
 
-/* A lower bound of what the store will grow by: what a layer's files take is never less than its
- * compressed blob. What others fetch already is not counted. */
+/* A lower bound of what the store will grow by; what others fetch already is not counted. */
 static uint64_t bytes_needed(const struct pull *pull)
 {
     const struct manifest *manifest = pull->image->manifest;
@@ -101,25 +100,42 @@ static uint64_t bytes_needed(const struct pull *pull)
             !transfer_runs(pull->engine.transfers, layer->blob, layer->diff_id))
             bytes += layer->blob->size_bytes;
     }
-    return bytes;
+    return transfer_disk_bytes(pull->engine.transfers, bytes);
 }
 
-/* Lists the layers, and refuses a pull that plainly does not fit, before its first byte. What is
- * here and what is fetched by others is looked at again after the wait. */
-static bool await_room(struct pull *pull, struct error *err)
+static bool await_look_for_room(struct pull *pull, struct error *err)
 {
+    struct transfer_table *transfers = pull->engine.transfers;
     struct space space;
     uint64_t needed;
 
     list_layers(pull);
-    if (bytes_needed(pull) == 0)
+    needed = bytes_needed(pull);
+    if (needed == 0)
         return true;
-    if (!await_space(pull->engine.store, bytes_needed(pull), &space, err))
+    if (!await_space(pull->engine.store, needed, &space, err))
         return false;
-    list_layers(pull);
+    list_layers(pull); /* others were at work meanwhile */
     needed = bytes_needed(pull);
     return needed == 0 || space_check(pull->engine.store, &space, needed,
-                                      transfer_table_bytes_left(pull->engine.transfers), err);
+                                      transfer_table_disk_bytes_left(transfers), err);
+}
+
+/* Lists the layers, and refuses a pull that plainly does not fit, before its first byte. */
+static bool await_room(struct pull *pull, struct error *err)
+{
+    for (;;) {
+        struct transfer_table *transfers = pull->engine.transfers;
+        bool more_to_come = transfer_table_unwinds(transfers);
+        int r;
+        if (await_look_for_room(pull, err))
+            return true;
+        if (!more_to_come || !err || !error_is(err, "NO_SPACE"))
+            return false;
+        error_done(err);
+        if (transfer_table_unwinds(transfers) && (r = await_transfer_unwound(transfers)) < 0)
+            return await_error(err, r, "waiting for space");
+    }
 }
 
 static bool layer_task(void *arg, struct error *err)

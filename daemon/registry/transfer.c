@@ -50,6 +50,8 @@ struct transfer_table {
     struct group group;
     unsigned int free_slots;
     struct wait_queue slot_queue;
+    unsigned int abandoned; /* that have not ended yet */
+    struct wait_queue unwound_queue;
 };
 
 struct transfer_share {
@@ -68,6 +70,7 @@ struct transfer_table *transfer_table_new(const struct transfer_options *options
     table->by_key = map_new();
     table->free_slots = options->max_concurrent;
     wait_queue_init(&table->slot_queue);
+    wait_queue_init(&table->unwound_queue);
     group_init(&table->group);
     return table;
 }
@@ -426,6 +429,10 @@ static bool transfer_task(void *arg, struct error *err)
     transfer->ended = true;
     leave_table(transfer);
     wake_all(&transfer->waiters);
+    if (transfer->abandoned) {
+        transfer->table->abandoned--;
+        wake_all(&transfer->table->unwound_queue);
+    }
     transfer_free_if_unused(transfer);
     (void)err;
     return true; /* its error goes to those who share it, not to the other transfers */
@@ -487,7 +494,12 @@ bool transfer_runs(const struct transfer_table *table, const struct descriptor *
     return map_get(table->by_key, key);
 }
 
-uint64_t transfer_table_bytes_left(const struct transfer_table *table)
+uint64_t transfer_disk_bytes(const struct transfer_table *table, uint64_t blob_bytes)
+{
+    return table->keep_compressed ? 2 * blob_bytes : blob_bytes;
+}
+
+uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table)
 {
     uint64_t bytes = 0;
     size_t iterator = 0;
@@ -497,7 +509,17 @@ uint64_t transfer_table_bytes_left(const struct transfer_table *table)
         const struct transfer *transfer = value;
         bytes += transfer->blob.size_bytes - transfer->progress.bytes_fetched;
     }
-    return bytes;
+    return transfer_disk_bytes(table, bytes);
+}
+
+bool transfer_table_unwinds(const struct transfer_table *table)
+{
+    return table->abandoned > 0;
+}
+
+int await_transfer_unwound(struct transfer_table *table)
+{
+    return await_wake(&table->unwound_queue, "waiting for space that is being freed");
 }
 
 struct transfer_progress transfer_progress(const struct transfer_share *share)
@@ -529,6 +551,7 @@ struct transfer_share *transfer_leave(struct transfer_share *share)
     if (!transfer->shares && !transfer->ended) {
         leave_table(transfer);
         transfer->abandoned = true;
+        transfer->table->abandoned++;
         if (transfer->task)
             task_cancel(transfer->task);
     }

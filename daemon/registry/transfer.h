@@ -52,8 +52,17 @@ struct transfer_share *transfer_join(struct transfer_table *table,
 bool transfer_runs(const struct transfer_table *table, const struct descriptor *blob,
                    const struct digest *diff_id);
 
-/* What those that run have yet to fetch, all together. */
-uint64_t transfer_table_bytes_left(const struct transfer_table *table);
+/* Lower bounds of what the disk has to have for a blob of this size, and for what the transfers
+ * that run have yet to fetch. A layer's files never take less than the blob, which may be kept,
+ * too. */
+uint64_t transfer_disk_bytes(const struct transfer_table *table, uint64_t blob_bytes);
+uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table);
+
+/* Whether some that were given up have not ended yet: what they had stored is still on the disk. */
+bool transfer_table_unwinds(const struct transfer_table *table);
+
+/* Waits until one of those has ended. */
+int await_transfer_unwound(struct transfer_table *table);
 
 /* The newest state; does not suspend. */
 struct transfer_progress transfer_progress(const struct transfer_share *share);

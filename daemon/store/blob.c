@@ -16,6 +16,8 @@ bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *
 {
     size_t written = 0;
 
+    if (!space_grow_blocking(writer->store, size, err))
+        return layer_failed(writer, err);
     if (writer->blob_fd < 0)
         writer->blob_fd =
             openat(writer->dir_fd, LAYER_BLOB,

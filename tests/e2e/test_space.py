@@ -1,0 +1,281 @@
+"""Pulling onto disks that are too small: each test has a file system of its own as data root."""
+
+import os
+import re
+import subprocess
+import threading
+
+import images
+import pytest
+from conftest import Davit
+from fault_registry import Fault, FaultRegistry
+
+MB = 1_000_000
+
+
+class Disk:
+    """A small file system, mounted at `path`: tmpfs, or ext4 on a loop device."""
+
+    def __init__(self, directory, kind, size, inodes=None):
+        self.path, self.file, self.kind = directory / "disk", directory / "disk.img", kind
+        self.path.mkdir()
+        self.file.touch()
+        os.truncate(self.file, size)
+        if kind == "tmpfs":
+            options = f"size={size}" + (f",nr_inodes={inodes}" if inodes else "")
+            command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.path]
+        else:
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0",
+                            *(["-N", str(inodes)] if inodes else []), self.file], check=True)
+            command = ["mount", "-o", "loop", self.file, self.path]
+        subprocess.run(command, check=True)
+
+    def grow(self, size):
+        if self.kind == "tmpfs":
+            subprocess.run(["mount", "-o", f"remount,size={size},nr_inodes=0", self.path],
+                           check=True)
+            return
+        device = subprocess.run(["findmnt", "-no", "SOURCE", self.path], check=True, text=True,
+                                capture_output=True).stdout.strip()
+        os.truncate(self.file, size)
+        subprocess.run(["losetup", "-c", device], check=True)
+        subprocess.run(["resize2fs", device], check=True, capture_output=True)
+
+    def free(self):
+        stat = os.statvfs(self.path)
+        return stat.f_bavail * stat.f_frsize
+
+    def use_up_inodes(self):
+        filler = self.path / "filler"
+        filler.mkdir()
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(100_000):
+                (filler / str(number)).touch()
+        return filler
+
+    def close(self):
+        # The device goes with the mount.
+        subprocess.run(["umount", self.path], check=True)
+
+
+# Unpacking works on any file system; files of tmpfs cannot be mounted as EROFS.
+@pytest.fixture(params=["directory"])
+def driver(request):
+    return request.param
+
+
+@pytest.fixture
+def start(make_davitd, scratch, driver):
+    """start(size, *arguments): a disk and a davit on it."""
+    disks, daemons = [], []
+
+    def make(size, *arguments, inodes=None):
+        disks.append(Disk(scratch, "tmpfs" if driver == "directory" else "ext4", size, inodes))
+        daemons.append(make_davitd("--storage-driver", driver, *arguments,
+                                   data_root=disks[-1].path / "root"))
+        return disks[-1], Davit(daemons[-1])
+
+    yield make
+    for daemon in daemons:
+        daemon.stop()
+    for disk in disks:
+        disk.close()
+
+
+def random_layer(size, seed):
+    """A layer that is as large compressed as it is on the disk."""
+    return images.layer([images.file(f"random{seed}", images.payload(size, seed, 0))], "none")
+
+
+def zeros_layer(size, name="zeros"):
+    """A layer that is next to nothing until it is stored."""
+    return images.layer([images.file(f"{name}{number}", bytes(MB))
+                         for number in range(size // MB)])
+
+
+def many_files(seed):
+    """A layer of 32 MB that takes a while to remove, where it was unpacked."""
+    content = images.payload(3_500, seed, 0)
+    return images.layer([images.file(f"d/{number}", content) for number in range(8000)], "none")
+
+
+def fetched(registry, layer):
+    return sum(method == "GET" and layer.digest in path for method, path, _ in registry.requests())
+
+
+def stored(disk):
+    return sorted(os.listdir(disk.path / "root" / "layers"))
+
+
+def refused(davit, name, *patterns):
+    """The pull fails, with all these in what it says."""
+    result = davit("pull", name, check=False)
+    assert result.code == 1, result
+    for pattern in (f"cannot pull {name}: ", "davit rmi", *patterns):
+        assert re.search(pattern, result.stderr), f"no {pattern!r} in {result}"
+    return result.stderr
+
+
+def litter(disk):
+    return os.listdir(disk.path / "root" / "tmp")
+
+
+# --- Before the first byte -----------------------------------------------------------------------
+
+
+def test_what_cannot_fit_is_refused_before_its_first_byte(start, registry):
+    disk, davit = start(48 * MB, "--reserve-space", "0")
+    layers = [random_layer(30 * MB, seed) for seed in (1, 2)]
+    name = registry.push("space/early", images.image(layers))
+    text = refused(davit, name, rf"at least 60\.\d+MB more is needed in {disk.path}/root, and "
+                   r"4[2-8]\.\d+MB is free\n", "larger disk")
+    assert "reserve" not in text
+    assert stored(disk) == [] and [fetched(registry, layer) for layer in layers] == [0, 0]
+    # What is here already is not needed again.
+    davit("pull", registry.push("space/first", images.image(layers[:1])))
+    refused(davit, name, r"at least 30(\.\d+)?MB more is needed")
+
+
+@pytest.mark.parametrize("reserve", ["30MB", "70%"])
+def test_what_would_get_into_the_reserve_is_refused(start, registry, reserve):
+    disk, davit = start(48 * MB, "--reserve-space", reserve)
+    layer = random_layer(20 * MB, 3)
+    refused(davit, registry.push("space/reserve", images.image([layer])),
+            r"at least 20\.\d+MB more is needed", r"3\d(\.\d+)?MB of it to stay free \(reserve-space\)",
+            "lower --reserve-space")
+    assert fetched(registry, layer) == 0
+    davit("pull", registry.push("space/small", images.image([random_layer(2 * MB, 4)])))
+
+
+def test_keeping_the_blobs_takes_twice_as_much(start, registry):
+    disk, davit = start(48 * MB, "--reserve-space", "0", "--keep-compressed")
+    layer = random_layer(25 * MB, 12)
+    refused(davit, registry.push("space/twice", images.image([layer])),
+            r"at least 50\.\d+MB more is needed")
+    assert fetched(registry, layer) == 0 and stored(disk) == []
+
+
+def test_what_other_pulls_still_fetch_counts(start):
+    with FaultRegistry() as registry:
+        disk, davit = start(48 * MB, "--reserve-space", "0")
+        first, second = random_layer(25 * MB, 5), random_layer(26 * MB, 6)
+        registry.fault(first.digest, Fault(hold=True))
+        running = davit.start("pull", "-q", registry.push("space/first", images.image([first])),
+                              text=True)
+        registry.wait_stalled()
+        name = registry.push("space/second", images.image([second]))
+        refused(davit, name, r"25\.\d+MB of it for what other pulls fetch")
+        # An image that has the same layer needs nothing of its own.
+        sharing = davit.start("pull", "-q", registry.push("space/sharing", images.image(
+            [first, images.layer([images.file("own", "own")])])), text=True)
+        registry.release()
+        for process in (running, sharing):
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+        assert registry.count("GET", second.digest) == 0
+        assert len(stored(disk)) == 2
+
+
+def test_room_that_rmi_makes_is_there_at_once(start, registry):
+    _, davit = start(48 * MB, "--reserve-space", "0")
+    many = registry.push("space/many", images.image([many_files(8)]))
+    other = registry.push("space/other", images.image([random_layer(25 * MB, 7)]))
+    for _ in range(3):
+        davit("pull", "-q", many)
+        davit("rmi", many)
+        davit("pull", "-q", other)
+        davit("rmi", other)
+
+
+def test_room_that_a_cancelled_pull_leaves_is_there_at_once(start):
+    with FaultRegistry() as registry:
+        _, davit = start(48 * MB, "--reserve-space", "0")
+        layer = many_files(11)
+        registry.fault(layer.digest, Fault(stall_after=len(layer.blob) - MB), times=1)
+        name = registry.push("space/cancelled", images.image([layer]))
+        running = davit.start("pull", "-q", name)
+        registry.wait_stalled()
+        running.terminate()
+        running.wait()
+        davit("pull", name)
+        registry.release()
+
+
+# --- While it is written -------------------------------------------------------------------------
+
+
+class LeastFree(threading.Thread):
+    """The least space that was free while this ran."""
+
+    def __init__(self, disk):
+        super().__init__(daemon=True)
+        self.disk, self.least, self.stop = disk, disk.free(), threading.Event()
+
+    def run(self):
+        while not self.stop.wait(0.001):
+            self.least = min(self.least, self.disk.free())
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.join()
+
+
+def test_the_reserve_is_never_touched(start, registry, wait_until):
+    disk, davit = start(80 * MB, "--reserve-space", "30MB")
+    image = images.image([zeros_layer(45 * MB, name) for name in "abc"])
+    with LeastFree(disk) as watch:
+        refused(davit, registry.push("space/zeros", image), "lower --reserve-space",
+                r"MB is free, 30MB of it to stay free \(reserve-space\); "
+                r"0 of 3 layers \(0B\) are kept for the next try")
+    assert watch.least >= 30 * MB
+    assert stored(disk) == []
+    wait_until(lambda: litter(disk) == [], "the other layers to be given up")
+
+
+def test_full_disk_keeps_what_was_complete(start, registry):
+    disk, davit = start(48 * MB, "--reserve-space", "0", "--max-concurrent-downloads", "1")
+    small, other = random_layer(5 * MB, 8), random_layer(3 * MB, 9)
+    large = zeros_layer(60 * MB)
+    name = registry.push("space/late", images.image([small, other, large]))
+    refused(davit, name, f"layer {large.digest[7:19]}: ", "No space left on device; "
+            r"2 of 3 layers \(8\.\d+MB\) are kept for the next try")
+    assert len(stored(disk)) == 2 and litter(disk) == []
+    assert davit("images", "-q").stdout == ""
+    disk.grow(120 * MB)
+    davit("pull", name)
+    assert [fetched(registry, layer) for layer in (small, other, large)] == [1, 1, 2]
+    assert len(stored(disk)) == 3 and davit("images", "-q").stdout != ""
+
+
+# --- Inodes --------------------------------------------------------------------------------------
+
+
+def test_no_inode_left(start, registry):
+    disk, davit = start(48 * MB, "--reserve-space", "0", inodes=200)
+    layer = random_layer(1 * MB, 10)
+    name = registry.push("space/inodes", images.image([layer]))
+    filler = disk.use_up_inodes()
+    refused(davit, name, f"no file can be made in {disk.path}/root: its file system has no inodes")
+    assert fetched(registry, layer) == 0
+    subprocess.run(["rm", "-r", filler], check=True)
+    davit("pull", name)
+
+
+def test_too_few_inodes(start, registry, driver):
+    disk, davit = start(48 * MB, "--reserve-space", "0", "--max-concurrent-downloads", "1",
+                        inodes=200)
+    small = images.layer([images.file("a", "a")])
+    many = images.layer([images.file(f"b/{number}", "b") for number in range(1000)])
+    name = registry.push("space/files", images.image([small, many]))
+    if driver == "erofs":
+        davit("pull", name)  # two files a layer
+        return
+    refused(davit, name, r"No space left on device; 1 of 2 layers \(\d+B\) are kept for the next")
+    assert litter(disk) == []
+    disk.grow(60 * MB)
+    davit("pull", name)
+    assert fetched(registry, small) == 1
