@@ -5,6 +5,7 @@
 
 #include "proto/async/await.h"
 
+#define RESERVE_BYTES (256 * KIB)
 #define BUSY_TIMEOUT_MS 5000 /* somebody looks at the database with another program */
 
 struct db {
@@ -172,6 +173,31 @@ bool db_run_values(struct db *db, const char *sql, const struct db_value *values
     return statement && r == 0;
 }
 
+/* --- The reserve -------------------------------------------------------------------------------
+ */
+
+/* Also what frees space needs some, for SQLite's log: on a full disk, that of a file which lies
+ * beside the database for this. If it cannot be made now, then another time. */
+static void make_reserve(const char *db_path)
+{
+    CLEANUP_FREE char *path = xasprintf("%s-reserve", db_path);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd >= 0 && fallocate(fd, 0, 0, (off_t)RESERVE_BYTES) < 0)
+        unlink(path);
+}
+
+/* True if err was that the disk is full, and less so now. */
+static bool give_up_reserve(const char *db_path, struct error *err)
+{
+    CLEANUP_FREE char *path = xasprintf("%s-reserve", db_path);
+
+    if (!err || !error_is(err, "NO_SPACE") || unlink(path) < 0)
+        return false;
+    error_done(err);
+    return true;
+}
+
 /* --- Open --------------------------------------------------------------------------------------
  */
 
@@ -230,7 +256,7 @@ static bool configure(struct db *db, struct error *err)
                          err);
 }
 
-struct db *db_open_version(const char *path, int version, struct error *err)
+static struct db *open_once(const char *path, int version, struct error *err)
 {
     struct db *db = xcalloc(1, sizeof(*db));
     int fd;
@@ -253,6 +279,17 @@ struct db *db_open_version(const char *path, int version, struct error *err)
     }
     if (!configure(db, err) || !migrate(db, version, err))
         return db_close(db);
+    return db;
+}
+
+struct db *db_open_version(const char *path, int version, struct error *err)
+{
+    struct db *db = open_once(path, version, err);
+
+    if (!db && give_up_reserve(path, err))
+        db = open_once(path, version, err);
+    if (db)
+        make_reserve(path);
     return db;
 }
 
@@ -326,16 +363,40 @@ static void run_transaction(void *arg)
     sqlite3_db_release_memory(work->db->sqlite);
 }
 
+static void run_removal(void *arg)
+{
+    struct db_work *work = arg;
+    const char *path = work->db->path;
+
+    make_reserve(path);
+    run_transaction(work);
+    if (!work->ok && give_up_reserve(path, &work->err))
+        run_transaction(work);
+}
+
+static bool await_run(struct db_work *work, void (*run)(void *work), struct error *err)
+{
+    int r;
+
+    CHECK(work->db->locked);
+    r = await_work(run, work, "writing the database");
+    if (r < 0)
+        return await_error(err, r, "writing the database");
+    if (!work->ok)
+        error_move(err, &work->err);
+    return work->ok;
+}
+
 bool await_db_transaction(struct db *db, db_fn fn, void *arg, struct error *err)
 {
     struct db_work work = {.db = db, .fn = fn, .arg = arg};
-    int r;
 
-    CHECK(db->locked);
-    r = await_work(run_transaction, &work, "writing the database");
-    if (r < 0)
-        return await_error(err, r, "writing the database");
-    if (!work.ok)
-        error_move(err, &work.err);
-    return work.ok;
+    return await_run(&work, run_transaction, err);
+}
+
+bool await_db_removal(struct db *db, db_fn fn, void *arg, struct error *err)
+{
+    struct db_work work = {.db = db, .fn = fn, .arg = arg};
+
+    return await_run(&work, run_removal, err);
 }

@@ -29,7 +29,11 @@ void db_unlock(struct db **locked); /* for CLEANUP; takes NULL */
 typedef bool (*db_fn)(struct db *db, void *arg, struct error *err);
 bool await_db_transaction(struct db *db, db_fn fn, void *arg, struct error *err);
 
-/* The same, blocking: only while nobody else knows the database. */
+/* The same for what frees space: it is done on a full disk, too, with space that is kept for that.
+ * fn may run twice. */
+bool await_db_removal(struct db *db, db_fn fn, void *arg, struct error *err);
+
+/* A transaction, blocking: only while nobody else knows the database. */
 bool db_transaction(struct db *db, db_fn fn, void *arg, struct error *err);
 
 /* --- Statements, inside fn ---------------------------------------------------------------------

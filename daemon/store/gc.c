@@ -100,7 +100,7 @@ bool await_remove(struct store *store, struct image *image, struct layer *const 
     }
     /* From here on nobody finds them, so that nobody begins to use them. */
     set_hidden(image, layers, count, true);
-    if (!await_db_transaction(store->db, delete_rows, &removal, err)) {
+    if (!await_db_removal(store->db, delete_rows, &removal, err)) {
         set_hidden(image, layers, count, false);
         return false;
     }
