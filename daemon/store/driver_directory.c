@@ -90,8 +90,7 @@ struct opaque_marks {
     int errnum;
 };
 
-/* The paths are from the archive: resolved in the layer. Where a later entry replaced the
- * directory there is nothing to mark. */
+/* The unpacker found the paths, free of links, after the last entry. */
 static void set_opaque_marks(void *arg)
 {
     struct opaque_marks *marks = arg;
@@ -100,12 +99,10 @@ static void set_opaque_marks(void *arg)
     for (; path < end; path += strlen(path) + 1) {
         struct open_how how = {
             .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
         };
         CLEANUP_CLOSE int fd =
             (int)syscall(SYS_openat2, marks->fs_fd, *path ? path : ".", &how, sizeof(how));
-        if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-            continue;
         if (fd < 0 || fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0) {
             marks->errnum = errno;
             return;

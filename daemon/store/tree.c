@@ -52,53 +52,52 @@ static void forget_deepest(struct walk *walk)
     free(level);
 }
 
+/* unlinkat(2), and says what that was. -EISDIR or -EPERM: a directory. */
+static int unlink_one(const struct walk *walk, int dir_fd, const char *name, int flags)
+{
+    const struct tree_remove_options *options = walk->options;
+    struct stat st;
+
+    if (!options || !options->removed)
+        return unlinkat(dir_fd, name, flags) < 0 ? -errno : 0;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || unlinkat(dir_fd, name, flags) < 0)
+        return -errno;
+    options->removed(options->arg, &st);
+    return 0;
+}
+
 /* Goes up from an empty directory and removes it. */
 static int leave(struct walk *walk, int top_fd)
 {
     const struct level *level = walk->deepest;
     CLEANUP_CLOSE int above_fd = -1;
     struct stat st;
+    int r;
 
     above_fd = level->above ? openat(walk->fd, "..", OPEN_DIR) : fcntl(top_fd, F_DUPFD_CLOEXEC, 3);
     if (above_fd < 0 || fstat(above_fd, &st) < 0)
         return -errno;
     if (st.st_dev != level->above_device || st.st_ino != level->above_inode)
         return -ESTALE;
-    if (unlinkat(above_fd, level->name, AT_REMOVEDIR) < 0)
-        return -errno;
+    if ((r = unlink_one(walk, above_fd, level->name, AT_REMOVEDIR)) < 0)
+        return r;
     close_fd(&walk->fd);
     walk->fd = TAKE_FD(above_fd);
     forget_deepest(walk);
     return 0;
 }
 
-static int remove_file(const struct walk *walk, int dir_fd, const char *name)
-{
-    const struct tree_remove_options *options = walk->options;
-    struct stat st;
-
-    if (options && options->removing) {
-        if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            return -errno;
-        if (S_ISDIR(st.st_mode))
-            return -EISDIR;
-        options->removing(options->arg, &st);
-    }
-    return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
-}
-
 /* 0: gone; 1: a directory with something in it; or a negative errno. */
 static int remove_one(const struct walk *walk, int dir_fd, const char *name, bool is_dir)
 {
-    int r = is_dir ? -EISDIR : remove_file(walk, dir_fd, name);
+    int r = is_dir ? -EISDIR : unlink_one(walk, dir_fd, name, 0), r_dir;
 
     if (r != -EISDIR && r != -EPERM) /* unlink(2) of a directory gives either */
         return r;
-    if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
-        return 0;
-    if (errno == ENOTEMPTY || errno == EEXIST)
+    r_dir = unlink_one(walk, dir_fd, name, AT_REMOVEDIR);
+    if (r_dir == -ENOTEMPTY || r_dir == -EEXIST)
         return 1;
-    return errno == ENOTDIR ? r : -errno;
+    return r_dir == -ENOTDIR ? r : r_dir;
 }
 
 static int closedir_cleanup(DIR **dir)

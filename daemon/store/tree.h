@@ -8,8 +8,8 @@
 #include "proto/base/util.h"
 
 struct tree_remove_options {
-    /* Called for everything but directories, before it is removed; may be NULL. */
-    void (*removing)(void *arg, const struct stat *st);
+    /* Called for everything that was removed, with what it was; may be NULL. */
+    void (*removed)(void *arg, const struct stat *st);
     void *arg;
     const atomic_bool *stop; /* ends early with ECANCELED once true; may be NULL */
 };

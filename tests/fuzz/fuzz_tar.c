@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "daemon/store/tree.h"
 #include "daemon/store/untar/untar.h"
 
 static char scratch[] = "/dev/shm/davit-fuzz-XXXXXX";
 static int scratch_fd = -1;
+static int working_fd = -1; /* the fuzzer writes what it finds to its own directory */
 
 struct pieces {
     const uint8_t *data;
@@ -71,7 +73,8 @@ int LLVMFuzzerInitialize(int *argc UNUSED, char ***argv UNUSED)
     umask(0);
     CHECK(mkdtemp(scratch));
     scratch_fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK(scratch_fd >= 0);
+    working_fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(scratch_fd >= 0 && working_fd >= 0);
     atexit(remove_scratch);
     return 0;
 }
@@ -99,6 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else
         CHECK(error_is_set(&err) && err.message);
     close(root_fd);
+    CHECK(fchdir(working_fd) == 0);
     check_canary();
     CHECK(tree_remove(scratch_fd, "root", NULL) == 0);
     return 0;

@@ -2,7 +2,12 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <endian.h>
 #include <errno.h>
+#include <linux/capability.h>
+#include <linux/limits.h>
+#include <linux/xattr.h>
+#include <sys/sysmacros.h>
 
 #define INPUT_BUFFER_BYTES (256 * KIB)
 
@@ -20,7 +25,9 @@ struct layer_reader {
     uint64_t entries;
     struct layer_entry entry;
     struct archive_entry *archive_entry; /* the same as libarchive has it */
-    size_t xattrs_size;
+    struct layer_xattr *xattrs;          /* of the entry, by name */
+    size_t xattr_count, xattr_next;
+    int64_t data_end; /* of its content so far */
 };
 
 /* --- Life cycle --------------------------------------------------------------------------------
@@ -88,6 +95,7 @@ struct layer_reader *layer_reader_free(struct layer_reader *reader)
     if (!reader)
         return NULL;
     archive_read_free(reader->archive);
+    free(reader->xattrs);
     free(reader->buffer);
     free(reader);
     return NULL;
@@ -121,6 +129,21 @@ static bool read_meta(struct layer_entry *entry, struct archive_entry *from, str
     return true;
 }
 
+/* Numbers larger than the kernel's would be cut to become those of another device. */
+static bool read_device(struct layer_entry *entry, struct archive_entry *from, struct error *err)
+{
+    uint64_t major = archive_entry_rdevmajor(from), minor = archive_entry_rdevminor(from);
+
+    if (major > LAYER_DEVICE_MAJOR_MAX || minor > LAYER_DEVICE_MINOR_MAX)
+        return entry_invalid(&entry->path, "has a device number out of range", err);
+    entry->device = makedev((unsigned int)major, (unsigned int)minor);
+    for (int i = 0; i < 2; i++) {
+        if (entry->times[i].tv_nsec < 0 || entry->times[i].tv_nsec > 999999999)
+            return entry_invalid(&entry->path, "has a time that is none", err);
+    }
+    return true;
+}
+
 static bool read_type(struct layer_entry *entry, struct archive_entry *from, struct error *err)
 {
     switch (archive_entry_filetype(from)) {
@@ -134,18 +157,17 @@ static bool read_type(struct layer_entry *entry, struct archive_entry *from, str
     case AE_IFLNK:
         entry->kind = ENTRY_SYMLINK;
         entry->target = archive_entry_symlink(from);
-        return !str_empty(entry->target) ||
-               entry_invalid(&entry->path, "is a symlink to nothing", err);
+        if (str_empty(entry->target))
+            return entry_invalid(&entry->path, "is a symlink to nothing", err);
+        return strlen(entry->target) < LAYER_PATH_MAX ||
+               entry_invalid(&entry->path, "is a symlink to more than 4095 bytes", err);
     case AE_IFCHR:
     case AE_IFBLK:
     case AE_IFIFO:
         entry->kind = ENTRY_SPECIAL;
         entry->mode |= archive_entry_filetype(from);
-        if (!S_ISFIFO(entry->mode)) {
-            entry->device_major = archive_entry_rdevmajor(from);
-            entry->device_minor = archive_entry_rdevminor(from);
-        }
-        return true;
+        entry->device = 0;
+        return S_ISFIFO(entry->mode) || read_device(entry, from, err);
     default:
         return entry_invalid(&entry->path, "is of an unknown type", err);
     }
@@ -202,6 +224,108 @@ static bool read_entry(struct layer_reader *reader, bool *ret_ignored, struct er
     return read_meta(entry, from, err) && read_type(entry, from, err);
 }
 
+/* --- Extended attributes -----------------------------------------------------------------------
+ */
+
+/* Only what belongs to users, and file capabilities: everything else would be orders to the
+ * kernel or to overlayfs (SECURITY.md, "Layers"). */
+static bool xattr_passes(const char *name)
+{
+    return str_starts(name, "user.") || str_eq(name, XATTR_NAME_CAPS);
+}
+
+/* As the kernel judges it when it is set, so that what is only stored can be read, too. */
+static bool capability_is_valid(const struct layer_xattr *xattr)
+{
+    uint32_t magic;
+
+    if (xattr->size < sizeof(magic))
+        return false;
+    memcpy(&magic, xattr->value, sizeof(magic));
+    magic = le32toh(magic) & ~(uint32_t)VFS_CAP_FLAGS_EFFECTIVE;
+    return (magic == VFS_CAP_REVISION_2 && xattr->size == XATTR_CAPS_SZ_2) ||
+           (magic == VFS_CAP_REVISION_3 && xattr->size == XATTR_CAPS_SZ_3);
+}
+
+static bool check_xattr(const struct layer_reader *reader, const struct layer_xattr *xattr,
+                        struct error *err)
+{
+    size_t length = strlen(xattr->name);
+
+    if (str_eq(xattr->name, XATTR_NAME_CAPS))
+        return capability_is_valid(xattr) ||
+               entry_invalid(&reader->entry.path, "has an xattr that is no file capabilities", err);
+    return (length > strlen("user.") && length <= XATTR_NAME_MAX) ||
+           entry_invalid(&reader->entry.path, "has an xattr whose name is too short or long", err);
+}
+
+static int compare_xattrs(const void *a, const void *b)
+{
+    const struct layer_xattr *first = a, *second = b;
+    int order = strcmp(first->name, second->name);
+
+    return order ? order : (first->order > second->order) - (first->order < second->order);
+}
+
+/* Of a name that is given twice the last counts; libarchive lists that one first. */
+static void sort_xattrs(struct layer_reader *reader)
+{
+    size_t kept = 0;
+
+    qsort(reader->xattrs, reader->xattr_count, sizeof(*reader->xattrs), compare_xattrs);
+    for (size_t i = 0; i < reader->xattr_count; i++) {
+        if (kept == 0 || !str_eq(reader->xattrs[kept - 1].name, reader->xattrs[i].name))
+            reader->xattrs[kept++] = reader->xattrs[i];
+    }
+    reader->xattr_count = kept;
+}
+
+static bool collect_xattrs(struct layer_reader *reader, struct error *err)
+{
+    int count = archive_entry_xattr_reset(reader->archive_entry);
+    struct layer_xattr xattr = {0};
+    size_t total = 0;
+
+    reader->xattr_count = reader->xattr_next = 0;
+    if (count <= 0)
+        return true;
+    reader->xattrs = xrealloc(reader->xattrs, (size_t)count * sizeof(*reader->xattrs));
+    for (; archive_entry_xattr_next(reader->archive_entry, &xattr.name, &xattr.value,
+                                    &xattr.size) == ARCHIVE_OK;
+         xattr.order++) {
+        if (!xattr.name)
+            continue;
+        total += strlen(xattr.name) + xattr.size;
+        if (total > LAYER_XATTRS_MAX)
+            return entry_invalid(&reader->entry.path, "has more than 64 KiB of xattrs", err);
+        if (!xattr_passes(xattr.name))
+            continue;
+        if (!check_xattr(reader, &xattr, err))
+            return false;
+        reader->xattrs[reader->xattr_count++] = xattr;
+    }
+    sort_xattrs(reader);
+    return true;
+}
+
+bool layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret)
+{
+    if (reader->xattr_next == reader->xattr_count)
+        return false;
+    *ret = reader->xattrs[reader->xattr_next++];
+    return true;
+}
+
+/* --- Entries -----------------------------------------------------------------------------------
+ */
+
+/* A name that cannot be converted to our locale is there as it was. Everything else that libarchive
+ * only warns of is a header that it could not make sense of, in part or at all. */
+static bool only_not_converted(const struct layer_reader *reader)
+{
+    return archive_errno(reader->archive) == EILSEQ;
+}
+
 int layer_reader_next(struct layer_reader *reader, const struct layer_entry **ret,
                       struct error *err)
 {
@@ -212,8 +336,7 @@ int layer_reader_next(struct layer_reader *reader, const struct layer_entry **re
         r = archive_read_next_header(reader->archive, &reader->archive_entry);
         if (r == ARCHIVE_EOF)
             return 0;
-        /* ARCHIVE_WARN: something in the header could not be converted, and is there as it was. */
-        if (r != ARCHIVE_OK && r != ARCHIVE_WARN) {
+        if (r != ARCHIVE_OK && !(r == ARCHIVE_WARN && only_not_converted(reader))) {
             archive_damaged(reader, err);
             return -1;
         }
@@ -225,8 +348,9 @@ int layer_reader_next(struct layer_reader *reader, const struct layer_entry **re
         if (!read_entry(reader, &ignored, err))
             return -1;
     } while (ignored);
-    archive_entry_xattr_reset(reader->archive_entry);
-    reader->xattrs_size = 0;
+    if (!collect_xattrs(reader, err))
+        return -1;
+    reader->data_end = 0;
     *ret = &reader->entry;
     return 1;
 }
@@ -234,33 +358,6 @@ int layer_reader_next(struct layer_reader *reader, const struct layer_entry **re
 uint64_t layer_reader_entries(const struct layer_reader *reader)
 {
     return reader->entries;
-}
-
-/* --- Extended attributes -----------------------------------------------------------------------
- */
-
-/* Only what belongs to users, and file capabilities: everything else would be orders to the
- * kernel or to overlayfs (SECURITY.md, "Layers"). */
-static bool xattr_passes(const char *name)
-{
-    return str_starts(name, "user.") || str_eq(name, "security.capability");
-}
-
-int layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret, struct error *err)
-{
-    while (archive_entry_xattr_next(reader->archive_entry, &ret->name, &ret->value, &ret->size) ==
-           ARCHIVE_OK) {
-        if (!ret->name)
-            continue;
-        reader->xattrs_size += strlen(ret->name) + ret->size;
-        if (reader->xattrs_size > LAYER_XATTRS_MAX) {
-            entry_invalid(&reader->entry.path, "has more than 64 KiB of xattrs", err);
-            return -1;
-        }
-        if (xattr_passes(ret->name))
-            return 1;
-    }
-    return 0;
 }
 
 /* --- Content -----------------------------------------------------------------------------------
@@ -292,6 +389,11 @@ int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, s
         entry_invalid(&reader->entry.path, "has data beyond its size", err);
         return -1;
     }
+    if (*ret_offset < reader->data_end) {
+        entry_invalid(&reader->entry.path, "has data out of order", err);
+        return -1;
+    }
+    reader->data_end = *ret_offset + (int64_t)*ret_size;
     return 1;
 }
 
@@ -313,8 +415,16 @@ int64_t layer_reader_skip(struct layer_reader *reader, struct error *err)
 
 bool layer_reader_drain(struct layer_reader *reader, struct error *err)
 {
+    const struct layer_input *input = reader->input;
+    int64_t n;
+
+    if (input->skip) {
+        while ((n = input->skip(input->arg, INT64_MAX)) > 0)
+            ;
+        return n == 0 || error_set_errno(err, (int)n, "cannot read the archive");
+    }
     while (!reader->input_ended) {
-        ssize_t n = reader->input->read(reader->input->arg, reader->buffer, INPUT_BUFFER_BYTES);
+        n = input->read(input->arg, reader->buffer, INPUT_BUFFER_BYTES);
         if (n < 0)
             return error_set_errno(err, (int)n, "cannot read the archive");
         reader->input_ended = n == 0;

@@ -39,14 +39,15 @@ struct layer_entry {
     uid_t uid;
     gid_t gid;
     struct timespec times[2]; /* of access and modification, as utimensat(2) takes them */
-    uint64_t device_major, device_minor;
-    int64_t size; /* as claimed, maybe negative */
+    dev_t device;             /* of a device node, else 0 */
+    int64_t size;             /* as claimed, maybe negative */
 };
 
 struct layer_xattr {
     const char *name;
     const void *value;
     size_t size;
+    size_t order; /* among the entry's, for the reader */
 };
 
 struct layer_reader;
@@ -67,12 +68,12 @@ int layer_reader_next(struct layer_reader *reader, const struct layer_entry **re
 /* Entries so far. */
 uint64_t layer_reader_entries(const struct layer_reader *reader);
 
-/* The entry's next xattr of those that layers may set. The last of a name counts. 1, 0, or -1. */
-int layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret,
-                            struct error *err);
+/* The entry's next xattr of those that layers may set, by name, each once. False after the last. */
+bool layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret);
 
-/* The next piece of a file's content: holes are between them; none goes beyond its size. Valid
- * until the next call. 1, 0 at the end, or -1 with err. */
+/* The next piece of a file's content: holes are between them; none begins before the end of the one
+ * before, or goes beyond the file's size. Valid until the next call. 1, 0 at the end, or -1 with
+ * err. */
 int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, size_t *ret_size,
                            int64_t *ret_offset, struct error *err);
 

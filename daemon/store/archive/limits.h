@@ -8,3 +8,7 @@
 #define LAYER_ENTRIES_MAX 2000000
 #define LAYER_CONTENT_MAX (16 * 1024 * GIB) /* sparse files claim more than they hold */
 #define LAYER_OPAQUE_MAX (4 * MIB)          /* all paths of opaque directories together */
+
+/* What Linux has bits for. */
+#define LAYER_DEVICE_MAJOR_MAX 4095
+#define LAYER_DEVICE_MINOR_MAX 1048575

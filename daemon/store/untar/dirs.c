@@ -131,10 +131,31 @@ static struct dir *open_existing(struct untar *untar, const char *path, size_t l
     return dirs_add(untar, path, length, fd, err);
 }
 
-static bool make_one(struct untar *untar, struct dir *parent, const char *name, struct error *err)
+bool stat_is_whiteout(const struct stat *st)
 {
-    if (mkdirat(parent->fd, name, 0755) < 0) {
-        /* Also a link that leads nowhere exists; opening it fails next. */
+    return S_ISCHR(st->st_mode) && st->st_rdev == 0;
+}
+
+/* A whiteout where a directory is to be: it hides what lower layers have there, so the directory
+ * will have to. */
+static bool take_whiteout(struct dir *parent, const char *name)
+{
+    struct stat st;
+
+    return fstatat(parent->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && stat_is_whiteout(&st) &&
+           unlinkat(parent->fd, name, 0) == 0;
+}
+
+static bool make_one(struct untar *untar, struct dir *parent, const char *name, bool *ret_opaque,
+                     struct error *err)
+{
+    bool made = mkdirat(parent->fd, name, 0755) == 0;
+
+    *ret_opaque = !made && errno == EEXIST && take_whiteout(parent, name);
+    if (*ret_opaque)
+        made = mkdirat(parent->fd, name, 0755) == 0;
+    if (!made) {
+        /* Whatever else is there stays, also a link that leads nowhere; opening it fails next. */
         return errno == EEXIST ||
                entry_failed(&untar->entry->path, errno, "create its directory", err);
     }
@@ -156,19 +177,22 @@ struct dir *dirs_open(struct untar *untar, const char *path, size_t length, stru
     dir = open_existing(untar, path, length, &first);
     if (dir)
         return dir;
-    if (untar->open_errno != ENOENT) {
+    if (untar->open_errno != ENOENT && untar->open_errno != ENOTDIR) {
         error_move(err, &first);
         return NULL;
     }
-    for (size_t end = 0; end < length;) {
+    dir = open_existing(untar, path, 0, err);
+    for (size_t end = 0; dir && end < length;) {
         size_t start = end ? end + 1 : 0;
         const char *slash = memchr(path + start, '/', length - start);
-        dir = open_existing(untar, path, end, err);
+        bool opaque;
         end = slash ? (size_t)(slash - path) : length;
         memcpy(name, path + start, end - start);
         name[end - start] = '\0';
-        if (!dir || !make_one(untar, dir, name, err))
+        if (!make_one(untar, dir, name, &opaque, err) ||
+            !(dir = open_existing(untar, path, end, err)) ||
+            (opaque && !opaque_add(untar, dir->fd, err)))
             return NULL;
     }
-    return open_existing(untar, path, length, err);
+    return dir;
 }

@@ -1,6 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/sysmacros.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -12,60 +12,52 @@
 
 static void account_removed(void *arg, const struct stat *st)
 {
-    struct layer_report *report = arg;
+    struct untar *untar = arg;
 
-    if ((S_ISREG(st->st_mode) || S_ISLNK(st->st_mode)) && st->st_nlink == 1)
-        report->content_bytes -= (uint64_t)st->st_size;
+    if (S_ISDIR(st->st_mode))
+        opaque_forget(untar, st);
+    else if ((S_ISREG(st->st_mode) || S_ISLNK(st->st_mode)) && st->st_nlink == 1)
+        untar->report->content_bytes -= (uint64_t)st->st_size;
 }
 
-static bool is_whiteout(const struct stat *st)
-{
-    return S_ISCHR(st->st_mode) && st->st_rdev == 0;
-}
+enum room { ROOM_FAILED, ROOM_FREE, ROOM_WAS_WHITEOUT, ROOM_KEPT };
 
-static bool add_opaque(struct untar *untar, const char *path, size_t length, struct error *err)
+/* Makes room for the entry: the last one of a name wins, but a directory stays for a directory. */
+static enum room make_room(struct untar *untar, struct dir *dir, bool for_dir, struct error *err)
 {
-    struct strbuf *opaque = &untar->report->opaque;
-
-    if (opaque->length + length + 1 > LAYER_OPAQUE_MAX)
-        return entry_invalid(&untar->entry->path, "is one opaque directory too many", err);
-    strbuf_add(opaque, path, length);
-    strbuf_add_char(opaque, '\0');
-    return true;
-}
-
-/* Makes room for the entry: the last one of a name wins. A directory stays for a directory (then
- * *ret_kept); one that takes the place of a whiteout still hides what is below. */
-static bool make_room(struct untar *untar, struct dir *dir, bool for_dir, bool *ret_kept,
-                      struct error *err)
-{
-    const struct tree_remove_options options = {.removing = account_removed, .arg = untar->report};
+    const struct tree_remove_options options = {.removed = account_removed, .arg = untar};
     const struct path *path = &untar->entry->path;
     struct stat st;
     int r;
 
-    if (fstatat(dir->fd, path->base, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT || entry_failed(path, errno, "look at what it replaces", err);
-    if (for_dir && S_ISDIR(st.st_mode)) {
-        *ret_kept = true;
-        return true;
+    if (fstatat(dir->fd, path->base, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        if (errno == ENOENT)
+            return ROOM_FREE;
+        entry_failed(path, errno, "look at what it replaces", err);
+        return ROOM_FAILED;
     }
-    if (for_dir && is_whiteout(&st) && !add_opaque(untar, path->text, path->length, err))
-        return false;
+    if (for_dir && S_ISDIR(st.st_mode))
+        return ROOM_KEPT;
     dir->touched = true;
     if (S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode)) {
         /* Paths of open directories may lead elsewhere afterwards. */
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, dir->mtime};
         CLEANUP_CLOSE int dir_fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 3);
-        if (dir_fd < 0)
-            return entry_failed(path, errno, "replace what is there", err);
+        if (dir_fd < 0) {
+            entry_failed(path, errno, "replace what is there", err);
+            return ROOM_FAILED;
+        }
         dirs_close(untar);
         r = tree_remove(dir_fd, path->base, &options);
         futimens(dir_fd, times);
     } else {
         r = tree_remove(dir->fd, path->base, &options);
     }
-    return r == 0 || entry_failed(path, -r, "replace what is there", err);
+    if (r < 0) {
+        entry_failed(path, -r, "replace what is there", err);
+        return ROOM_FAILED;
+    }
+    return stat_is_whiteout(&st) ? ROOM_WAS_WHITEOUT : ROOM_FREE;
 }
 
 /* The directory the entry goes to. */
@@ -79,7 +71,6 @@ static struct dir *create_node(struct untar *untar, int (*create)(int dir_fd, vo
                                struct error *err)
 {
     struct dir *dir = open_parent(untar, err);
-    bool kept;
 
     if (!dir)
         return NULL;
@@ -88,7 +79,7 @@ static struct dir *create_node(struct untar *untar, int (*create)(int dir_fd, vo
             entry_failed(&untar->entry->path, errno, "create it", err);
             return NULL;
         }
-        if (!make_room(untar, dir, false, &kept, err) || !(dir = open_parent(untar, err)))
+        if (!make_room(untar, dir, false, err) || !(dir = open_parent(untar, err)))
             return NULL;
         if (create(dir->fd, arg) < 0) {
             entry_failed(&untar->entry->path, errno, "create it", err);
@@ -102,19 +93,29 @@ static struct dir *create_node(struct untar *untar, int (*create)(int dir_fd, vo
 /* --- Extended attributes -----------------------------------------------------------------------
  */
 
+/* ext4 has 4 KiB for all of an inode, and calls more than that a lack of space. */
+static bool space_is_left(int fd)
+{
+    struct statvfs fs;
+
+    return fstatvfs(fd, &fs) == 0 && fs.f_bavail > 0;
+}
+
 static bool set_xattrs(struct untar *untar, int fd, struct error *err)
 {
+    const struct path *path = &untar->entry->path;
     struct layer_xattr xattr;
-    int r;
 
-    while ((r = layer_reader_next_xattr(untar->reader, &xattr, err)) > 0) {
+    while (layer_reader_next_xattr(untar->reader, &xattr)) {
         if (fsetxattr(fd, xattr.name, xattr.value, xattr.size, 0) == 0)
             continue;
+        if (errno == ENOSPC && space_is_left(fd))
+            return entry_invalid(path, "has more xattrs than the file system takes", err);
         /* Some filesystems have no user.* xattrs; Docker goes on without them as well. */
         if (errno != EOPNOTSUPP || !str_starts(xattr.name, "user."))
-            return entry_failed(&untar->entry->path, errno, "set an xattr", err);
+            return entry_failed(path, errno, "set an xattr", err);
     }
-    return r == 0;
+    return true;
 }
 
 /* --- Regular files -----------------------------------------------------------------------------
@@ -189,7 +190,9 @@ static bool add_content(struct untar *untar, int64_t size, struct error *err)
 {
     uint64_t *total = &untar->report->content_bytes;
 
-    if (size < 0 || (uint64_t)size > LAYER_CONTENT_MAX - *total)
+    if (size < 0)
+        return entry_invalid(&untar->entry->path, "has a negative size", err);
+    if ((uint64_t)size > LAYER_CONTENT_MAX - *total)
         return entry_invalid(&untar->entry->path, "makes the layer larger than 16 TiB", err);
     *total += (uint64_t)size;
     return true;
@@ -229,29 +232,33 @@ static bool finish_dir(struct untar *untar, int fd, bool all, struct error *err)
     return true;
 }
 
+/* One that takes the place of a whiteout still hides what is below. */
 static bool add_dir(struct untar *untar, struct error *err)
 {
     const struct layer_entry *entry = untar->entry;
-    const char *base = untar->entry->path.base;
+    const char *base = entry->path.base;
     struct dir *dir = open_parent(untar, err);
-    bool kept = untar->entry->path.length == 0;
-    int fd;
+    enum room room = entry->path.length ? ROOM_FREE : ROOM_KEPT;
+    CLEANUP_CLOSE int fd = -1;
 
     if (!dir)
         return false;
-    if (!kept && mkdirat(dir->fd, base, entry->mode & 01777) < 0) {
+    if (room != ROOM_KEPT && mkdirat(dir->fd, base, entry->mode & 01777) < 0) {
         if (errno != EEXIST)
-            return entry_failed(&untar->entry->path, errno, "create it", err);
-        if (!make_room(untar, dir, true, &kept, err) || !(dir = open_parent(untar, err)))
+            return entry_failed(&entry->path, errno, "create it", err);
+        room = make_room(untar, dir, true, err);
+        if (room == ROOM_FAILED || !(dir = open_parent(untar, err)))
             return false;
-        if (!kept && mkdirat(dir->fd, base, entry->mode & 01777) < 0)
-            return entry_failed(&untar->entry->path, errno, "create it", err);
+        if (room != ROOM_KEPT && mkdirat(dir->fd, base, entry->mode & 01777) < 0)
+            return entry_failed(&entry->path, errno, "create it", err);
     }
     dir->touched = true;
     fd = openat(dir->fd, *base ? base : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return entry_failed(&untar->entry->path, errno, "open it", err);
-    return finish_dir(untar, fd, kept || dir->setgid, err);
+        return entry_failed(&entry->path, errno, "open it", err);
+    if (room == ROOM_WAS_WHITEOUT && !opaque_add(untar, fd, err))
+        return false;
+    return finish_dir(untar, TAKE_FD(fd), room == ROOM_KEPT || dir->setgid, err);
 }
 
 /* --- Links, devices, FIFOs ---------------------------------------------------------------------
@@ -312,7 +319,7 @@ static bool add_special(struct untar *untar, struct error *err)
     struct node_creation creation = {
         .base = entry->path.base,
         .mode = entry->mode & (S_IFMT | 0777),
-        .device = makedev(entry->device_major, entry->device_minor),
+        .device = entry->device,
     };
     const struct dir *dir = create_node(untar, create_special, &creation, err);
 
@@ -360,10 +367,9 @@ static bool add_hardlink(struct untar *untar, struct error *err)
 {
     enum link_result result = try_link(untar, err);
     struct dir *dir;
-    bool kept;
 
     if (result == LINK_PLACE_TAKEN) {
-        if (!(dir = open_parent(untar, err)) || !make_room(untar, dir, false, &kept, err))
+        if (!(dir = open_parent(untar, err)) || !make_room(untar, dir, false, err))
             return false;
         result = try_link(untar, err);
     }
@@ -380,7 +386,7 @@ static bool add_whiteout(struct untar *untar, struct error *err)
 {
     const struct path *path = &untar->entry->path;
     struct dir *dir = open_parent(untar, err);
-    struct stat st;
+    CLEANUP_CLOSE int fd = -1;
 
     if (!dir)
         return false;
@@ -389,16 +395,19 @@ static bool add_whiteout(struct untar *untar, struct error *err)
         return utimensat(dir->fd, path->base, no_times, AT_SYMLINK_NOFOLLOW) == 0 ||
                entry_failed(path, errno, "set its time", err);
     }
-    if (errno != EEXIST || fstatat(dir->fd, path->base, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (errno != EEXIST)
         return entry_failed(path, errno, "create its whiteout", err);
-    return !S_ISDIR(st.st_mode) || add_opaque(untar, path->text, path->length, err);
+    fd = openat(dir->fd, path->base, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOTDIR || entry_failed(path, errno, "create its whiteout", err);
+    return opaque_add(untar, fd, err);
 }
 
 static bool add_opaque_mark(struct untar *untar, struct error *err)
 {
-    const struct path *path = &untar->entry->path;
+    const struct dir *dir = open_parent(untar, err);
 
-    return open_parent(untar, err) && add_opaque(untar, path->text, path->parent_length, err);
+    return dir && opaque_add(untar, dir->fd, err);
 }
 
 /* --- Any entry ---------------------------------------------------------------------------------

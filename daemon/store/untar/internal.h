@@ -2,6 +2,7 @@
 #pragma once
 
 #include "daemon/store/untar/untar.h"
+#include "proto/base/map.h"
 
 /* --- dirs.c: open directories ------------------------------------------------------------------
  */
@@ -30,6 +31,8 @@ struct untar {
     uint64_t clock;
     int open_errno; /* of the last directory that could not be opened */
     struct layer_report *report;
+    struct map *opaque; /* inode number as text -> path, allocated */
+    size_t opaque_size, root_path_length;
 };
 
 /* The open directory at path (length bytes of it), resolved in the root; missing ones are created.
@@ -44,8 +47,25 @@ struct dir *dirs_add(struct untar *untar, const char *path, size_t length, int f
  * lead elsewhere. */
 void dirs_close(struct untar *untar);
 
+bool stat_is_whiteout(const struct stat *st);
+
 /* Of what no entry describes. */
 extern const struct timespec no_times[2];
+
+/* --- opaque.c: directories that hide what is below them ----------------------------------------
+ */
+
+bool opaque_init(struct untar *untar, struct error *err);
+void opaque_done(struct untar *untar);
+
+/* The directory behind fd is one, for as long as it is there. */
+bool opaque_add(struct untar *untar, int fd, struct error *err);
+
+/* A directory was removed. */
+void opaque_forget(struct untar *untar, const struct stat *st);
+
+/* Puts those that are left into the report. */
+void opaque_report(const struct untar *untar);
 
 /* --- entry.c -----------------------------------------------------------------------------------
  */

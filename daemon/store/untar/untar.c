@@ -7,6 +7,7 @@
 static void untar_done(struct untar *untar)
 {
     dirs_close(untar);
+    opaque_done(untar);
     layer_reader_free(untar->reader);
 }
 
@@ -29,6 +30,9 @@ bool untar(int root_fd, const struct layer_input *input, struct layer_report *re
 
     if (futimens(root_fd, no_times) < 0)
         return error_set_errno(err, errno, "cannot set the time of the root");
-    untar.reader = layer_reader_new(input, err);
-    return untar.reader && untar_entries(&untar, err) && layer_reader_drain(untar.reader, err);
+    if (!opaque_init(&untar, err) || !(untar.reader = layer_reader_new(input, err)) ||
+        !untar_entries(&untar, err) || !layer_reader_drain(untar.reader, err))
+        return false;
+    opaque_report(&untar);
+    return true;
 }

@@ -13,6 +13,6 @@
  * leaves the root, links out of it, names that are too long: DATA_LOSS (INVALID_LAYER), naming the
  * entry; a full disk: RESOURCE_EXHAUSTED (NO_SPACE). What was written until then stays. What no
  * entry describes, the root and missing parents, is root's, 0755 and of 1970. Blocks; wants umask
- * 0. */
+ * 0; moves the working directory. */
 bool untar(int root_fd, const struct layer_input *input, struct layer_report *ret,
            struct error *err);

@@ -291,6 +291,25 @@ def test_only_harmless_xattrs_pass(program, out):
         assert sorted(snapshot(out)[item]["xattrs"]) == ["user.ok", "user.overlay.opaque"]
 
 
+def test_the_last_xattr_of_a_name_wins(program, out):
+    record = b"25 SCHILY.xattr.user.a=%d\n"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 2 * 25
+    archive = header.tobuf() + (record % 1 + record % 2).ljust(512, b"\0") + Tar().file("f").bytes()
+    assert unpack(program, archive, out)[0] == "ok"
+    assert snapshot(out)[b"./f"]["xattrs"] == {"user.a": b"2"}
+
+
+@pytest.mark.parametrize("name, value", [
+    ("security.capability", b""), ("security.capability", CAP_NET_RAW[:-1]),
+    ("security.capability", CAP_NET_RAW + bytes(4)), ("security.capability", bytes(20)),
+    ("security.capability", b"\2" + CAP_NET_RAW[1:]), ("user.", b"1"), ("user." + "n" * 251, b"1")])
+def test_xattrs_that_no_file_can_have(program, out, name, value):
+    headers = {"SCHILY.xattr." + name: value.decode("utf-8", "surrogateescape")}
+    report = unpack(program, Tar().file("f", pax_headers=headers).bytes(), out)
+    assert report[:2] == ("failed", "INVALID_LAYER") and '"f" has an xattr' in report[2]
+
+
 # --- Whiteouts ------------------------------------------------------------------------------------
 
 
@@ -313,6 +332,20 @@ def test_opaque_before_its_directory(program, out):
     archive = Tar().file("a/b/.wh..wh..opq").dir("a/b", mode=0o700).file("a/b/c").bytes()
     assert unpack(program, archive, out)[3] == [b"a/b"]
     assert snapshot(out)[b"./a/b"]["mode"] == "0o700"
+
+
+def test_opaque_is_the_directory_that_the_mark_found(program, out):
+    """Also where a link led to it, and no longer once it has gone."""
+    archive = (Tar().dir("d").dir("e").symlink("l", "d").file("l/.wh..wh..opq").symlink("l", "e")
+               .dir("gone").file("gone/.wh..wh..opq").dir("gone/a").file("gone/a/.wh..wh..opq")
+               .symlink("gone", "e").bytes())
+    assert unpack(program, archive, out)[3] == [b"d"]
+
+
+@pytest.mark.parametrize("name", ["d/x", "d/y/x", "d/.wh.x", "d/.wh..wh..opq"])
+def test_directory_in_the_place_of_a_whiteout_is_opaque(program, out, name):
+    """Though it has no entry of its own."""
+    assert unpack(program, Tar().file(".wh.d").file(name).bytes(), out)[3] == [b"d"]
 
 
 def test_opaque_root(program, out):
