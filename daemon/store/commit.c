@@ -9,6 +9,7 @@
 #include "daemon/store/tree.h"
 #include "daemon/store/tree_walk.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 
 struct commit_work {
     struct layer_writer *writer;
@@ -52,6 +53,7 @@ static bool move_into_place(struct commit_work *work, struct error *err)
          renameat2(store->tmp_fd, writer->name, store->layers_fd, hex, RENAME_EXCHANGE) < 0))
         return error_set_errno(err, errno, "cannot move it into place");
     work->moved = true;
+    fault_point("layer.moved");
     return fsync(store->layers_fd) == 0 || error_set_errno(err, errno, "cannot sync its directory");
 }
 
@@ -80,7 +82,14 @@ static bool commit_in_pool(struct db *db, void *arg, struct error *err)
     if (!sync_blob(work->writer, err))
         return false;
     work->row.disk_bytes = measure(work);
-    return move_into_place(work, err) && write_row(db, &work->row, err);
+    fault_point("layer.durable");
+    if (!move_into_place(work, err))
+        return false;
+    fault_point("layer.placed");
+    if (!write_row(db, &work->row, err))
+        return false;
+    fault_point("layer.row");
+    return true;
 }
 
 /* Back to tmp/, where it is litter. If that fails the next start finds it without a row, or, in
@@ -137,6 +146,7 @@ bool await_commit_row(struct layer_writer *writer, const struct layer_content *c
             await_work(move_back, &work, "taking back a layer");
         return false;
     }
+    fault_point("layer.committed");
     if (!other) {
         layer_add(store, &work.row);
         return true;

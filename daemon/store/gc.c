@@ -4,6 +4,7 @@
 
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 #define COLLECT_INTERVAL_MAX_MS (3600 * 1000)
@@ -47,6 +48,7 @@ static bool delete_rows(struct db *db, void *arg, struct error *err)
                     db_text(removal->diff_ids[i].text)))
             return false;
     }
+    fault_point("removal.rows");
     return true;
 }
 
@@ -62,6 +64,7 @@ static void move_away(void *arg)
             log_warn("cannot move a removed layer away", LOG("layer", hex),
                      LOG("error", strerror(errno)));
         }
+        fault_point("removal.moved");
     }
 }
 
@@ -104,6 +107,7 @@ bool await_remove(struct store *store, struct image *image, struct layer *const 
         set_hidden(image, layers, count, false);
         return false;
     }
+    fault_point("removal.committed");
     for (size_t i = 0; i < count; i++)
         layer_unmount_unused_await(store, &removal.diff_ids[i]);
     await_work(move_away, &removal, "removing layers");

@@ -2,6 +2,7 @@
 
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 /* --- In memory ---------------------------------------------------------------------------------
@@ -311,6 +312,7 @@ static bool write_image(struct db *db, void *arg, struct error *err)
                     db_integer((int64_t)i), db_text(image->diff_ids[i].text)))
             return false;
     }
+    fault_point("image.rows");
     return write_names(db, work, err) && sources_write(db, image, err);
 }
 
@@ -365,6 +367,7 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
         return false;
     if (!await_db_transaction(locked, write_image, &work, err))
         return error_prefix(err, "cannot store image %.19s", image->id.text);
+    fault_point("image.committed");
     if (!kept) {
         kept = copy_image(image, work.size_bytes);
         image_add(store, kept);

@@ -7,6 +7,7 @@
 #include "daemon/store/internal.h"
 #include "daemon/store/tree.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 
 /* --- What is known -----------------------------------------------------------------------------
  */
@@ -151,6 +152,7 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
         error_set_errno(err, r < 0 ? r : make.errnum, "cannot create a directory");
     else
         writer->preparation = store->driver->await_prepare(&context, writer->dir_fd, err);
+    fault_point("layer.prepared");
     if (writer->preparation)
         return writer;
     layer_failed(writer, err);
@@ -165,6 +167,7 @@ bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t 
 {
     const struct layer_driver *driver = writer->store->driver;
 
+    fault_point("layer.write");
     hasher_update(writer->hasher, data, size);
     writer->tar_bytes += size;
     return (space_grow_blocking(writer->store, size, err) &&
@@ -231,6 +234,7 @@ bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, str
 
     if (!check_hash(writer, err))
         return false;
+    fault_point("layer.received");
     ok = writer->store->driver->await_commit(writer->preparation, &content, err) &&
          await_commit_row(writer, &content, &info, err);
     free(content.seal);

@@ -3,6 +3,7 @@
 #include "daemon/store/internal.h"
 #include "daemon/store/tree.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 struct trash_item {
@@ -45,7 +46,9 @@ static void remove_in_pool(void *arg)
     struct trash_work *work = arg;
     const struct tree_remove_options options = {.stop = &work->store->trash.stop};
 
+    fault_point("trash.remove");
     work->result = tree_remove(work->store->tmp_fd, work->name, &options);
+    fault_point("trash.removed");
 }
 
 /* What cannot be removed now is litter for the next start. */

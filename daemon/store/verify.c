@@ -10,6 +10,7 @@
 #include "daemon/store/file_hash.h"
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 /* What one step in the pool works on; the task has it between the steps. */
@@ -225,6 +226,7 @@ static bool await_outcome(struct store *store, struct layer *layer, const char *
         .damage = damage,
     };
 
+    fault_point("verify.outcome");
     if (!await_db_transaction(store->db, write_outcome, (void *)&outcome, err))
         return error_prefix(err, "cannot note what became of layer %.19s",
                             layer->info.diff_id.text);
