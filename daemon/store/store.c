@@ -17,6 +17,8 @@ static struct store *store_new(const struct store_options *options)
     store->reserve_percent = options->reserve_percent;
     store->grace_ns = (int64_t)grace_ms * 1000000;
     store->scrub_interval_ms = options->scrub_interval_ms;
+    /* What an earlier daemon left in tmp/ is still there. */
+    store->sequence = (uint64_t)wall_clock_ns();
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = -1;
     store->layers = map_new();
     store->names = map_new();
