@@ -44,6 +44,8 @@ struct decompressor {
     uint64_t output_bytes;
 #ifdef DAVIT_HAVE_ISAL
     struct inflate_state *isal;
+    struct isal_gzip_header isal_header;
+    bool isal_header_read; /* of the member */
 #endif
     z_stream *zlib;
     ZSTD_DCtx *zstd;
@@ -151,6 +153,21 @@ static const char *isal_error_text(int code)
     }
 }
 
+/* ISA-L would read a member's header itself, but only all of it at once with its checksum. */
+static int isal_step(struct decompressor *decompressor)
+{
+    struct inflate_state *state = decompressor->isal;
+    int r = ISAL_DECOMP_OK;
+
+    if (!decompressor->isal_header_read) {
+        r = isal_read_gzip_header(state, &decompressor->isal_header);
+        if (r == ISAL_END_INPUT)
+            return ISAL_DECOMP_OK;
+        decompressor->isal_header_read = r == ISAL_DECOMP_OK;
+    }
+    return r == ISAL_DECOMP_OK ? isal_inflate(state) : r > 0 ? ISAL_INVALID_WRAPPER : r;
+}
+
 static bool step_isal(struct decompressor *decompressor, struct step *step, struct error *err)
 {
     struct inflate_state *state = decompressor->isal;
@@ -159,7 +176,7 @@ static bool step_isal(struct decompressor *decompressor, struct step *step, stru
     if (!state) {
         state = decompressor->isal = xmalloc(sizeof(*state));
         isal_inflate_init(state);
-        state->crc_flag = ISAL_GZIP;
+        state->crc_flag = ISAL_GZIP_NO_HDR_VER;
     }
     do {
         int r;
@@ -167,6 +184,8 @@ static bool step_isal(struct decompressor *decompressor, struct step *step, stru
             if (step->in_size == 0)
                 return true;
             isal_inflate_reset(state);
+            isal_gzip_header_init(&decompressor->isal_header);
+            decompressor->isal_header_read = false;
             decompressor->between = false;
         }
         before = *step;
@@ -174,7 +193,7 @@ static bool step_isal(struct decompressor *decompressor, struct step *step, stru
         state->avail_in = (uint32_t)MIN(step->in_size, UINT32_MAX);
         state->next_out = step->out;
         state->avail_out = (uint32_t)MIN(step->out_size, UINT32_MAX);
-        r = isal_inflate(state);
+        r = isal_step(decompressor);
         step->in_size -= (size_t)(state->next_in - step->in);
         step->in = state->next_in;
         step->out_size -= (size_t)(state->next_out - step->out);

@@ -25,11 +25,12 @@ static void fill_plain(void)
     }
 }
 
-static void add_gzip(struct strbuf *out, const void *data, size_t size)
+static void add_gzip_with(struct strbuf *out, gz_header *header, const void *data, size_t size)
 {
     z_stream stream = {0};
 
     assert_int_equal(deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, 0), Z_OK);
+    assert_true(!header || deflateSetHeader(&stream, header) == Z_OK);
     strbuf_reserve(out, deflateBound(&stream, size) + 64);
     stream.next_in = (Bytef *)data;
     stream.avail_in = (uInt)size;
@@ -38,6 +39,11 @@ static void add_gzip(struct strbuf *out, const void *data, size_t size)
     assert_int_equal(deflate(&stream, Z_FINISH), Z_STREAM_END);
     out->length += stream.total_out;
     deflateEnd(&stream);
+}
+
+static void add_gzip(struct strbuf *out, const void *data, size_t size)
+{
+    add_gzip_with(out, NULL, data, size);
 }
 
 static void add_zstd(struct strbuf *out, const void *data, size_t size)
@@ -150,6 +156,28 @@ static void test_members_in_a_row(void **state)
     assert_inflates(&zstd, plain, PLAIN_BYTES);
 }
 
+/* Fields that hardly anybody writes: extra bytes, name, comment and a checksum of them. */
+static void test_gzip_headers(void **state)
+{
+    static char extra[] = "extra", name[] = "../name", comment[] = "comment";
+    gz_header header = {.text = 1,
+                        .time = 5,
+                        .extra = (Bytef *)extra,
+                        .extra_len = 5,
+                        .name = (Bytef *)name,
+                        .comment = (Bytef *)comment,
+                        .hcrc = 1};
+    CLEANUP_STRBUF struct strbuf gzip = {0};
+
+    (void)state;
+    add_gzip_with(&gzip, &header, plain, 1000);
+    add_gzip(&gzip, plain + 1000, 1000);
+    add_gzip_with(&gzip, &header, plain + 2000, PLAIN_BYTES - 2000);
+    assert_inflates(&gzip, plain, PLAIN_BYTES);
+    gzip.data[13] ^= 1;
+    assert_refused(&gzip, "");
+}
+
 static void test_truncated(void **state)
 {
     CLEANUP_STRBUF struct strbuf gzip = {0};
@@ -217,7 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formats),      cmocka_unit_test(test_members_in_a_row),
         cmocka_unit_test(test_truncated),    cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_window_limit),
+        cmocka_unit_test(test_window_limit), cmocka_unit_test(test_gzip_headers),
     };
 
     fill_plain();
