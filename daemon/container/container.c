@@ -10,6 +10,7 @@
 
 #include "daemon/container/engine.h"
 #include "daemon/container/prepare.h"
+#include "daemon/container/usage.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
@@ -26,6 +27,8 @@ struct container {
     char id[65];
     struct container_paths paths;
     struct digest image;
+    int64_t created_unix;
+    uint64_t disk_bytes; /* at the last count */
     struct image_hold *hold;
     struct digest *diff_ids; /* bottom first */
     char **layer_dirs;       /* of those that are mounted, in the same order */
@@ -70,7 +73,9 @@ static struct container *container_new(struct container_engine *engine,
     make_id(container->id);
     container_paths_init(&container->paths, engine->data_root, engine->exec_root, container->id);
     wait_queue_init(&container->exit_queue);
+    container->created_unix = time(NULL);
     list_append(&engine->containers, &container->node);
+    wake_all(&engine->container_came);
     return container;
 }
 
@@ -419,7 +424,7 @@ static void leave_files_await(struct container *container)
         log_warn("cannot remove a container's files", LOG("id", (char *)container->id),
                  LOG("error", err.message));
     else if (!container->remove)
-        container->engine->kept_count++;
+        kept_add_await(container->engine, container);
     while (container->mounted_count > 0) {
         layer_unmount_await(container->engine->store,
                             &container->diff_ids[--container->mounted_count]);
@@ -502,6 +507,24 @@ void container_close_stdin(struct container *container)
 struct container *container_of_node(struct list *node)
 {
     return LIST_ITEM(node, struct container, node);
+}
+
+struct container_usage container_usage(const struct container *container)
+{
+    struct container_usage usage = {
+        .image = container->image,
+        .created_unix = container->created_unix,
+        .disk_bytes = container->disk_bytes,
+        .running = container_is_running(container),
+    };
+
+    memcpy(usage.id, container->id, sizeof(usage.id));
+    return usage;
+}
+
+void container_set_disk_bytes(struct container *container, uint64_t disk_bytes)
+{
+    container->disk_bytes = disk_bytes;
 }
 
 bool container_is_running(const struct container *container)

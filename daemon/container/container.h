@@ -34,6 +34,18 @@ bool container_runtime_absent(const struct container_engine *engine);
 size_t container_count(const struct container_engine *engine);
 size_t container_running_count(const struct container_engine *engine);
 
+/* What a container takes on the disk, from memory: as it was when it ended, or at the last count
+ * while it runs. The array is the caller's. */
+struct container_usage {
+    char id[65];
+    struct digest image;
+    int64_t created_unix;
+    uint64_t disk_bytes; /* allocated: its writable layer and its own files of /etc; 0: not known */
+    bool running;
+};
+struct container_usage *container_usage_list(const struct container_engine *engine,
+                                             size_t *ret_count);
+
 enum container_network { CONTAINER_NETWORK_NONE, CONTAINER_NETWORK_HOST };
 
 struct container_options {

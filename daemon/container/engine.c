@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include "daemon/container/usage.h"
 #include "daemon/store/tree.h"
 #include "proto/async/await.h"
 #include "proto/base/log.h"
@@ -65,7 +66,7 @@ bool remove_files_await(const struct container_paths *paths, bool keep_data, str
 struct leftovers {
     const struct container_engine *engine;
     char **ids;
-    size_t count, kept_count;
+    char **kept_ids; /* of those that ended in order, and whose files are to stay */
 };
 
 static bool exists(const char *root, const char *id, const char *file)
@@ -86,14 +87,12 @@ static void note_leftover(struct leftovers *leftovers, const char *id, bool in_d
     bool has_bundle = exists(engine->exec_root, id, "");
 
     if (in_data_root && !has_bundle && exists(engine->data_root, id, "/container.json")) {
-        leftovers->kept_count++; /* it ended in order, and its files are to stay */
+        strv_add(&leftovers->kept_ids, id);
         return;
     }
     if (!in_data_root && exists(engine->data_root, id, ""))
         return; /* already noted */
-    leftovers->ids = xrealloc(leftovers->ids, sizeof(*leftovers->ids) * (leftovers->count + 2));
-    leftovers->ids[leftovers->count++] = xstrdup(id);
-    leftovers->ids[leftovers->count] = NULL;
+    strv_add(&leftovers->ids, id);
 }
 
 static void list_directory(struct leftovers *leftovers, const char *root, bool in_data_root)
@@ -188,7 +187,8 @@ static bool await_remove_leftover(struct container_engine *engine, const char *i
         return false;
     if (!remove_files_await(&paths, keep, err))
         return false;
-    engine->kept_count += keep;
+    if (keep)
+        kept_add(engine, id);
     return true;
 }
 
@@ -196,13 +196,16 @@ static bool await_remove_leftovers(struct container_engine *engine, struct error
 {
     struct leftovers leftovers = {.engine = engine};
     CLEANUP(strv_cleanup) char **ids = NULL;
+    CLEANUP(strv_cleanup) char **kept_ids = NULL;
     int r = await_work(list_leftovers, &leftovers, "looking for old containers");
 
     ids = leftovers.ids;
+    kept_ids = leftovers.kept_ids;
     if (r < 0)
         return await_error(err, r, "looking for old containers");
-    engine->kept_count = leftovers.kept_count;
-    for (size_t i = 0; i < leftovers.count; i++) {
+    for (size_t i = 0; i < strv_count(kept_ids); i++)
+        kept_add(engine, kept_ids[i]);
+    for (size_t i = 0; i < strv_count(ids); i++) {
         CLEANUP_ERROR struct error problem = {0};
         if (await_remove_leftover(engine, ids[i], &problem))
             log_info("removed a container that an earlier daemon left", LOG("id", ids[i]));
@@ -260,7 +263,9 @@ struct container_engine *await_container_engine_new(const struct container_engin
 
     engine->store = options->store;
     list_init(&engine->containers);
+    list_init(&engine->kept);
     group_init(&engine->group);
+    wait_queue_init(&engine->container_came);
     wait_queue_init(&engine->container_gone);
     /* A container's first process is the runtime's child; when the runtime has ended it becomes
      * ours, and we learn its exit status. */
@@ -269,7 +274,8 @@ struct container_engine *await_container_engine_new(const struct container_engin
     else if (make_directories(engine, options, err)) {
         runtime_set_init(&engine->runtimes, options->runtime, engine->exec_root);
         if (await_remove_leftovers(engine, err) &&
-            task_spawn(&engine->group, "runtime versions", NULL, ask_versions, engine, err))
+            task_spawn(&engine->group, "runtime versions", NULL, ask_versions, engine, err) &&
+            task_spawn(&engine->group, "count containers", NULL, await_usage_task, engine, err))
             return engine;
     }
     return container_engine_free_await(engine);
@@ -288,6 +294,7 @@ struct container_engine *container_engine_free_await(struct container_engine *en
             await_wake(&engine->container_gone, "waiting for containers to go");
         group_done_await(&engine->group);
     }
+    kept_clear(engine);
     runtime_set_done(&engine->runtimes);
     free(engine->data_root);
     free(engine->exec_root);
@@ -319,9 +326,12 @@ bool container_runtime_absent(const struct container_engine *engine)
 
 size_t container_count(const struct container_engine *engine)
 {
-    size_t count = engine->kept_count;
+    size_t count = 0;
 
     LIST_FOR_EACH (node, &engine->containers) {
+        count++;
+    }
+    LIST_FOR_EACH (node, &engine->kept) {
         count++;
     }
     return count;

@@ -10,10 +10,10 @@ struct container_engine {
     char *data_root, *exec_root; /* absolute */
     struct runtime_set runtimes;
     struct list containers; /* struct container: those that have not been freed */
-    size_t kept_count;      /* ended containers whose files were kept */
-    struct group group;     /* asking the runtimes for their versions */
+    struct list kept;       /* struct kept_container, see usage.h */
+    struct group group;     /* asking the runtimes for their versions, counting what is used */
     bool versions_asked;    /* each has answered or failed to */
-    struct wait_queue container_gone;
+    struct wait_queue container_came, container_gone;
 };
 
 /* Unmounts the root and removes the directories of a container, also those of a half-made one.
@@ -24,3 +24,6 @@ bool remove_files_await(const struct container_paths *paths, bool keep_data, str
 void container_kill(struct container *container);
 struct container *container_of_node(struct list *node);
 bool container_is_running(const struct container *container);
+
+struct container_usage container_usage(const struct container *container);
+void container_set_disk_bytes(struct container *container, uint64_t disk_bytes);

@@ -527,6 +527,11 @@ struct transfer_progress transfer_progress(const struct transfer_share *share)
     return share->transfer->progress;
 }
 
+uint64_t transfer_blob_bytes(const struct transfer_share *share)
+{
+    return share->transfer->blob.size_bytes;
+}
+
 bool await_transfer(struct transfer_share *share, struct error *err)
 {
     struct transfer *transfer = share->transfer;

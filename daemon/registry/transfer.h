@@ -67,6 +67,8 @@ int await_transfer_unwound(struct transfer_table *table);
 /* The newest state; does not suspend. */
 struct transfer_progress transfer_progress(const struct transfer_share *share);
 
+uint64_t transfer_blob_bytes(const struct transfer_share *share); /* of which these are fetched */
+
 /* Waits until the layer is committed. Every share gets the same error if it failed. Cancel leaves
  * the transfer to the others. */
 bool await_transfer(struct transfer_share *share, struct error *err);

@@ -66,15 +66,6 @@ void image_add(struct store *store, struct image *image)
     count_uses(store, image, 1);
 }
 
-static void strv_add(char ***strv, const char *text)
-{
-    size_t count = strv_count(*strv);
-
-    *strv = xrealloc(*strv, (count + 2) * sizeof(char *));
-    (*strv)[count] = xstrdup(text);
-    (*strv)[count + 1] = NULL;
-}
-
 static void strv_drop(char **strv, const char *text)
 {
     for (char **item = strv; item && *item; item++) {
@@ -382,6 +373,35 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
         image_add_name(store, kept, repo_digest, false);
     if (ret_changed)
         *ret_changed = changed;
+    return true;
+}
+
+static bool restore_data(struct db *db, void *arg, struct error *err)
+{
+    const struct image *image = arg;
+
+    return db_run(db,
+                  "UPDATE images SET manifest_digest = ?, manifest = ?, config = ? WHERE id = ?",
+                  err, db_text(image->manifest_digest.text),
+                  db_blob(image->manifest_data, image->manifest_size),
+                  db_blob(image->config_data, image->config_size), db_text(image->id.text));
+}
+
+bool await_image_restore(struct store *store, const struct image *image, struct error *err)
+{
+    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
+    struct image *kept;
+
+    if (!locked)
+        return false;
+    kept = get_image(store, &image->id);
+    if (!kept)
+        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
+                         image->id.text);
+    if (!await_db_transaction(locked, restore_data, (void *)image, err))
+        return error_prefix(err, "cannot store image %.19s", image->id.text);
+    kept->manifest_digest = image->manifest_digest;
+    kept->damaged = false;
     return true;
 }
 

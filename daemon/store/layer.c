@@ -30,6 +30,21 @@ bool layer_find(const struct store *store, const struct digest *diff_id, struct 
     return true;
 }
 
+struct digest *layer_list(const struct store *store, size_t *ret_count)
+{
+    struct digest *list = xcalloc(map_count(store->layers) + 1, sizeof(*list));
+    size_t count = 0, iterator = 0;
+    void *value;
+
+    while (map_next(store->layers, &iterator, NULL, &value)) {
+        const struct layer *layer = value;
+        if (!layer->hidden)
+            list[count++] = layer->info.diff_id;
+    }
+    *ret_count = count;
+    return list;
+}
+
 void layer_set_disk_bytes(struct store *store, struct layer *layer, uint64_t disk_bytes)
 {
     store->layer_bytes += disk_bytes - layer->disk_bytes;

@@ -1,5 +1,6 @@
 /* The ledger: what is on the disk, from memory. Layers are counted when they are committed; those
  * that a davitd without a ledger committed are counted in the background. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -81,20 +82,22 @@ struct usage_work {
     uint64_t metadata_bytes;
 };
 
-/* What is neither a layer's nor a container's. */
+/* What lies in the data root itself: the database and its files, and the directories, without what
+ * is in them. */
 static void measure_metadata(void *arg)
 {
-    static const char *const names[] = {
-        "", "/davit.db", "/davit.db-wal", "/davit.db-shm", "/lock", "/layers", "/tmp", "/mnt",
-    };
     struct usage_work *work = arg;
+    DIR *root = opendir(work->data_root);
+    const struct dirent *entry;
+    struct stat st;
 
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        CLEANUP_FREE char *path = xasprintf("%s%s", work->data_root, names[i]);
-        struct stat st;
-        if (lstat(path, &st) == 0)
+    while (root && (entry = readdir(root))) {
+        if (!str_eq(entry->d_name, "..") &&
+            fstatat(dirfd(root), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
             work->metadata_bytes += (uint64_t)st.st_blocks * STAT_BLOCK_BYTES;
     }
+    if (root)
+        closedir(root);
 }
 
 bool await_store_usage(struct store *store, struct store_usage *ret, struct error *err)

@@ -49,6 +49,9 @@ struct layer_info {
 /* From memory; false if there is no such layer. ret may be NULL. */
 bool layer_find(const struct store *store, const struct digest *diff_id, struct layer_info *ret);
 
+/* All layers, also those of no image and damaged ones; the array is the caller's. */
+struct digest *layer_list(const struct store *store, size_t *ret_count);
+
 struct layer_writer;
 
 /* Begins a layer. Bytes of the uncompressed tar are then written in order. */
@@ -213,6 +216,10 @@ struct image {
  * ret_tag_moved: the tag was new or pointed elsewhere before. */
 bool await_image_commit(struct store *store, const struct image *image, const char *tag,
                         const char *repo_digest, bool *ret_changed, struct error *err);
+
+/* Puts an image's manifest and config back as they were: only id, manifest_digest and
+ * the data of `image` are looked at. IMAGE_NOT_FOUND if it has gone. */
+bool await_image_restore(struct store *store, const struct image *image, struct error *err);
 
 /* From memory, newest first; the array is the caller's, its members the store's: do not hold them
  * across an await. NULL-terminated. */

@@ -105,6 +105,15 @@ size_t strv_count(char *const *strv)
     return count;
 }
 
+void strv_add(char ***strv, const char *text)
+{
+    size_t count = strv_count(*strv);
+
+    *strv = xrealloc(*strv, (count + 2) * sizeof(char *));
+    (*strv)[count] = xstrdup(text);
+    (*strv)[count + 1] = NULL;
+}
+
 char **strv_dup(char *const *strv)
 {
     size_t count = strv_count(strv);

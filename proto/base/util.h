@@ -95,6 +95,7 @@ bool str_ends(const char *s, const char *suffix);
 char **strv_free(char **strv);
 char **strv_dup(char *const *strv); /* NULL gives NULL */
 size_t strv_count(char *const *strv);
+void strv_add(char ***strv, const char *text); /* appends a copy; *strv may be NULL */
 static inline void strv_cleanup(char ***strv)
 {
     *strv = strv_free(*strv);

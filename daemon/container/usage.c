@@ -1,0 +1,168 @@
+#include "daemon/container/usage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "daemon/store/tree_walk.h"
+#include "proto/async/await.h"
+#include "proto/base/json.h"
+#include "proto/base/log.h"
+
+/* Pauses between counts of what runs: at least this, and this many times what the count took. */
+#define PAUSE_MIN_MS 10000
+#define PAUSE_RATIO 100
+
+#define NOTE_MAX_BYTES 4096
+
+struct kept_container *kept_add(struct container_engine *engine, const char *id)
+{
+    struct kept_container *kept = xcalloc(1, sizeof(*kept));
+
+    snprintf(kept->usage.id, sizeof(kept->usage.id), "%s", id);
+    list_append(&engine->kept, &kept->node);
+    return kept;
+}
+
+void kept_clear(struct container_engine *engine)
+{
+    struct list *node;
+
+    while ((node = list_first(&engine->kept))) {
+        list_remove(node);
+        free(LIST_ITEM(node, struct kept_container, node));
+    }
+}
+
+/* --- In the pool -------------------------------------------------------------------------------
+ */
+
+struct count_work {
+    const char *data_root;
+    struct container_usage *usage;
+    bool read_note; /* what write_keep_note() has written */
+};
+
+static void read_note(int dir_fd, struct container_usage *usage)
+{
+    CLEANUP_CLOSE int fd = openat(dir_fd, "container.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    CLEANUP_JSON json_t *note = NULL;
+    char text[NOTE_MAX_BYTES];
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+
+    if (n > 0)
+        note = json_parse(text, (size_t)n, sizeof(text), "container.json", NULL);
+    if (!note || !json_str(note, "image"))
+        return;
+    digest_parse(json_str(note, "image"), &usage->image, NULL);
+    usage->created_unix = json_int(note, "created_unix", 0);
+}
+
+static void count_in_pool(void *arg)
+{
+    const struct count_work *work = arg;
+    CLEANUP_FREE char *path = xasprintf("%s/containers/%s", work->data_root, work->usage->id);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    work->usage->disk_bytes = tree_disk_bytes(fd);
+    if (work->read_note)
+        read_note(fd, work->usage);
+}
+
+static int await_count(struct container_engine *engine, struct container_usage *usage, bool note)
+{
+    struct count_work work = {
+        .data_root = engine->data_root,
+        .usage = usage,
+        .read_note = note,
+    };
+
+    return await_work(count_in_pool, &work, "counting a container");
+}
+
+/* --- In tasks ----------------------------------------------------------------------------------
+ */
+
+void kept_add_await(struct container_engine *engine, const struct container *container)
+{
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+    struct container_usage usage = container_usage(container);
+
+    await_count(engine, &usage, false);
+    usage.running = false;
+    kept_add(engine, usage.id)->usage = usage;
+}
+
+/* Nobody takes kept containers away, so that the list is only appended to. */
+static int await_count_kept(struct container_engine *engine)
+{
+    for (struct list *node = engine->kept.next; node != &engine->kept; node = node->next) {
+        struct kept_container *kept = LIST_ITEM(node, struct kept_container, node);
+        struct container_usage usage = kept->usage;
+        int r = usage.disk_bytes ? 0 : await_count(engine, &usage, true);
+        if (r < 0)
+            return r;
+        kept->usage = usage;
+    }
+    return 0;
+}
+
+static int await_count_running(struct container_engine *engine)
+{
+    CLEANUP_FREE struct container_usage *list = NULL;
+    size_t count;
+    int r = 0;
+
+    list = container_usage_list(engine, &count);
+    for (size_t i = 0; i < count && r == 0; i++) {
+        struct container *container;
+        if (!list[i].running || (r = await_count(engine, &list[i], false)) < 0)
+            continue;
+        container = container_find(engine, list[i].id, NULL);
+        if (container)
+            container_set_disk_bytes(container, list[i].disk_bytes);
+    }
+    return r;
+}
+
+bool await_usage_task(void *arg, struct error *err)
+{
+    struct container_engine *engine = arg;
+    uint64_t pause_ms = PAUSE_MIN_MS;
+    int r = await_count_kept(engine);
+
+    while (r == 0) {
+        uint64_t began_ms;
+        if (list_empty(&engine->containers)) {
+            r = await_wake(&engine->container_came, "waiting for a container");
+            continue;
+        }
+        if ((r = await_sleep(pause_ms)) < 0)
+            break;
+        began_ms = now_ms();
+        r = await_count_running(engine);
+        pause_ms = MAX(PAUSE_MIN_MS, (now_ms() - began_ms) * PAUSE_RATIO);
+    }
+    return await_error(err, r, "counting what containers take");
+}
+
+/* --- Looking at it -----------------------------------------------------------------------------
+ */
+
+struct container_usage *container_usage_list(const struct container_engine *engine,
+                                             size_t *ret_count)
+{
+    struct container_usage *list = xcalloc(container_count(engine) + 1, sizeof(*list));
+    size_t count = 0;
+
+    LIST_FOR_EACH (node, &engine->containers) {
+        list[count++] = container_usage(container_of_node(node));
+    }
+    LIST_FOR_EACH (node, &engine->kept) {
+        list[count++] = LIST_ITEM(node, struct kept_container, node)->usage;
+    }
+    *ret_count = count;
+    return list;
+}
