@@ -126,6 +126,10 @@ static bool read_meta(struct layer_entry *entry, struct archive_entry *from, str
     entry->times[0] = entry->times[1];
     if (archive_entry_atime_is_set(from))
         entry->times[0] = make_time(archive_entry_atime(from), archive_entry_atime_nsec(from));
+    for (int i = 0; i < 2; i++) {
+        if (entry->times[i].tv_nsec < 0 || entry->times[i].tv_nsec > 999999999)
+            return entry_invalid(&entry->path, "has a time that is none", err);
+    }
     return true;
 }
 
@@ -137,10 +141,6 @@ static bool read_device(struct layer_entry *entry, struct archive_entry *from, s
     if (major > LAYER_DEVICE_MAJOR_MAX || minor > LAYER_DEVICE_MINOR_MAX)
         return entry_invalid(&entry->path, "has a device number out of range", err);
     entry->device = makedev((unsigned int)major, (unsigned int)minor);
-    for (int i = 0; i < 2; i++) {
-        if (entry->times[i].tv_nsec < 0 || entry->times[i].tv_nsec > 999999999)
-            return entry_invalid(&entry->path, "has a time that is none", err);
-    }
     return true;
 }
 
