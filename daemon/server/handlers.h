@@ -3,11 +3,19 @@
 #pragma once
 
 #include "daemon/server/server.h"
+#include "proto/davit/v1/images.pb-c.h"
 #include "proto/grpc/grpc.h"
 
 void handlers_system_add(struct grpc_server *server, const struct engines *engines);
 void handlers_images_add(struct grpc_server *server, const struct engines *engines);
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines);
+
+/* Methods of System that have a file of their own. */
+bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);
+bool handle_verify(struct grpc_call *call, void *context, struct error *err);
+
+/* An image as message; the caller frees it with what holds it. */
+Davit__V1__Image *image_message(const struct image *image);
 
 static inline void message_cleanup(void *ptr_to_message)
 {

@@ -5,7 +5,6 @@
 #include "daemon/server/handlers.h"
 #include "proto/async/await.h"
 #include "proto/base/log.h"
-#include "proto/davit/v1/images.pb-c.h"
 
 /* --- Pull ------------------------------------------------------------------------------------- */
 
@@ -212,7 +211,7 @@ static bool name_matches(const struct image *image, const struct reference *want
     return false;
 }
 
-static Davit__V1__Image *image_message(const struct image *image)
+Davit__V1__Image *image_message(const struct image *image)
 {
     Davit__V1__Image *message = xcalloc(1, sizeof(*message));
 

@@ -80,6 +80,26 @@ static void fill_config(Davit__V1__InfoResponse *response, const struct config *
     response->max_concurrent_downloads = config->max_concurrent_downloads;
 }
 
+/* The caller's. */
+static char **warnings_of(const struct engines *engines)
+{
+    CLEANUP_FREE const struct image **images = image_list(engines->store, NULL);
+    size_t damaged = store_damaged_count(engines->store), damaged_images = 0;
+    char **warnings = NULL;
+
+    for (const struct image **image = images; *image; image++)
+        damaged_images += (*image)->damaged;
+    if (container_runtime_absent(engines->containers))
+        strv_add(&warnings, "No OCI runtime was found: install crun or runc");
+    if (damaged + damaged_images > 0) {
+        CLEANUP_FREE char *line = xasprintf("Damaged on the disk: %zu layers, %zu images. Fetch "
+                                            "them again with: davit system verify --repair",
+                                            damaged, damaged_images);
+        strv_add(&warnings, line);
+    }
+    return warnings;
+}
+
 static bool handle_info(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
@@ -87,7 +107,7 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
     Davit__V1__InfoResponse response = DAVIT__V1__INFO_RESPONSE__INIT;
     struct loop_stall stall = loop_worst_stall();
     char *security[] = {text("seccomp")};
-    char *warnings[] = {text("No OCI runtime was found: install crun or runc")};
+    CLEANUP(strv_cleanup) char **warnings = warnings_of(engines);
     CLEANUP_FREE const struct image **images = NULL;
     size_t image_count = 0;
 
@@ -111,7 +131,7 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
     response.security_options = security;
     response.n_security_options = engines->info->seccomp ? 1 : 0;
     response.warnings = warnings;
-    response.n_warnings = container_runtime_absent(engines->containers) ? 1 : 0;
+    response.n_warnings = strv_count(warnings);
     return await_grpc_send(call, &response.base, err);
 }
 
@@ -120,6 +140,8 @@ void handlers_system_add(struct grpc_server *server, const struct engines *engin
     static const struct grpc_method methods[] = {
         {"Version", handle_version},
         {"Info", handle_info},
+        {"DiskUsage", handle_disk_usage},
+        {"Verify", handle_verify},
     };
 
     grpc_server_add(server, &davit__v1__system__descriptor, methods, ARRAY_SIZE(methods),
