@@ -93,10 +93,10 @@ def zeros_layer(size, name="zeros"):
                          for number in range(size // MB)])
 
 
-def many_files(seed):
-    """A layer of 32 MB that takes a while to remove, where it was unpacked."""
-    content = images.payload(3_500, seed, 0)
-    return images.layer([images.file(f"d/{number}", content) for number in range(8000)], "none")
+def many_files():
+    """A layer of 92 MB that takes a while to remove, where it was unpacked."""
+    return images.layer([images.file(f"d/{number}", bytes(4000)) for number in range(20_000)],
+                        "none")
 
 
 def fetched(registry, layer):
@@ -176,25 +176,26 @@ def test_what_other_pulls_still_fetch_counts(start):
         assert len(stored(disk)) == 2
 
 
+@pytest.mark.parametrize("driver", ["directory"], indirect=True)
 def test_room_that_rmi_makes_is_there_at_once(start, registry):
-    _, davit = start(48 * MB, "--reserve-space", "0")
-    many = registry.push("space/many", images.image([many_files(8)]))
-    other = registry.push("space/other", images.image([random_layer(25 * MB, 7)]))
-    for _ in range(3):
-        davit("pull", "-q", many)
-        davit("rmi", many)
-        davit("pull", "-q", other)
-        davit("rmi", other)
+    _, davit = start(110 * MB, "--reserve-space", "0")
+    many = registry.push("space/many", images.image([many_files()]))
+    large = registry.push("space/large", images.image([random_layer(75 * MB, 7)]))
+    davit("pull", "-q", many)
+    davit("rmi", many)
+    davit("pull", "-q", large)
 
 
-def test_room_that_a_cancelled_pull_leaves_is_there_at_once(start):
+@pytest.mark.parametrize("driver", ["directory"], indirect=True)
+def test_room_that_a_cancelled_pull_leaves_is_there_at_once(start, wait_until):
     with FaultRegistry() as registry:
-        _, davit = start(48 * MB, "--reserve-space", "0")
-        layer = many_files(11)
+        disk, davit = start(110 * MB, "--reserve-space", "0")
+        layer = many_files()
         registry.fault(layer.digest, Fault(stall_after=len(layer.blob) - MB), times=1)
         name = registry.push("space/cancelled", images.image([layer]))
         running = davit.start("pull", "-q", name)
         registry.wait_stalled()
+        wait_until(lambda: disk.free() < 50 * MB, "the disk to fill")
         running.terminate()
         running.wait()
         davit("pull", name)
