@@ -1,0 +1,161 @@
+"""Layers from strangers, pulled by a daemon of each storage driver: the exact tree or the exact
+error, nothing outside or left over, memory bounded. The archives are in layer_attacks.py."""
+
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+
+import layer_attacks
+import pytest
+import trees
+from conftest import BIN_DIR, Daemon, Davit, _make_scratch, wait_until
+from fault_registry import FaultRegistry
+
+LAYERS_MAX = 100  # of one image; an image may have 127
+MEMORY_MAX = 192 << 20  # of any process: the limit that an archive's reader gives itself
+SANITIZED = b"__asan_init" in (BIN_DIR / "davitd").read_bytes()
+NAMES = [one.name for one in layer_attacks.corpus("/canary")]
+
+
+class Siege:
+    """A daemon, and how each attack on it ended."""
+
+    def __init__(self, driver, root):
+        self.driver = driver
+        (root / "daemon.json").write_text("{}")
+        self.daemon = Daemon(root, "--config-file", root / "daemon.json", "--storage-driver",
+                             driver)
+        self.daemon.driver = driver
+        self.davit = Davit(self.daemon)
+        self.canary = root / "canary"
+        self._make_canary()
+        self.attacks = {one.name: one for one in layer_attacks.corpus(str(self.canary))
+                        if driver in one.drivers}
+        self.errors, self.trees = {}, {}
+
+    def _make_canary(self):
+        (self.canary / "dir").mkdir(parents=True)
+        for path in ("file", "dir/file"):
+            (self.canary / path).write_text("untouched")
+        os.symlink("dir", self.canary / "link")
+        self.canary_before = self.look_at_canary()
+
+    def look_at_canary(self):
+        """With inode numbers and times of change: nothing at all may have happened to it."""
+        return [(path, st[:7], st.st_mtime_ns, st.st_ctime_ns)
+                for path, st, _, _ in trees.walk(self.canary)]
+
+    def run(self):
+        self.daemon.start()
+        with FaultRegistry() as registry:
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda one: self._pull(registry, *one), enumerate(self.attacks)))
+            accepted = [name for name in self.attacks if name not in self.errors]
+            while accepted:
+                self._look(registry, accepted[:LAYERS_MAX])
+                accepted = accepted[LAYERS_MAX:]
+
+    def _pull(self, registry, number, name):
+        reference = registry.push(f"attacks/{number}", self.attacks[name].image())
+        pulled = self.davit("pull", "--progress=json", reference, check=False)
+        last = json.loads(pulled.stdout.splitlines()[-1]) if pulled.stdout else {"error": {}}
+        if pulled.code:
+            self.errors[name] = last["error"]
+
+    def _look(self, registry, names):
+        """All in one image, whose container runs: overlayfs takes them, too."""
+        archives = [self.attacks[name].layer.tar for name in names]
+        with trees.viewing(self.daemon, registry, "attacks/all", archives) as view:
+            for name, top in zip(names, view.layers):
+                try:
+                    expected = self.attacks[name].tree
+                    self.trees[name] = expected(top) if callable(expected) else trees.listing(top)
+                except (AssertionError, OSError) as failure:
+                    self.trees[name] = failure
+
+    def finish(self):
+        self.daemon.stop()
+        # Deeper than Python's own removal goes.
+        subprocess.run(["rm", "-rf", self.daemon.data_root], check=True)
+        self.daemon.finish()
+
+
+@pytest.fixture(scope="module", params=trees.DRIVERS)
+def siege(request):
+    made = Siege(request.param, _make_scratch())
+    try:
+        made.run()
+        yield made
+    finally:
+        made.finish()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attack(siege, name):
+    if name not in siege.attacks:
+        return  # too costly to be repeated with each driver
+    attack = siege.attacks[name]
+    if name not in siege.errors:
+        if callable(attack.tree):
+            assert siege.trees[name] is None, siege.trees[name]
+        else:
+            assert attack.tree is not None, f"accepted: {siege.trees[name]}"
+            assert siege.trees[name] == attack.tree
+        return
+    error = siege.errors[name]
+    assert attack.error is not None, f"refused: {error}"
+    assert error.get("reason") == attack.reason, error
+    assert error["code"] == "DATA_LOSS"
+    assert re.search(attack.error, error["message"]), error
+    assert f"layer {attack.layer.digest[7:19]}" in error["message"]
+    assert error["message"].isprintable()
+
+
+def test_every_attack_counts(siege):
+    """Layers of one digest would be pulled once, and one result stand for two attacks."""
+    assert len(siege.attacks) > 110
+    layers = [one.layer.diff_id for one in siege.attacks.values() if one.tree is not None]
+    assert len(layers) == len(set(layers))
+
+
+def test_nothing_outside_is_touched(siege):
+    assert siege.look_at_canary() == siege.canary_before
+    assert set(os.listdir(siege.daemon.root)) <= {
+        "canary", "daemon.json", "data", "davit.sock", "exec", "home", "log", "notify"}
+
+
+def test_nothing_of_refused_layers_is_left(siege):
+    data_root = siege.daemon.data_root
+    wait_until(lambda: not os.listdir(data_root / "tmp"), "tmp/ to be empty")
+    accepted = {one.layer.diff_id for name, one in siege.attacks.items()
+                if name not in siege.errors}
+    assert {f"sha256:{one}" for one in os.listdir(data_root / "layers")} == accepted
+    with sqlite3.connect(f"file:{data_root}/davit.db?mode=ro", uri=True) as database:
+        assert {one for one, in database.execute("SELECT diff_id FROM layers")} == accepted
+    assert len(siege.davit("images", "-q").stdout.split()) == len(accepted)
+
+
+def test_memory_stays_bounded(siege):
+    """The last test: the kernel tells the peak of the daemon and all that it waited for when it
+    has ended."""
+    process = siege.daemon.process
+    daemon_peak = peak_memory(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert siege.daemon.wait_exit() == 0
+    siege.daemon.check_nothing_left()
+    print(f"{siege.driver}: daemon {daemon_peak >> 10} KiB, largest process {usage.ru_maxrss} KiB")
+    if not SANITIZED:
+        assert daemon_peak < 64 << 20
+        assert usage.ru_maxrss << 10 < MEMORY_MAX
+
+
+def peak_memory(pid):
+    with open(f"/proc/{pid}/status") as status:
+        (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) << 10
