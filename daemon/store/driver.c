@@ -7,7 +7,7 @@
 #include "proto/base/strbuf.h"
 
 /* The best first. */
-static const struct layer_driver *const drivers[] = {&directory_driver};
+static const struct layer_driver *const drivers[] = {&erofs_driver, &directory_driver};
 
 static const struct layer_driver *driver_find(const char *name)
 {
@@ -24,7 +24,7 @@ bool driver_name_check(const char *name, struct error *err)
         return true;
     error_set(err, ERROR_INVALID_ARGUMENT, "UNKNOWN_STORAGE_DRIVER",
               "there is no storage driver \"%s\"", name);
-    return error_hint(err, "known drivers: %s", drivers[0]->name);
+    return error_hint(err, "known drivers: %s, %s", drivers[0]->name, drivers[1]->name);
 }
 
 /* Tries it in a directory of its own. */

@@ -72,4 +72,5 @@ struct layer_driver {
     void (*unmount_await)(const struct layer_place *place);
 };
 
+extern const struct layer_driver erofs_driver;
 extern const struct layer_driver directory_driver;

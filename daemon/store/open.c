@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/store/internal.h"
+#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 /* --- Directories and the lock ------------------------------------------------------------------
@@ -309,6 +310,7 @@ static bool find_litter(struct store *store, struct error *err)
         trash_name = xasprintf("litter.%llu", (unsigned long long)store->sequence++);
         if (renameat(store->layers_fd, *name, store->tmp_fd, trash_name) < 0)
             return unusable(store->data_root, *name, err);
+        fault_point("open.litter");
         trash_add(store, trash_name);
     }
     return true;
@@ -389,7 +391,7 @@ static bool has_programs(struct store *store, const char *dir)
     free(store->index_path);
     store->untar_path = xasprintf("%s/davit-untar", dir);
     store->index_path = xasprintf("%s/davit-index", dir);
-    return access(store->untar_path, X_OK) == 0;
+    return access(store->untar_path, X_OK) == 0 && access(store->index_path, X_OK) == 0;
 }
 
 /* Beside the program, as in a build directory, else where they are installed below the same prefix.
@@ -425,7 +427,9 @@ bool store_open_blocking(struct store *store, const struct store_options *option
     if (!find_programs(store, options->programs_dir, err) || !open_directories(store, err))
         return false;
     db_path = xasprintf("%s/davit.db", store->data_root);
+    fault_point("open.directories");
     store->db = db_open(db_path, err);
+    fault_point("open.database");
     return store->db && db_transaction(store->db, load, &work, err) && find_litter(store, err) &&
            find_mounts(store, err);
 }

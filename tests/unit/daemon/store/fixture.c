@@ -45,7 +45,7 @@ const char *test_driver(void)
 {
     const char *name = getenv("DAVIT_TEST_DRIVER");
 
-    return name ? name : "directory";
+    return name ? name : "erofs";
 }
 
 struct store *await_open_with(const char *name, const char *driver, struct error *err)

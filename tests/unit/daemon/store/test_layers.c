@@ -326,7 +326,7 @@ static bool body_full(void *arg, struct error *err)
     CHECK(!await_store_layer(store, &large_id, &large, NULL, &failure));
     if (!error_is(&failure, "NO_SPACE") || failure.code != ERROR_RESOURCE_EXHAUSTED)
         die("not NO_SPACE, but %s: %s", failure.reason, failure.message);
-    CHECK(strstr(failure.message, root) && strstr(failure.message, "\"second\"") && failure.hint);
+    CHECK(strstr(failure.message, root) && failure.hint);
     CHECK(count_entries("full/root/tmp") == 0 && count_entries("full/root/layers") == 1);
     CHECK(layer_find(store, &small_id, NULL));
     /* There is space again: the same works for what fits. */
@@ -336,13 +336,19 @@ static bool body_full(void *arg, struct error *err)
     return true;
 }
 
+/* Not tmpfs, on which an index cannot be mounted. */
 static void test_full_disk(void **state UNUSED)
 {
-    CLEANUP_FREE char *mountpoint = xasprintf("%s/full", scratch_directory());
+    const char *dir = scratch_directory();
+    CLEANUP_FREE char *mountpoint = xasprintf("%s/full", dir);
     CLEANUP_FREE char *root = xasprintf("%s/root", mountpoint);
+    CLEANUP_FREE char *command =
+        xasprintf("truncate -s 10M %s.ext4 && mkfs.ext4 -q -O ^has_journal -m 0 %s.ext4 &&"
+                  " mount -o loop %s.ext4 %s",
+                  mountpoint, mountpoint, mountpoint, mountpoint);
 
     assert_int_equal(mkdir(mountpoint, 0700), 0);
-    assert_int_equal(mount("tmpfs", mountpoint, "tmpfs", 0, "size=8m"), 0);
+    assert_int_equal(system(command), 0);
     run_task(body_full, root);
     assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
 }

@@ -1,0 +1,208 @@
+/* Which storage driver keeps a data root, and what is found mounted after a daemon was killed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <linux/magic.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "proto/base/strbuf.h"
+#include "tests/unit/daemon/store/fixture.h"
+
+/* --- Choice ------------------------------------------------------------------------------------
+ */
+
+static void expect_driver(const char *root, const char *forced, const char *expected,
+                          const char *reason)
+{
+    CLEANUP_ERROR struct error err = {0};
+    struct store *store = await_open_with(root, forced, &err);
+
+    if (!store)
+        die("%s: %s", root, err.message);
+    if (!str_eq(store_driver_name(store), expected) || !strstr(store_driver_reason(store), reason))
+        die("%s: not %s (%s) but %s: %s", root, expected, reason, store_driver_name(store),
+            store_driver_reason(store));
+    store_close_await(store);
+}
+
+static void expect_refusal(const char *root, const char *forced, const char *reason,
+                           const char *message, const char *hint)
+{
+    CLEANUP_ERROR struct error err = {0};
+
+    CHECK(!await_open_with(root, forced, &err));
+    if (err.code != ERROR_FAILED_PRECONDITION || !error_is(&err, reason) ||
+        !strstr(err.message, message) || !strstr(err.message, root) || !strstr(err.hint, hint))
+        die("%s: not %s, but %s: %s (%s)", root, reason, err.reason, err.message, err.hint);
+}
+
+static void store_one_layer(const char *root, const char *driver, struct error *err)
+{
+    struct store *store = await_open_with(root, driver, err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "file", root);
+
+    CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err));
+    store_close_await(store);
+}
+
+static bool body_choice(void *arg UNUSED, struct error *err)
+{
+    expect_driver("choice", NULL, "erofs", "mounted from their tar files");
+    /* Without layers a data root takes any, and is nobody's. */
+    expect_driver("choice", "directory", "directory", "configured");
+    expect_driver("choice", NULL, "erofs", "mounted from their tar files");
+    store_one_layer("choice", "directory", err);
+    expect_driver("choice", NULL, "directory", "whose layers the data root holds");
+    expect_driver("choice", "directory", "directory", "configured");
+    expect_refusal("choice", "erofs", "STORAGE_DRIVER_MISMATCH", "by the storage driver directory",
+                   "--storage-driver directory");
+    store_one_layer("other", "erofs", err);
+    expect_driver("other", NULL, "erofs", "whose layers the data root holds");
+    expect_refusal("other", "directory", "STORAGE_DRIVER_MISMATCH", "by the storage driver erofs",
+                   "--storage-driver erofs");
+    return true;
+}
+
+static void test_choice(void **state UNUSED)
+{
+    run_task(body_choice, NULL);
+}
+
+static bool body_on_overlay(void *arg UNUSED, struct error *err)
+{
+    expect_driver("overlay/root", NULL, "directory", "erofs does not work here: ");
+    expect_refusal("overlay/root", "erofs", "STORAGE_DRIVER_UNSUPPORTED", "which is configured",
+                   "--storage-driver directory");
+    store_one_layer("overlay/root", NULL, err);
+    expect_driver("overlay/root", NULL, "directory", "whose layers the data root holds");
+    return true;
+}
+
+/* Overlays cannot be stacked as deep as erofs on an overlay would need. */
+static void test_on_overlay(void **state UNUSED)
+{
+    const char *dir = scratch_directory();
+    CLEANUP_FREE char *options =
+        xasprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir);
+    CLEANUP_FREE char *target = xasprintf("%s/overlay", dir);
+
+    for (size_t i = 0; i < 4; i++) {
+        static const char *const names[] = {"lower", "upper", "work", "overlay"};
+        CLEANUP_FREE char *path = xasprintf("%s/%s", dir, names[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    assert_int_equal(mount("overlay", target, "overlay", 0, options), 0);
+    run_task(body_on_overlay, NULL);
+    assert_int_equal(umount2(target, MNT_DETACH), 0);
+}
+
+/* --- Mounts of a daemon that was killed --------------------------------------------------------
+ */
+
+static bool is_mounted(const char *root, const struct digest *diff_id)
+{
+    CLEANUP_FREE char *path =
+        xasprintf("%s/%s/mnt/%s", scratch_directory(), root, digest_hex(diff_id));
+    struct statfs fs;
+
+    return statfs(path, &fs) == 0 && fs.f_type == EROFS_SUPER_MAGIC_V1;
+}
+
+static bool body_killed(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_with("killed", "erofs", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "file", "killed");
+    CLEANUP_FREE char *path = NULL;
+
+    CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err) &&
+          await_layer_mount(store, &diff_id, &path, err) && is_mounted("killed", &diff_id));
+    kill(getpid(), SIGKILL);
+    return true;
+}
+
+static bool body_found_again(void *arg UNUSED, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "file", "killed");
+    CLEANUP_FREE char *path = NULL;
+    struct store *store;
+
+    CHECK(is_mounted("killed", &diff_id));
+    CHECK((store = await_open_with("killed", "erofs", err)));
+    CHECK(is_mounted("killed", &diff_id));
+    CHECK(await_layer_mount(store, &diff_id, &path, err));
+    store_unmount_unused_await(store); /* it is in use */
+    CHECK(is_mounted("killed", &diff_id));
+    layer_unmount_await(store, &diff_id);
+    CHECK(!is_mounted("killed", &diff_id));
+    store_close_await(store);
+    return true;
+}
+
+static bool body_nobody_uses(void *arg UNUSED, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "file", "killed");
+    struct store *store;
+
+    CHECK(is_mounted("killed", &diff_id));
+    CHECK((store = await_open_with("killed", "erofs", err)));
+    store_unmount_unused_await(store);
+    CHECK(!is_mounted("killed", &diff_id) && count_entries("killed/mnt") == 0);
+    store_close_await(store);
+    return true;
+}
+
+static void kill_with_a_mount(void)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        run_task(body_killed, NULL);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void test_mounts_are_found_again(void **state UNUSED)
+{
+    scratch_directory(); /* the child's too */
+    kill_with_a_mount();
+    run_task(body_found_again, NULL);
+}
+
+static void test_mounts_that_nobody_uses_go(void **state UNUSED)
+{
+    kill_with_a_mount();
+    run_task(body_nobody_uses, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mounts_are_found_again),
+        cmocka_unit_test(test_mounts_that_nobody_uses_go),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_on_overlay),
+    };
+
+    /* Mounts of the tests are nobody else's. */
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        die("these tests need root");
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
