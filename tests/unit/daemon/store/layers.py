@@ -7,12 +7,20 @@ import stat
 import subprocess
 import tarfile
 
+import indexed
+
 OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
+def is_indexer(program):
+    return program.endswith("davit-index")
+
+
 def unpack(program, archive, directory):
-    """Runs an unpacker; returns its report: ("ok", content_bytes, entries, opaque paths) or
-    ("failed", reason, message)."""
+    """Runs an unpacker, or the indexer and mounts what it makes; returns its report: ("ok",
+    content_bytes, entries, opaque paths) or ("failed", reason, message)."""
+    if is_indexer(program):
+        return indexed.unpack(program, archive, directory)
     run = subprocess.run(["sh", "-c", 'exec "$0" 3<"$1"', program, directory],
                          input=archive, stdout=subprocess.PIPE, check=False)
     line, _, rest = run.stdout.partition(b"\n")
@@ -78,7 +86,9 @@ def describe(path, st, name, dir_fd, inodes, times):
 
 
 def xattrs(fd):
-    return {name: os.getxattr(fd, name) for name in os.listxattr(fd)}
+    """But for the mark of opaque directories, which davit-untar does not set itself."""
+    return {name: os.getxattr(fd, name) for name in os.listxattr(fd)
+            if name != "trusted.overlay.opaque"}
 
 
 def gnu_extract(archive, directory):

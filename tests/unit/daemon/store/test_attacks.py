@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from layers import Tar, snapshot, unpack
+from layers import Tar, is_indexer, snapshot, unpack
 
 SANITIZED = bool(os.environ.get("DAVIT_SANITIZED"))
 
@@ -120,7 +120,7 @@ def test_directory_becomes_a_link(program, out, canary):
                .symlink("e", "../dir").file("e/file", b"evil").bytes())
     expect_invalid(unpack(program, archive, out), "e/file")
     tree = snapshot(out)
-    assert b"./2" in tree and b"./d/1" not in tree
+    assert is_indexer(program) or (b"./2" in tree and b"./d/1" not in tree)
 
 
 def test_file_in_the_place_of_a_link(program, out, canary):

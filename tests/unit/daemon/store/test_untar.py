@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from layers import Tar, gnu_extract, snapshot, unpack
+from layers import Tar, gnu_extract, is_indexer, snapshot, unpack
 
 SECOND = 10**9
 CAP_NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -168,7 +168,7 @@ def test_sparse(program, out, tmp_path, options):
     archive = gnu_create(tree, *options, "--sparse", ".")
     assert len(archive) < 4 << 20
     assert_equals_gnu(program, archive, out, tmp_path)
-    for name in shapes:
+    for name in shapes if not is_indexer(program) else []:
         assert os.stat(os.path.join(out, name)).st_blocks * 512 < 5 << 20, "holes were filled"
 
 
