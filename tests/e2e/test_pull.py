@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import threading
 
 import images
@@ -345,33 +344,6 @@ def test_sigterm_in_mid_pull_ends_it_with_a_word(davitd, davit, liar):
     assert process.returncode == 1
     assert errors.strip()
     assert "Traceback" not in errors
-
-
-# --- A full disk ---------------------------------------------------------------------------------
-
-
-def test_a_full_disk(make_davitd, liar, scratch):
-    from conftest import Davit
-    small = scratch / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
-    daemon = None
-    try:
-        daemon = make_davitd(data_root=small / "data")
-        davit = Davit(daemon)
-        large = liar.push("full/large", big_image(21, size=12_000_000))
-        failed = davit("pull", large, check=False)
-        assert failed.code == 1
-        assert "No space left on device" in failed.stderr
-        assert "davit rmi" in failed.stderr
-        assert nothing_listed(davit)
-        little = liar.push("full/little", big_image(22, size=100_000))
-        davit("pull", "-q", little)
-        daemon.stop()
-    finally:
-        if daemon and daemon.process:
-            daemon.kill()
-        subprocess.run(["umount", small], check=True)
 
 
 # --- Many at once --------------------------------------------------------------------------------
