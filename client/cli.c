@@ -73,6 +73,21 @@ void cli_print_failure(const struct cli *cli, const struct error *err)
     fputs(strbuf_text(&text), stderr);
 }
 
+bool await_cli_credentials(struct cli *cli, const char *registry_domain, struct credentials *ret,
+                           struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (await_credentials_find(registry_domain, ret, err))
+        return true;
+    if (!error_is(err, "CREDENTIALS"))
+        return false;
+    strbuf_addf(&text, "WARNING: %s\n", err->message);
+    if (err->hint)
+        strbuf_addf(&text, "Hint: %s\n", err->hint);
+    error_done(err);
+    return await_cli_print_error(cli, text.data, text.length, err);
+}
+
 /* --- Signals -----------------------------------------------------------------------------------
  */
 

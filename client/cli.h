@@ -4,6 +4,7 @@
 #pragma once
 
 #include "client/commands.h"
+#include "client/credentials.h"
 #include "proto/async/loop.h"
 #include "proto/async/stream.h"
 #include "proto/grpc/grpc.h"
@@ -36,6 +37,11 @@ bool await_cli_call(struct cli *cli, const char *method, const ProtobufCMessage 
 /* Puts "Error response from daemon: " before an error that a call returned, if the daemon sent it.
  * Returns false. */
 bool cli_daemon_error(struct error *err);
+
+/* As await_credentials_find(); what is wrong with them is a warning, as in Docker: a public image
+ * needs none. */
+bool await_cli_credentials(struct cli *cli, const char *registry_domain, struct credentials *ret,
+                           struct error *err);
 
 /* Writes to standard output (error), waiting for its reader. If the reader has gone, davit ends as
  * by SIGPIPE: false with CANCELLED. */

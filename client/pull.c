@@ -1,141 +1,49 @@
 #include "client/pull.h"
 
-#include <signal.h>
-
 #include "client/credentials.h"
+#include "client/painter.h"
 #include "client/ui/progress.h"
 #include "proto/base/json.h"
 
-#define REDRAW_MS 100
-
 enum progress_mode { PROGRESS_TTY, PROGRESS_PLAIN, PROGRESS_JSON, PROGRESS_NONE };
 
-/* Two tasks: the caller's receives snapshots and keeps the newest; the painter shows it, at most
- * every REDRAW_MS, as fast as the reader of our output takes it. */
+/* Two tasks: the caller's receives snapshots and keeps the newest; the painter shows it. */
 struct pull {
     struct cli *cli;
     const struct pull_options *options;
     enum progress_mode mode;
-    int fd;
+    struct painter painter;
     struct progress_screen screen;
     struct progress_lines lines;
 
     pull_progress *now; /* the newest snapshot; NULL before the first */
     pull_result *result;
-    bool stale;    /* now is not what is shown */
-    bool finished; /* no more snapshots will come */
-    struct wait_queue changed;
-
-    struct group painter;
-    struct error painter_error;
-    struct loop_signal *on_resize, *on_stop;
 };
-
-static bool await_show(struct pull *pull, const struct strbuf *text, struct error *err)
-{
-    if (pull->fd == STDERR_FILENO)
-        return await_cli_print_error(pull->cli, text->data, text->length, err);
-    return await_cli_print(pull->cli, text->data, text->length, err);
-}
 
 /* --- The painter -------------------------------------------------------------------------------
  */
 
-static void render(struct pull *pull, struct strbuf *out)
+static void render(void *arg, struct strbuf *out)
 {
+    struct pull *pull = arg;
     if (pull->mode == PROGRESS_JSON)
         progress_add_json(pull->now, NULL, out);
     else if (pull->mode == PROGRESS_PLAIN)
         progress_say(&pull->lines, pull->now, out);
     else
-        progress_draw(&pull->screen, pull->now, terminal_size(pull->fd), out);
+        progress_draw(&pull->screen, pull->now, terminal_size(pull->painter.fd), out);
 }
 
-/* Waits until REDRAW_MS have passed or the last snapshot has come. */
-static int await_next_frame(struct pull *pull)
-{
-    CLEANUP(deadline_pop) struct deadline frame;
-    deadline_push(&frame, REDRAW_MS);
-    int r = 0;
-    while (r == 0 && !pull->finished)
-        r = await_wake(&pull->changed, "next frame");
-    return r == -ETIMEDOUT ? 0 : r;
-}
-
-static bool await_paint(struct pull *pull, struct error *err)
-{
-    for (;;) {
-        int r = 0;
-        while (r == 0 && !pull->stale && !pull->finished)
-            r = await_wake(&pull->changed, "a snapshot");
-        if (r < 0)
-            return await_error(err, r, "showing progress");
-        if (!pull->stale)
-            return true;
-        CLEANUP_STRBUF struct strbuf frame = {0};
-        pull->stale = false;
-        render(pull, &frame);
-        if (!await_show(pull, &frame, err))
-            return false;
-        if ((r = await_next_frame(pull)) < 0)
-            return await_error(err, r, "showing progress");
-    }
-}
-
-static bool painter_main(void *arg, struct error *err)
+static void leave_screen(void *arg, struct strbuf *out)
 {
     struct pull *pull = arg;
-    if (await_paint(pull, err))
-        return true;
-    /* Without a reader there is nothing to pull for. */
-    error_copy(&pull->painter_error, err);
-    task_cancel(pull->cli->main_task);
-    return false;
-}
-
-static void on_resize(int signum UNUSED, void *arg)
-{
-    struct pull *pull = arg;
-    pull->stale = pull->now != NULL;
-    wake_all(&pull->changed);
-}
-
-static void leave_screen(struct pull *pull)
-{
-    CLEANUP_STRBUF struct strbuf text = {0};
     if (pull->screen.drawn) /* over the terminal's echo of Ctrl-C */
-        progress_draw(&pull->screen, pull->now, terminal_size(pull->fd), &text);
-    progress_leave(&pull->screen, &text);
-    if (text.length && write(pull->fd, text.data, text.length) < 0)
-        return; /* the terminal has gone: nothing to put right */
-}
-
-/* Ctrl-Z: the shell gets an orderly terminal; `fg` goes on below. */
-static void on_stop(int signum UNUSED, void *arg)
-{
-    leave_screen(arg);
-    raise(SIGSTOP);
-    on_resize(SIGWINCH, arg);
+        progress_draw(&pull->screen, pull->now, terminal_size(pull->painter.fd), out);
+    progress_leave(&pull->screen, out);
 }
 
 /* --- The call ----------------------------------------------------------------------------------
  */
-
-/* A public image needs none, so that what is wrong with them is a warning, as in Docker. */
-static bool await_find_credentials(struct pull *pull, struct credentials *ret, struct error *err)
-{
-    CLEANUP_FREE char *domain = registry_domain(pull->options->reference);
-    CLEANUP_STRBUF struct strbuf text = {0};
-    if (!domain || await_credentials_find(domain, ret, err))
-        return true;
-    if (!error_is(err, "CREDENTIALS"))
-        return false;
-    strbuf_addf(&text, "WARNING: %s\n", err->message);
-    if (err->hint)
-        strbuf_addf(&text, "Hint: %s\n", err->hint);
-    error_done(err);
-    return await_cli_print_error(pull->cli, text.data, text.length, err);
-}
 
 /* Messages want what need not be free'd as char *, and "" for what is not set. */
 static char *text_or_empty(const char *text)
@@ -150,7 +58,9 @@ static struct grpc_call *await_start_call(struct pull *pull, struct error *err)
     Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
     CLEANUP_CREDENTIALS struct credentials credentials = {0};
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    if (!await_cli_connect(pull->cli, err) || !await_find_credentials(pull, &credentials, err))
+    CLEANUP_FREE char *domain = registry_domain(options->reference);
+    if (!await_cli_connect(pull->cli, err) ||
+        (domain && !await_cli_credentials(pull->cli, domain, &credentials, err)))
         return NULL;
     request.reference = (char *)options->reference;
     request.platform = text_or_empty(options->platform);
@@ -173,8 +83,7 @@ static void set_now(struct pull *pull, pull_progress *now)
     davit__v1__pull_progress__free_unpacked(pull->now, NULL);
     pull->now = now;
     /* The last one is shown with the result, but for its lines. */
-    pull->stale = !pull->result || pull->mode == PROGRESS_PLAIN;
-    wake_all(&pull->changed);
+    painter_changed(&pull->painter, !pull->result || pull->mode == PROGRESS_PLAIN);
 }
 
 /* Until the stream ends, which it does well only after a result. */
@@ -213,17 +122,6 @@ static enum progress_mode choose_mode(const struct pull_options *options, int fd
     return terminal_is_smart(fd) ? PROGRESS_TTY : PROGRESS_PLAIN;
 }
 
-static bool start_painter(struct pull *pull, struct error *err)
-{
-    if (pull->mode == PROGRESS_NONE)
-        return true;
-    if (pull->mode == PROGRESS_TTY) {
-        pull->on_resize = loop_signal_start(SIGWINCH, on_resize, pull);
-        pull->on_stop = loop_signal_start(SIGTSTP, on_stop, pull);
-    }
-    return task_spawn(&pull->painter, "progress", NULL, painter_main, pull, err);
-}
-
 static bool await_finish(struct pull *pull, struct error *err)
 {
     const pull_result *result = pull->result;
@@ -236,10 +134,10 @@ static bool await_finish(struct pull *pull, struct error *err)
             strbuf_addf(&text, "%s\n", result->reference);
     } else {
         if (last && pull->mode == PROGRESS_TTY)
-            progress_draw_last(&pull->screen, last, terminal_size(pull->fd), &text);
+            progress_draw_last(&pull->screen, last, terminal_size(pull->painter.fd), &text);
         progress_add_result(last, result, pull->options->within_run, &text);
     }
-    return await_show(pull, &text, err);
+    return await_painter_show(&pull->painter, &text, err);
 }
 
 /* Programs that read the JSON need not read standard error. */
@@ -255,47 +153,44 @@ static void await_show_json_error(struct pull *pull, const struct error *failure
         return;
     CLEANUP_FREE char *line = json_text(object);
     strbuf_addf(&text, "%s\n", line);
-    await_show(pull, &text, &ignored);
+    await_painter_show(&pull->painter, &text, &ignored);
 }
 
 static void pull_done_await(struct pull *pull)
 {
-    group_done_await(&pull->painter);
-    if (pull->on_resize)
-        loop_signal_stop(pull->on_resize);
-    if (pull->on_stop)
-        loop_signal_stop(pull->on_stop);
-    leave_screen(pull);
+    painter_done_await(&pull->painter);
     progress_lines_done(&pull->lines);
     davit__v1__pull_progress__free_unpacked(pull->now, NULL);
     davit__v1__pull_result__free_unpacked(pull->result, NULL);
-    error_done(&pull->painter_error);
 }
 
 bool await_pull(struct cli *cli, const struct pull_options *options, struct error *err)
 {
+    const int fd = options->within_run ? STDERR_FILENO : STDOUT_FILENO;
     CLEANUP(pull_done_await)
     struct pull pull = {
         .cli = cli,
         .options = options,
-        .fd = options->within_run ? STDERR_FILENO : STDOUT_FILENO,
-        .screen = {.heading.within_run = options->within_run},
+        .mode = choose_mode(options, fd),
+        .screen = {.heading.within_run = options->within_run, .color = terminal_wants_color(fd)},
         .lines = {.heading.within_run = options->within_run},
     };
-    pull.mode = choose_mode(options, pull.fd);
-    pull.screen.color = terminal_wants_color(pull.fd);
-    group_init(&pull.painter);
-    wait_queue_init(&pull.changed);
-    if (!start_painter(&pull, err))
+    pull.painter = (struct painter){
+        .cli = cli,
+        .fd = fd,
+        .live = pull.mode == PROGRESS_TTY,
+        .render = pull.mode == PROGRESS_NONE ? NULL : render,
+        .leave = leave_screen,
+        .arg = &pull,
+    };
+    if (!painter_start(&pull.painter, err))
         return false;
 
-    const bool pulled = await_snapshots(&pull, err);
-    pull.finished = true;
-    wake_all(&pull.changed);
     CLEANUP_ERROR struct error show_error = {0};
-    const bool shown = await_group(&pull.painter, &show_error);
-    if (error_is_set(&pull.painter_error))
-        return error_move(err, &pull.painter_error);
+    const bool pulled = await_snapshots(&pull, err);
+    const bool shown = await_painter_finish(&pull.painter, &show_error);
+    if (error_is_set(&pull.painter.error))
+        return error_move(err, &pull.painter.error);
     if (!pulled && pull.mode == PROGRESS_JSON && err->code != ERROR_CANCELLED)
         await_show_json_error(&pull, err);
     if (!pulled)
