@@ -14,6 +14,7 @@
 #include "daemon/store/archive_reader.h"
 #include "daemon/store/erofs/image.h"
 #include "daemon/store/erofs/seal.h"
+#include "daemon/store/file_hash.h"
 #include "daemon/store/fs_context.h"
 #include "daemon/store/layer_driver.h"
 
@@ -27,7 +28,6 @@
 /* Writing to the disk is started after this many bytes, so that little is left for the end. */
 #define WRITE_BEHIND_BYTES (8 * MIB)
 #define TELL_BYTES (1 * MIB) /* davit-index is woken after so many */
-#define CHECK_STEP_BYTES (1 * MIB)
 
 struct filling {
     int dir_fd; /* the caller's */
@@ -192,11 +192,21 @@ static bool await_erofs_commit(void *preparation, struct layer_content *ret, str
 struct erofs_check {
     const struct digest *diff_id;
     const char *expected_seal;
-    int tar_fd, index_fd, sparse_fd;
-    struct hasher *hasher; /* of the tar; NULL once it is right */
+    int index_fd, sparse_fd;
+    struct file_hash *tar; /* NULL: it is gone */
+    bool tar_is_right;
     struct seal *seal;
-    char *buffer;
 };
+
+/* Read from the disk: what lies in memory would hide what the disk has become. */
+static int open_uncached(int dir_fd, const char *name)
+{
+    int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0)
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return fd;
+}
 
 static void *erofs_check_begin(int dir_fd, const struct digest *diff_id, const char *seal)
 {
@@ -204,11 +214,9 @@ static void *erofs_check_begin(int dir_fd, const struct digest *diff_id, const c
 
     check->diff_id = diff_id;
     check->expected_seal = seal;
-    check->tar_fd = openat(dir_fd, TAR, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    check->index_fd = openat(dir_fd, INDEX, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    check->sparse_fd = openat(dir_fd, SPARSE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    check->hasher = hasher_new();
-    check->buffer = xmalloc(CHECK_STEP_BYTES);
+    check->tar = file_hash_open(dir_fd, TAR);
+    check->index_fd = open_uncached(dir_fd, INDEX);
+    check->sparse_fd = open_uncached(dir_fd, SPARSE);
     return check;
 }
 
@@ -217,11 +225,9 @@ static void erofs_check_end(void *arg)
     struct erofs_check *check = arg;
 
     seal_free(check->seal);
-    hasher_free(check->hasher);
-    close_fd(&check->tar_fd);
+    file_hash_free(check->tar);
     close_fd(&check->index_fd);
     close_fd(&check->sparse_fd);
-    free(check->buffer);
     free(check);
 }
 
@@ -239,21 +245,20 @@ static ssize_t damaged(struct error *err, const char *why)
 /* Bytes read; 0 once the tar is what its name says. */
 static ssize_t check_tar(struct erofs_check *check, struct error *err)
 {
-    ssize_t n = check->tar_fd < 0 ? 0 : read(check->tar_fd, check->buffer, CHECK_STEP_BYTES);
+    ssize_t n = check->tar ? file_hash_step(check->tar) : -1;
     struct digest actual;
 
     if (n > 0)
-        hasher_update(check->hasher, check->buffer, (size_t)n);
-    if (n > 0)
         return n;
+    if (!check->tar)
+        return damaged(err, "its " TAR " is gone");
     if (n < 0)
         return damaged(err, "its " TAR " cannot be read: the disk reports an error");
-    actual = hasher_finish(check->hasher);
-    check->hasher = hasher_free(check->hasher);
-    if (digest_eq(&actual, check->diff_id))
+    actual = file_hash_finish(check->tar);
+    check->tar_is_right = digest_eq(&actual, check->diff_id);
+    if (check->tar_is_right)
         return 0;
-    return damaged(err, check->tar_fd < 0 ? "its " TAR " is gone"
-                                          : "its " TAR " has changed: the hash is not the diff_id");
+    return damaged(err, "its " TAR " has changed: the hash is not the diff_id");
 }
 
 static ssize_t check_seal(struct erofs_check *check, struct error *err)
@@ -277,7 +282,7 @@ static ssize_t check_seal(struct erofs_check *check, struct error *err)
 static ssize_t erofs_check_step(void *arg, struct error *err)
 {
     struct erofs_check *check = arg;
-    ssize_t n = check->hasher ? check_tar(check, err) : 0;
+    ssize_t n = check->tar_is_right ? 0 : check_tar(check, err);
 
     return n != 0 ? n : check_seal(check, err);
 }
