@@ -14,8 +14,8 @@ MB = 1_000_000
 
 
 class Disk:
-    """A small file system, mounted at `path`: tmpfs, or ext4 on a loop device. ext4 may only be grown
-    with a capability that not every root has: it is large, and a file takes what is too much."""
+    """A small file system, mounted at `path`: tmpfs, or ext4 on a loop device. To grow ext4 takes a
+    capability that not every root has: it is large, and a file takes what is too much."""
 
     def __init__(self, directory, kind, size, inodes=None):
         self.path, self.kind, self.ballast = directory / "disk", kind, directory / "disk/ballast"
