@@ -61,7 +61,7 @@ static bool use_given(struct store *store, const struct layer_driver *driver, co
     if (probe(store, driver, &why) || error_is(&why, "NO_SPACE"))
         return use(store, driver, reason);
     error_set(err, ERROR_FAILED_PRECONDITION, "STORAGE_DRIVER_UNSUPPORTED",
-              "the storage driver %s, %s, does not work in the data root %s: %s", driver->name,
+              "the storage driver %s (%s) does not work in the data root %s: %s", driver->name,
               reason, store->data_root, why.message);
     return error_hint(err, "%s", driver->needs);
 }
@@ -109,8 +109,8 @@ bool driver_choose(struct store *store, const char *forced, const char *recorded
                           owner->name);
     }
     if (forced_driver)
-        return use_given(store, forced_driver, "which is configured", err);
+        return use_given(store, forced_driver, "as configured", err);
     if (owner)
-        return use_given(store, owner, "whose layers the data root holds", err);
+        return use_given(store, owner, "the layers in the data root are its own", err);
     return use_best(store, err);
 }

@@ -344,6 +344,12 @@ static void mount_layer(void *arg)
         return;
     mount_fd = create_mount(work->place->directory, &work->err);
     work->ok = mount_fd >= 0 && fs_attach(mount_fd, mount_point, &work->err);
+    if (!work->ok) {
+        rmdir(mount_point);
+        error_prefix(&work->err, "its files in %s", work->place->directory);
+        error_hint(&work->err, "'davit system verify' finds out whether they are damaged; the "
+                               "kernel's log (dmesg) may say more");
+    }
 }
 
 static bool await_erofs_mount(const struct layer_place *place, char **ret_path, struct error *err)

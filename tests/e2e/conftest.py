@@ -462,6 +462,9 @@ def make_davitd():
         text = config if isinstance(config, str) else json.dumps(config or {})
         (root / "daemon.json").write_text(text)
         arguments = ("--config-file", root / "daemon.json", *arguments)
+        driver = os.environ.get("DAVIT_TEST_STORAGE_DRIVER")
+        if driver and "--storage-driver" not in arguments:
+            arguments += ("--storage-driver", driver)
         daemon = Daemon(root, *arguments, **options)
         if data_root is not None:
             daemon.data_root = data_root

@@ -61,15 +61,15 @@ static bool body_choice(void *arg UNUSED, struct error *err)
 {
     expect_driver("choice", NULL, "erofs", "mounted from their tar files");
     /* Without layers a data root takes any, and is nobody's. */
-    expect_driver("choice", "directory", "directory", "configured");
+    expect_driver("choice", "directory", "directory", "as configured");
     expect_driver("choice", NULL, "erofs", "mounted from their tar files");
     store_one_layer("choice", "directory", err);
-    expect_driver("choice", NULL, "directory", "whose layers the data root holds");
-    expect_driver("choice", "directory", "directory", "configured");
+    expect_driver("choice", NULL, "directory", "the layers in the data root are its own");
+    expect_driver("choice", "directory", "directory", "as configured");
     expect_refusal("choice", "erofs", "STORAGE_DRIVER_MISMATCH", "by the storage driver directory",
                    "--storage-driver directory");
     store_one_layer("other", "erofs", err);
-    expect_driver("other", NULL, "erofs", "whose layers the data root holds");
+    expect_driver("other", NULL, "erofs", "the layers in the data root are its own");
     expect_refusal("other", "directory", "STORAGE_DRIVER_MISMATCH", "by the storage driver erofs",
                    "--storage-driver erofs");
     return true;
@@ -83,10 +83,10 @@ static void test_choice(void **state UNUSED)
 static bool body_on_overlay(void *arg UNUSED, struct error *err)
 {
     expect_driver("overlay/root", NULL, "directory", "erofs does not work here: ");
-    expect_refusal("overlay/root", "erofs", "STORAGE_DRIVER_UNSUPPORTED", "which is configured",
+    expect_refusal("overlay/root", "erofs", "STORAGE_DRIVER_UNSUPPORTED", "as configured",
                    "--storage-driver directory");
     store_one_layer("overlay/root", NULL, err);
-    expect_driver("overlay/root", NULL, "directory", "whose layers the data root holds");
+    expect_driver("overlay/root", NULL, "directory", "the layers in the data root are its own");
     return true;
 }
 
