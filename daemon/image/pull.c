@@ -165,31 +165,6 @@ static bool await_layers(struct pull *pull, const struct registry_auth *auth, st
     return await_group(&group, err);
 }
 
-/* What is there already is not fetched again by the next try: the pull's user is told. */
-static void await_explain_no_space(struct pull *pull, struct error *err)
-{
-    const struct manifest *manifest = pull->image->manifest;
-    struct store *store = pull->engine.store;
-    size_t kept = 0, count = 0;
-    uint64_t kept_bytes = 0;
-    struct space space;
-
-    for (size_t i = 0; i < manifest->layer_count; i++) {
-        const struct pull_layer *layer = &pull->layers[i];
-        if (layer->repeated)
-            continue;
-        count++;
-        if (!layer_find(store, layer->diff_id, NULL))
-            continue;
-        kept++;
-        kept_bytes += layer->blob->size_bytes;
-    }
-    error_set(err, err->code, err->reason, "%s; %zu of %zu layers (%s) are kept for the next try",
-              err->message, kept, count, size_text(kept_bytes).text);
-    if (await_space(store, 0, &space, NULL))
-        space_hint(store, &space, err);
-}
-
 /* The members' texts are the manifest's. */
 static struct layer_blob *pull_blobs(const struct pull *pull)
 {
@@ -239,6 +214,44 @@ static bool await_commit(struct pull *pull, struct error *err)
     return true;
 }
 
+/* What is there already is not fetched again by the next try: the pull's user is told. */
+static void await_explain_no_space(struct pull *pull, struct error *err)
+{
+    const struct manifest *manifest = pull->image->manifest;
+    struct store *store = pull->engine.store;
+    size_t kept = 0, count = 0;
+    uint64_t kept_bytes = 0;
+    struct space space;
+
+    for (size_t i = 0; i < manifest->layer_count; i++) {
+        const struct pull_layer *layer = &pull->layers[i];
+        if (layer->repeated)
+            continue;
+        count++;
+        if (!layer_find(store, layer->diff_id, NULL))
+            continue;
+        kept++;
+        kept_bytes += layer->blob->size_bytes;
+    }
+    error_set(err, err->code, err->reason, "%s; %zu of %zu layers (%s) are kept for the next try",
+              err->message, kept, count, size_text(kept_bytes).text);
+    if (await_space(store, 0, &space, NULL))
+        space_hint(store, &space, err);
+}
+
+static bool await_fetch(struct pull *pull, const struct registry_auth *auth, struct error *err)
+{
+    pull->phase = PULL_FETCHING;
+    if (await_layers(pull, auth, err)) {
+        pull->phase = PULL_COMMITTING;
+        if (await_commit(pull, err))
+            return true;
+    }
+    if (err && error_is(err, "NO_SPACE"))
+        await_explain_no_space(pull, err);
+    return false;
+}
+
 bool await_pull(struct pull *pull, struct error *err)
 {
     const struct registry_auth auth = {pull->username, pull->password, pull->identity_token};
@@ -252,17 +265,7 @@ bool await_pull(struct pull *pull, struct error *err)
         return false;
     lease = layer_lease_new(pull->engine.store, pull->image->config->diff_ids,
                             pull->image->config->diff_id_count);
-    ok = await_room(pull, err);
-    if (ok) {
-        pull->phase = PULL_FETCHING;
-        ok = await_layers(pull, &auth, err);
-        if (!ok && err && error_is(err, "NO_SPACE"))
-            await_explain_no_space(pull, err);
-    }
-    if (ok) {
-        pull->phase = PULL_COMMITTING;
-        ok = await_commit(pull, err);
-    }
+    ok = await_room(pull, err) && await_fetch(pull, &auth, err);
     layer_lease_free(lease);
     if (!ok)
         return error_prefix(err, "cannot pull %s", name);
