@@ -269,7 +269,8 @@ static uint64_t place_inode(struct erofs_image *image, struct erofs_inode *inode
     if (S_ISDIR(inode->mode) || S_ISLNK(inode->mode)) {
         blocks = inode->size / EROFS_BLOCK;
         tail = inode->size % EROFS_BLOCK;
-        begin = tail ? find_inline(offset, head, tail) : 0;
+        /* A symlink is inline as a whole or not at all: only then the kernel keeps it. */
+        begin = tail && !(S_ISLNK(inode->mode) && blocks) ? find_inline(offset, head, tail) : 0;
         if (begin) {
             inode->layout = EROFS_INLINE;
             offset = begin;

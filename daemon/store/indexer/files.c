@@ -8,6 +8,7 @@
 /* Headers are read and content is passed over, so reads are small; where files are small they are
  * not, and reads grow. */
 #define READ_MIN (4 * KIB)
+#define READ_MAX (64 * KIB)
 
 struct growing {
     const struct index_files *files;
@@ -70,7 +71,7 @@ static ssize_t read_archive(void *arg, void *buffer, size_t size)
     if (n == 0)
         return -EIO; /* shorter than the daemon said */
     growing->position += n < 0 ? 0 : (uint64_t)n;
-    growing->read_size *= 2;
+    growing->read_size = MIN(growing->read_size * 2, READ_MAX);
     return n;
 }
 
