@@ -22,7 +22,9 @@ static const struct command_name image_names[] = {
 };
 
 static const struct command_name system_names[] = {
+    {.name = "df", .command = &df_command},
     {.name = "info", .command = &info_command},
+    {.name = "verify", .command = &verify_command},
 };
 
 #define NAMES(array) .names = array, .count = ARRAY_SIZE(array)

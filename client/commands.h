@@ -53,8 +53,8 @@ extern const struct flag global_flags[];
 extern const size_t global_flag_count;
 
 /* Each in the file of that name. */
-extern const struct command complete_command, images_command, info_command, pull_command,
-    rmi_command, run_command, version_command;
+extern const struct command complete_command, df_command, images_command, info_command,
+    pull_command, rmi_command, run_command, verify_command, version_command;
 
 /* NULL if there is none of this name. */
 const struct command_group *command_group_find(const char *name);

@@ -58,9 +58,28 @@ static void put_command(const struct command *command)
     put_flags(command->flags, command->flag_count);
 }
 
-int main(void)
+static bool is_at_top(const struct command *command)
 {
     const struct command_group *top = &command_groups[0];
+    for (size_t i = 0; i < top->count; i++) {
+        if (top->names[i].command == command)
+            return true;
+    }
+    return false;
+}
+
+/* Of the other groups what the top level does not have: a command stands with all its names. */
+static void put_group(const struct command_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        const struct command_name *name = &group->names[i];
+        if (!name->hidden && (!group->name || !is_at_top(name->command)))
+            put_command(name->command);
+    }
+}
+
+int main(void)
+{
     printf(".TH DAVIT 1 \"\" \"davit %s\" \"User Commands\"\n", DAVIT_VERSION);
     fputs(".SH NAME\ndavit \\- run containers from images\n"
           ".SH SYNOPSIS\n.B davit\n[OPTIONS] COMMAND\n"
@@ -71,10 +90,8 @@ int main(void)
           stdout);
     put_flags(global_flags, global_flag_count);
     fputs(".SH COMMANDS\n", stdout);
-    for (size_t i = 0; i < top->count; i++) {
-        if (!top->names[i].hidden)
-            put_command(top->names[i].command);
-    }
+    for (size_t i = 0; i < command_group_count; i++)
+        put_group(&command_groups[i]);
     fputs(".SH EXIT STATUS\n"
           "0, or 1 when a command fails. 125 for a flag that is wrong.\n.B run\n"
           "returns the container's own exit code, 128 + n if signal n ended it, 127 if its command "

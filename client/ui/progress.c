@@ -1,5 +1,6 @@
 #include "client/ui/progress.h"
 
+#include "client/ui/bar.h"
 #include "client/ui/units.h"
 
 typedef Davit__V1__LayerProgress layer_progress;
@@ -8,8 +9,6 @@ typedef Davit__V1__LayerProgress layer_progress;
 #define PHASE(phase) DAVIT__V1__PULL_PROGRESS__PHASE__##phase
 
 #define SHORT_ID 12
-#define BAR_MAX 50
-#define BAR_MIN 10
 
 static void add_short_id(struct strbuf *out, const char *digest)
 {
@@ -32,17 +31,6 @@ static void add_heading(struct progress_heading *heading, const pull_progress *n
 
 /* --- The screen --------------------------------------------------------------------------------
  */
-
-static void add_bar(struct strbuf *out, uint64_t done, uint64_t total, size_t width)
-{
-    const size_t inner = width - 3; /* "[>]" */
-    const double part = total ? MIN((double)done / (double)total, 1) : 0;
-    const size_t filled = (size_t)(part * (double)inner);
-    strbuf_add_char(out, '[');
-    for (size_t i = 0; i < inner + 1; i++)
-        strbuf_add_char(out, i < filled ? '=' : i == filled ? '>' : ' ');
-    strbuf_add_char(out, ']');
-}
 
 static void add_download(struct strbuf *out, const layer_progress *layer, size_t width)
 {
@@ -96,14 +84,6 @@ static void add_layer(struct strbuf *out, const layer_progress *layer, size_t wi
     strbuf_add(out, line.data + id_width, length - id_width);
     if (finished && color)
         strbuf_add_str(out, TERMINAL_PLAIN);
-}
-
-/* Appends a part of the total line if it fits. */
-static void add_part(struct strbuf *line, const struct strbuf *part, size_t width)
-{
-    const char *gap = line->length ? "  " : "";
-    if (line->length + strlen(gap) + part->length <= width)
-        strbuf_addf(line, "%s%s", gap, strbuf_text(part));
 }
 
 static void add_total(struct strbuf *out, const pull_progress *now, size_t width)
