@@ -6,6 +6,7 @@ struct verify {
     struct cli *cli;
     bool json, quiet;
     struct painter painter;
+    bool drawn;          /* the cursor is hidden and stands on the live line */
     struct strbuf lines; /* of problems, not yet shown */
     json_t *problems;
     verify_progress *now;
@@ -15,21 +16,26 @@ struct verify {
 /* --- Painting ----------------------------------------------------------------------------------
  */
 
+static void leave(void *arg, struct strbuf *out)
+{
+    struct verify *verify = arg;
+    if (verify->drawn)
+        verification_leave(out);
+    verify->drawn = false;
+}
+
 /* Problems stay, above the line that is drawn again and again. */
 static void render(void *arg, struct strbuf *out)
 {
     struct verify *verify = arg;
-    if (verify->painter.live && verify->lines.length)
-        verification_leave(out);
+    if (verify->lines.length)
+        leave(verify, out);
     strbuf_add(out, strbuf_text(&verify->lines), verify->lines.length);
     strbuf_clear(&verify->lines);
-    if (verify->painter.live && verify->now)
-        verification_draw(verify->now, terminal_size(verify->painter.fd), out);
-}
-
-static void leave(void *arg UNUSED, struct strbuf *out)
-{
-    verification_leave(out);
+    if (!verify->painter.live || !verify->now)
+        return;
+    verification_draw(verify->now, terminal_size(verify->painter.fd), out);
+    verify->drawn = true;
 }
 
 static void take_problem(struct verify *verify, const verify_problem *problem)
@@ -171,8 +177,7 @@ static bool await_finish(struct verify *verify, struct error *err)
 {
     const verify_result *result = verify->result;
     CLEANUP_STRBUF struct strbuf text = {0};
-    if (verify->painter.live)
-        verification_leave(&text);
+    leave(verify, &text);
     if (verify->json)
         verification_add_json(result, TAKE(verify->problems), &text);
     else if (!verify->quiet)

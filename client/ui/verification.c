@@ -18,44 +18,55 @@ static void add_amounts(struct strbuf *out, uint64_t done, uint64_t total)
     add_size(out, total);
 }
 
+/* A bar in the room that all the other parts leave. */
+static void add_line(const char *what, uint64_t done, uint64_t total,
+                     const struct strbuf *const *parts, size_t count, size_t width,
+                     struct strbuf *line)
+{
+    CLEANUP_STRBUF struct strbuf bar = {0};
+    size_t used = strlen(what) + 2;
+    for (size_t i = 0; i < count; i++)
+        used += parts[i]->length ? parts[i]->length + 2 : 0;
+    if (total && used + BAR_MIN <= width)
+        add_bar(&bar, done, total, MIN(width - used, BAR_MAX + 3));
+    strbuf_add_str(line, what);
+    if (bar.length)
+        add_part(line, &bar, width);
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i]->length)
+            add_part(line, parts[i], width);
+    }
+}
+
 static void add_checking(const verify_progress *now, size_t width, struct strbuf *line)
 {
-    CLEANUP_STRBUF struct strbuf bytes = {0}, speed = {0}, eta = {0}, bar = {0}, problems = {0};
+    CLEANUP_STRBUF struct strbuf bytes = {0}, speed = {0}, eta = {0}, problems = {0};
+    const struct strbuf *const parts[] = {&bytes, &problems, &speed, &eta};
+    CLEANUP_FREE char *what =
+        xasprintf("Verifying layers: %u/%u", now->layers_done, now->layers_total);
     add_amounts(&bytes, now->bytes_done, now->bytes_total);
-    strbuf_addf(line, "Verifying layers: %u/%u", now->layers_done, now->layers_total);
-    if (line->length + BAR_MIN + bytes.length + 4 <= width)
-        add_bar(&bar, now->bytes_done, now->bytes_total,
-                MIN(width - line->length - bytes.length - 4, BAR_MAX + 3));
-    add_part(line, &bar, width);
-    add_part(line, &bytes, width);
-    if (now->problems) {
+    if (now->problems)
         strbuf_addf(&problems, "%u problem%s", now->problems, now->problems == 1 ? "" : "s");
-        add_part(line, &problems, width);
-    }
     if (now->bytes_per_second) {
         add_size(&speed, now->bytes_per_second);
         strbuf_add_str(&speed, "/s");
-        add_part(line, &speed, width);
     }
     if (now->eta_ms >= 0) {
         strbuf_add_str(&eta, "ETA ");
         add_countdown(&eta, now->eta_ms);
-        add_part(line, &eta, width);
     }
+    add_line(what, now->bytes_done, now->bytes_total, parts, ARRAY_SIZE(parts), width, line);
 }
 
 static void add_repairing(const verify_progress *now, size_t width, struct strbuf *line)
 {
-    CLEANUP_STRBUF struct strbuf bytes = {0}, bar = {0};
-    strbuf_addf(line, "Repairing: %u/%u", now->repaired, now->problems);
-    if (!now->repair_bytes_total)
-        return;
-    add_amounts(&bytes, now->repair_bytes_done, now->repair_bytes_total);
-    if (line->length + BAR_MIN + bytes.length + 4 <= width)
-        add_bar(&bar, now->repair_bytes_done, now->repair_bytes_total,
-                MIN(width - line->length - bytes.length - 4, BAR_MAX + 3));
-    add_part(line, &bar, width);
-    add_part(line, &bytes, width);
+    CLEANUP_STRBUF struct strbuf bytes = {0};
+    const struct strbuf *const parts[] = {&bytes};
+    CLEANUP_FREE char *what = xasprintf("Repairing: %u/%u", now->repaired, now->problems);
+    if (now->repair_bytes_total)
+        add_amounts(&bytes, now->repair_bytes_done, now->repair_bytes_total);
+    add_line(what, now->repair_bytes_done, now->repair_bytes_total, parts, ARRAY_SIZE(parts), width,
+             line);
 }
 
 void verification_draw(const verify_progress *now, struct terminal_size size, struct strbuf *out)

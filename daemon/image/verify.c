@@ -280,7 +280,8 @@ static bool await_repair(struct verify *verify, struct verify_problem *problem, 
     if (is_image ? await_repair_image(&verify->repairer, &problem->image, err)
                  : await_repair_layer(&verify->repairer, &problem->layer, err)) {
         log_info("fetched again what was damaged",
-                 LOG("digest", (const char *)(is_image ? problem->image : problem->layer).text));
+                 LOG("digest",
+                     (const char *)(is_image ? problem->image.text : problem->layer.text)));
         problem->repaired = true;
         verify->repaired_count++;
         return true;

@@ -50,7 +50,7 @@ static void fill_problem(Davit__V1__VerifyProblem *message, const struct verify_
     message->images = problem->images;
     message->n_images = strv_count(problem->images);
     message->is_layer = digest_is_set(&problem->layer);
-    message->digest = (char *)(message->is_layer ? problem->layer : problem->image).text;
+    message->digest = (char *)(message->is_layer ? problem->layer.text : problem->image.text);
     message->reason = text(error->reason);
     message->message = text(error->message);
     message->hint = text(error->hint);

@@ -29,8 +29,8 @@ def load_messages(directory):
 
 
 class FakeDaemon:
-    """Handlers are attributes: pull(request, context) and run(requests, context) generate
-    responses; kill(request, context), list, remove, version and info return one."""
+    """Handlers are attributes: pull(request, context), verify and run(requests, context) generate
+    responses; kill(request, context), list, remove, version, info and disk_usage return one."""
 
     def __init__(self, root, messages):
         self.root = pathlib.Path(root)
@@ -41,6 +41,7 @@ class FakeDaemon:
         self.host = f"unix://{self.socket}"
         self.process = types.SimpleNamespace(send_signal=lambda number: None)
         self.pull = self.run = self.kill = self.list = self.remove = self.version = self.info = None
+        self.disk_usage = self.verify = None
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
         images, containers, system = self.images, self.containers, self.system
         self._serve("Images", {
@@ -52,7 +53,10 @@ class FakeDaemon:
             "Kill": (grpc.unary_unary_rpc_method_handler, "kill", containers.KillRequest)})
         self._serve("System", {
             "Version": (grpc.unary_unary_rpc_method_handler, "version", system.VersionRequest),
-            "Info": (grpc.unary_unary_rpc_method_handler, "info", system.InfoRequest)})
+            "Info": (grpc.unary_unary_rpc_method_handler, "info", system.InfoRequest),
+            "DiskUsage": (grpc.unary_unary_rpc_method_handler, "disk_usage",
+                          system.DiskUsageRequest),
+            "Verify": (grpc.unary_stream_rpc_method_handler, "verify", system.VerifyRequest)})
         assert self.server.add_insecure_port(self.host)
         self.server.start()
 

@@ -158,6 +158,10 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("image", "pull", ""), true, "");
     completes(WORDS("pull", "x", ""), false, "");
     completes(WORDS("rmi", "x", "y"), true, "");
+    completes(WORDS("system", ""), false, "df info verify");
+    completes(WORDS("system", "verify", "x", ""), true, "");
+    completes(WORDS("system", "verify", "--r"), false, "--repair");
+    completes(WORDS("system", "df", "--format", ""), false, "table json");
     completes(WORDS("run", "--rm", "-e", "A=1", ""), true, "");
     completes(WORDS("run", "--network", "h"), false, "host");
     completes(WORDS("run", "--rm", "image", "-"), false, ""); /* the container's own */
