@@ -7,9 +7,11 @@
 #include <linux/capability.h>
 #include <linux/limits.h>
 #include <linux/xattr.h>
+#include <stdio.h>
 #include <sys/sysmacros.h>
 
 #define INPUT_BUFFER_BYTES (256 * KIB)
+#define TAR_BLOCK 512
 
 /* The marks of layers (OCI image-spec, layer.md, "Whiteouts"). */
 #define WHITEOUT ".wh."
@@ -21,7 +23,7 @@ struct layer_reader {
     const struct layer_input *input;
     void *buffer;
     int input_errno;
-    bool input_ended;
+    bool primed, input_ended;
     uint64_t entries;
     struct layer_entry entry;
     struct archive_entry *archive_entry; /* the same as libarchive has it */
@@ -33,11 +35,32 @@ struct layer_reader {
 /* --- Life cycle --------------------------------------------------------------------------------
  */
 
+/* What libarchive reads first: a symlink, which we pass over. Of a link whose header has no target
+ * it forgets that it is one, unless an earlier one had a target. Go's writer leaves out there what
+ * is not ASCII; the target is then in a PAX header only. */
+static ssize_t make_first_header(char block[TAR_BLOCK])
+{
+    static const char type_and_target[] = "2x", magic[] = "ustar\00000";
+    unsigned int sum = 8 * ' ';
+
+    memset(block, 0, TAR_BLOCK);
+    block[0] = 'x';
+    memcpy(block + 156, type_and_target, sizeof(type_and_target));
+    memcpy(block + 257, magic, sizeof(magic));
+    for (size_t i = 0; i < TAR_BLOCK; i++)
+        sum += (unsigned char)block[i];
+    snprintf(block + 148, 8, "%06o", sum);
+    return TAR_BLOCK;
+}
+
 static la_ssize_t read_input(struct archive *archive, void *arg, const void **ret_block)
 {
     struct layer_reader *reader = arg;
-    ssize_t n = reader->input->read(reader->input->arg, reader->buffer, INPUT_BUFFER_BYTES);
+    ssize_t n = reader->primed
+                    ? reader->input->read(reader->input->arg, reader->buffer, INPUT_BUFFER_BYTES)
+                    : make_first_header(reader->buffer);
 
+    reader->primed = true;
     *ret_block = reader->buffer;
     if (n < 0) {
         reader->input_errno = (int)-n;
@@ -72,7 +95,7 @@ static bool archive_damaged(const struct layer_reader *reader, struct error *err
                      (unsigned long long)reader->entries, why ? why : "unknown error");
 }
 
-/* Formats are enumerated (SECURITY.md, rule 3): tar, and no bytes at all, which is an empty one. */
+/* Formats are enumerated (SECURITY.md, rule 3): tar only. */
 struct layer_reader *layer_reader_new(const struct layer_input *input, struct error *err)
 {
     struct layer_reader *reader = xcalloc(1, sizeof(*reader));
@@ -82,9 +105,9 @@ struct layer_reader *layer_reader_new(const struct layer_input *input, struct er
     reader->archive = archive_read_new();
     CHECK(reader->archive);
     archive_read_support_format_tar(reader->archive);
-    archive_read_support_format_empty(reader->archive);
     if (archive_read_open2(reader->archive, reader, NULL, read_input,
-                           input->skip ? skip_input : NULL, NULL) == ARCHIVE_OK)
+                           input->skip ? skip_input : NULL, NULL) == ARCHIVE_OK &&
+        archive_read_next_header(reader->archive, &reader->archive_entry) == ARCHIVE_OK)
         return reader;
     archive_damaged(reader, err);
     return layer_reader_free(reader);
@@ -400,7 +423,7 @@ int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, s
 uint64_t layer_reader_position(const struct layer_reader *reader, bool *ret_whole)
 {
     *ret_whole = archive_entry_sparse_count(reader->archive_entry) == 0;
-    return (uint64_t)archive_filter_bytes(reader->archive, 0);
+    return (uint64_t)archive_filter_bytes(reader->archive, 0) - TAR_BLOCK;
 }
 
 int64_t layer_reader_skip(struct layer_reader *reader, struct error *err)

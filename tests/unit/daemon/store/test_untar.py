@@ -179,6 +179,19 @@ def test_long_names_of_another_writer(program, out, tmp_path):
     assert_equals_gnu(program, archive, out, tmp_path)
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_first_link_whose_target_only_a_pax_header_has(program, out, kind):
+    """As Go's writer has it for targets without ASCII; libarchive needs help there."""
+    archive = Tar().file("\u00fc").bytes()[:3 * 512] if kind == tarfile.LNKTYPE else b""
+    archive += Tar().add("l", kind, pax_headers={"linkpath": "\u00fc"}).bytes()
+    assert unpack(program, archive, out)[0] == "ok"
+    link = snapshot(out)[b"./l"]
+    if kind == tarfile.SYMTYPE:
+        assert link["target"] == b"\xc3\xbc"
+    else:
+        assert link["same_inode"] == [b"./l", b"./\xc3\xbc"]
+
+
 def test_parents_that_have_no_entry(program, out):
     archive = Tar().file("no/such/dir/file", b"1").file("/absolute/file", b"2").bytes()
     assert unpack(program, archive, out)[0] == "ok"
