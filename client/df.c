@@ -188,9 +188,9 @@ void df_print_verbose(const disk_usage *usage, int64_t now_unix, struct strbuf *
 static json_t *image_json(const Davit__V1__ImageUsage *usage)
 {
     CLEANUP(name_done) struct name name = name_of(usage->image);
+    const json_int_t size = (json_int_t)usage->shared_bytes + (json_int_t)usage->unique_bytes;
     return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "Repository", name.repository, "Tag",
-                     name.tag, "ID", usage->image->id, "Size",
-                     (json_int_t)(usage->shared_bytes + usage->unique_bytes), "SharedSize",
+                     name.tag, "ID", usage->image->id, "Size", size, "SharedSize",
                      (json_int_t)usage->shared_bytes, "UniqueSize", (json_int_t)usage->unique_bytes,
                      "Containers", (json_int_t)usage->containers);
 }
