@@ -29,7 +29,8 @@ struct layer_reader {
     struct archive_entry *archive_entry; /* the same as libarchive has it */
     struct layer_xattr *xattrs;          /* of the entry, by name */
     size_t xattr_count, xattr_next;
-    int64_t data_end; /* of its content so far */
+    int64_t content_begin; /* after so many bytes */
+    int64_t data_end;      /* of its content so far */
 };
 
 /* --- Life cycle --------------------------------------------------------------------------------
@@ -328,7 +329,8 @@ static bool collect_xattrs(struct layer_reader *reader, struct error *err)
         reader->xattrs[reader->xattr_count++] = xattr;
     }
     sort_xattrs(reader);
-    return true;
+    return reader->xattr_count <= LAYER_XATTR_COUNT_MAX ||
+           entry_invalid(&reader->entry.path, "has more than 1024 xattrs", err);
 }
 
 bool layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *ret)
@@ -374,6 +376,7 @@ int layer_reader_next(struct layer_reader *reader, const struct layer_entry **re
     if (!collect_xattrs(reader, err))
         return -1;
     reader->data_end = 0;
+    reader->content_begin = archive_filter_bytes(reader->archive, 0);
     *ret = &reader->entry;
     return 1;
 }
@@ -420,18 +423,21 @@ int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, s
     return 1;
 }
 
+uint64_t layer_reader_header_position(const struct layer_reader *reader)
+{
+    return (uint64_t)archive_read_header_position(reader->archive) - TAR_BLOCK;
+}
+
 uint64_t layer_reader_position(const struct layer_reader *reader, bool *ret_whole)
 {
     *ret_whole = archive_entry_sparse_count(reader->archive_entry) == 0;
-    return (uint64_t)archive_filter_bytes(reader->archive, 0) - TAR_BLOCK;
+    return (uint64_t)reader->content_begin - TAR_BLOCK;
 }
 
 int64_t layer_reader_skip(struct layer_reader *reader, struct error *err)
 {
-    int64_t begin = archive_filter_bytes(reader->archive, 0);
-
     if (archive_read_data_skip(reader->archive) == ARCHIVE_OK)
-        return archive_filter_bytes(reader->archive, 0) - begin;
+        return archive_filter_bytes(reader->archive, 0) - reader->content_begin;
     content_damaged(reader, err);
     return -1;
 }

@@ -77,10 +77,15 @@ bool layer_reader_next_xattr(struct layer_reader *reader, struct layer_xattr *re
 int layer_reader_next_data(struct layer_reader *reader, const void **ret_data, size_t *ret_size,
                            int64_t *ret_offset, struct error *err);
 
-/* Where the content begins, before any of it was taken. *ret_whole: it lies there in one piece. */
+/* Where in the input the entry begins, with all that is said of it before its header. */
+uint64_t layer_reader_header_position(const struct layer_reader *reader);
+
+/* Where in the input the content begins. *ret_whole: it lies there in one piece, if there is as
+ * much of it as the file is large and the first piece is at 0; the archive may lie. */
 uint64_t layer_reader_position(const struct layer_reader *reader, bool *ret_whole);
 
-/* Passes over the content, to the next header. -1 with err, or how many bytes that was. */
+/* Passes over what is left of the content, to the next header. -1 with err, or how many bytes that
+ * is from the position on. */
 int64_t layer_reader_skip(struct layer_reader *reader, struct error *err);
 
 /* Reads the input to its end. What follows the end of the archive belongs to its hash and to

@@ -130,42 +130,68 @@ static bool add_sparse(struct indexer *indexer, struct erofs_inode *inode, struc
     return true;
 }
 
-static bool write_pieces(struct indexer *indexer, struct erofs_inode *inode, struct error *err)
-{
-    uint64_t begin = indexer->sparse_used;
-    int64_t offset;
+struct piece {
     const void *data;
     size_t size;
-    int r;
+    int64_t offset;
+};
+
+static int next_piece(struct layer_reader *reader, struct piece *ret, struct error *err)
+{
+    return layer_reader_next_data(reader, &ret->data, &ret->size, &ret->offset, err);
+}
+
+/* Writes this piece and those after it; r is what next_piece() said of it. */
+static bool write_pieces(struct indexer *indexer, struct layer_reader *reader,
+                         struct erofs_inode *inode, struct piece piece, int r, struct error *err)
+{
+    const struct index_io *io = indexer->io;
+    uint64_t begin = indexer->sparse_used;
 
     if (!add_sparse(indexer, inode, err))
         return false;
-    while ((r = layer_reader_next_data(indexer->reader, &data, &size, &offset, err)) > 0) {
-        if (!indexer->io->write_sparse(indexer->io->arg, data, size, begin + (uint64_t)offset, err))
+    for (; r > 0; r = next_piece(reader, &piece, err)) {
+        if (!io->write_sparse(io->arg, piece.data, piece.size, begin + (uint64_t)piece.offset, err))
             return error_prefix(err, "entry \"%s\"", path_quote(indexer->entry->path.text).text);
     }
     return r == 0;
 }
 
-/* The archive has less of it than its size says; the rest is a hole. */
-static bool copy_short(struct indexer *indexer, struct erofs_inode *inode, uint64_t position,
-                       uint64_t size, struct error *err)
-{
-    const struct index_io *io = indexer->io;
-    uint64_t begin = indexer->sparse_used;
-    char buffer[8 * KIB];
+/* The archive from an entry on, a second time. */
+struct again {
+    const struct index_io *io;
+    uint64_t position, end;
+};
 
-    if (!add_sparse(indexer, inode, err))
+static ssize_t read_again(void *arg, void *buffer, size_t size)
+{
+    struct again *again = arg;
+    ssize_t n = again->io->read_at(again->io->arg, buffer, MIN(size, again->end - again->position),
+                                   again->position);
+
+    again->position += n < 0 ? 0 : (uint64_t)n;
+    return n;
+}
+
+/* Content that turned out to be other than its size says, after it was passed over. */
+static bool write_again(struct indexer *indexer, struct erofs_inode *inode, uint64_t end,
+                        struct error *err)
+{
+    struct again again = {
+        .io = indexer->io,
+        .position = layer_reader_header_position(indexer->reader),
+        .end = end,
+    };
+    const struct layer_input input = {.read = read_again, .arg = &again};
+    CLEANUP(layer_reader_cleanup) struct layer_reader *reader = layer_reader_new(&input, err);
+    const struct layer_entry *entry;
+    struct piece piece;
+    int r;
+
+    if (!reader || layer_reader_next(reader, &entry, err) <= 0)
         return false;
-    for (uint64_t done = 0; done < size;) {
-        ssize_t n = io->read_at(io->arg, buffer, MIN(sizeof(buffer), size - done), position + done);
-        if (n <= 0)
-            return error_set_errno(err, n ? (int)n : EIO, "cannot read the archive");
-        if (!io->write_sparse(io->arg, buffer, (size_t)n, begin + done, err))
-            return error_prefix(err, "entry \"%s\"", path_quote(indexer->entry->path.text).text);
-        done += (uint64_t)n;
-    }
-    return true;
+    r = next_piece(reader, &piece, err);
+    return r >= 0 && write_pieces(indexer, reader, inode, piece, r, err);
 }
 
 /* Leaves the content where it lies in the archive if it can be mapped from there: whole, and in
@@ -175,17 +201,19 @@ static bool add_content(struct indexer *indexer, struct erofs_inode *inode, stru
     uint64_t stored = (inode->size + BLOCK - 1) / BLOCK * BLOCK;
     bool whole;
     uint64_t position = layer_reader_position(indexer->reader, &whole);
+    struct piece piece;
     int64_t skipped;
+    int r = next_piece(indexer->reader, &piece, err);
 
-    if (!whole || position % BLOCK != 0)
-        return write_pieces(indexer, inode, err);
+    if (r < 0)
+        return false;
+    if (!whole || position % BLOCK != 0 || (r > 0 && piece.offset != 0))
+        return write_pieces(indexer, indexer->reader, inode, piece, r, err);
     skipped = layer_reader_skip(indexer->reader, err);
     if (skipped < 0)
         return false;
-    if ((uint64_t)skipped > stored)
-        return entry_invalid(&indexer->entry->path, "has data beyond its size", err);
-    if ((uint64_t)skipped < stored)
-        return copy_short(indexer, inode, position, (uint64_t)skipped, err);
+    if ((uint64_t)skipped != stored)
+        return write_again(indexer, inode, position + (uint64_t)skipped, err);
     inode->content.source = 1;
     inode->content.block = (uint32_t)(position / BLOCK);
     indexer->archive_used = MAX(indexer->archive_used, position + stored);
@@ -270,41 +298,50 @@ static bool link_failed(const struct indexer *indexer, int errnum, struct error 
     return error_prefix(err, "hard link to \"%s\"", path_quote(indexer->entry->link.text).text);
 }
 
-/* What a hard link is to; a link at the end of its name is not followed. NULL with errno. */
-static struct erofs_inode *find_target(struct indexer *indexer)
+/* The directory that what a hard link is to is in. */
+static struct erofs_inode *open_link_parent(struct indexer *indexer, struct error *err)
 {
     const struct path *link = &indexer->entry->link;
-    const struct erofs_inode *dir = resolve_dir(indexer->tree, link->text, link->parent_length);
-    struct erofs_inode *target = NULL;
-    size_t length = strlen(link->base);
+    struct erofs_inode *dir = resolve_dir(indexer->tree, link->text, link->parent_length);
 
-    if (dir) {
-        errno = length > EROFS_NAME_MAX ? ENAMETOOLONG : ENOENT;
-        target = erofs_tree_get(indexer->tree, dir, link->base, length);
-    }
+    if (!dir)
+        entry_failed(&indexer->entry->path, errno, "open its directory", err);
+    return dir;
+}
+
+/* What a hard link is to; a link at the end of its name is not followed. */
+static struct erofs_inode *find_target(struct indexer *indexer, const struct erofs_inode *dir,
+                                       struct error *err)
+{
+    const char *base = indexer->entry->link.base;
+    size_t length = strlen(base);
+    struct erofs_inode *target = erofs_tree_get(indexer->tree, dir, base, length);
+
+    if (!target)
+        link_failed(indexer, length > EROFS_NAME_MAX ? ENAMETOOLONG : ENOENT, err);
     return target;
 }
 
 static bool add_hardlink(struct indexer *indexer, struct error *err)
 {
-    struct erofs_inode *target = find_target(indexer), *there, *dir;
+    struct erofs_inode *link_dir = open_link_parent(indexer, err), *target, *there, *dir;
 
-    if (!target)
-        return link_failed(indexer, errno, err);
-    dir = open_place(indexer, &there, err);
-    if (!dir)
+    if (!link_dir || !(dir = open_place(indexer, &there, err)) ||
+        !(target = find_target(indexer, link_dir, err)))
         return false;
     /* GNU tar stores a file that is named twice as a link to itself. */
     if (there == target)
         return true;
+    if (there) {
+        /* What is replaced goes first (a whiteout is as good as nothing), and the way to the target
+         * may have led through it. */
+        put(indexer, dir, there, erofs_inode_new(indexer->tree, S_IFCHR));
+        if (!(link_dir = open_link_parent(indexer, err)) ||
+            !(target = find_target(indexer, link_dir, err)))
+            return false;
+    }
     if (S_ISDIR(target->mode))
         return link_failed(indexer, EPERM, err);
-    if (there) {
-        /* Make room first: the way to the target must not lead through what is replaced. */
-        put(indexer, dir, there, erofs_inode_new(indexer->tree, S_IFCHR));
-        if (find_target(indexer) != target)
-            return link_failed(indexer, ENOENT, err);
-    }
     put(indexer, dir, NULL, target);
     return true;
 }

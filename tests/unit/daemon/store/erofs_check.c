@@ -405,7 +405,8 @@ static void check_dir(struct image *image, struct dir *dir)
     CHECK(dir->dots == 2 && inode.links == 2 + dir->subdirs);
 }
 
-void erofs_check(const uint8_t *data, size_t size, struct strbuf *listing)
+void erofs_check(const uint8_t *data, size_t size, uint64_t archive_bytes, uint64_t sparse_bytes,
+                 struct strbuf *listing)
 {
     CLEANUP_FREE uint8_t *used = xcalloc(1, size);
     CLEANUP_FREE uint32_t *names = xcalloc(size / EROFS_SLOT + 1, sizeof(*names));
@@ -419,6 +420,8 @@ void erofs_check(const uint8_t *data, size_t size, struct strbuf *listing)
     uint64_t root;
 
     check_super(&image);
+    CHECK((uint64_t)image.device_blocks[1] * EROFS_BLOCK <= archive_bytes);
+    CHECK((uint64_t)image.device_blocks[2] * EROFS_BLOCK == sparse_bytes);
     root = le16toh(image.super.root_nid);
     add_dir(&image, root, root, "");
     while (image.pending) {

@@ -5,6 +5,8 @@
 #include "proto/base/strbuf.h"
 
 /* Checks all of an image of size bytes: checksum, every inode, directory, xattr and chunk; that
- * nothing overlaps, names are sorted, links are counted. Adds a line per name to *listing (may be
- * NULL): form, layout, mode, owner, links, size, time, path, what is special, xattrs. */
-void erofs_check(const uint8_t *image, size_t size, struct strbuf *listing);
+ * nothing overlaps, names are sorted, links are counted, content lies within the devices. Adds a
+ * line per name to *listing (may be NULL): form, layout, mode, owner, links, size, time, path, what
+ * is special, xattrs. */
+void erofs_check(const uint8_t *data, size_t size, uint64_t archive_bytes, uint64_t sparse_bytes,
+                 struct strbuf *listing);

@@ -11,6 +11,9 @@
 #include "daemon/store/erofs/image.h"
 #include "tests/unit/daemon/store/erofs_check.h"
 
+#define ARCHIVE_BYTES (2 * 1024 * GIB - MIB)
+#define SPARSE_BYTES (1 * GIB)
+
 #define TREE CLEANUP(erofs_tree_cleanup) struct erofs_tree *tree = erofs_tree_new()
 
 static bool append(void *arg, const void *data, size_t size, struct error *err UNUSED)
@@ -22,12 +25,17 @@ static bool append(void *arg, const void *data, size_t size, struct error *err U
 static void write_image(struct erofs_tree *tree, struct strbuf *image)
 {
     const struct erofs_sink sink = {.write = append, .arg = image};
-    const uint64_t sources[EROFS_SOURCES] = {2 * 1024 * GIB - MIB, 1 * GIB};
+    const uint64_t sources[EROFS_SOURCES] = {ARCHIVE_BYTES, SPARSE_BYTES};
     CLEANUP_ERROR struct error err = {0};
     uint64_t size;
 
     assert_true(erofs_write(tree, sources, &sink, &size, &err));
     assert_int_equal(size, image->length);
+}
+
+static void check(const struct strbuf *image, struct strbuf *listing)
+{
+    erofs_check((const uint8_t *)image->data, image->length, ARCHIVE_BYTES, SPARSE_BYTES, listing);
 }
 
 /* The image as a listing. */
@@ -37,7 +45,7 @@ static char *list(struct erofs_tree *tree)
     struct strbuf listing = {0};
 
     write_image(tree, &image);
-    erofs_check((const uint8_t *)image.data, image.length, &listing);
+    check(&image, &listing);
     return strbuf_take(&listing);
 }
 
@@ -468,7 +476,7 @@ static void test_same_tree_same_bytes(void **state UNUSED)
 
     write_image(tree, &first);
     write_image(again, &second);
-    erofs_check((const uint8_t *)first.data, first.length, NULL);
+    check(&first, NULL);
     assert_int_equal(first.length, second.length);
     assert_memory_equal(first.data, second.data, first.length);
 }
