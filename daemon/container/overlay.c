@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -97,14 +98,27 @@ static bool mount_by_options(const struct overlay *overlay)
     return mount("overlay", overlay->mount_point, "overlay", 0, options.text.data) == 0;
 }
 
-bool overlay_mount(const struct overlay *overlay, struct error *err)
+static bool mount_as_kernel_can(const struct overlay *overlay, struct error *err)
 {
+    /* An older kernel logs each option that it does not know: it is asked once. */
+    static atomic_bool is_old;
+
+    if (atomic_load(&is_old))
+        return mount_by_options(overlay) ||
+               error_set_errno(err, errno, "the kernel refused the mount");
     if (mount_by_context(overlay, err))
         return true;
-    if (!error_is(err, "FILESYSTEM_MISSING") && mount_by_options(overlay)) {
-        error_done(err);
+    if (error_is(err, "FILESYSTEM_MISSING") || !mount_by_options(overlay))
+        return false;
+    error_done(err);
+    atomic_store(&is_old, true);
+    return true;
+}
+
+bool overlay_mount(const struct overlay *overlay, struct error *err)
+{
+    if (mount_as_kernel_can(overlay, err))
         return true;
-    }
     error_prefix(err, "cannot mount an overlay of %zu layers at %s", overlay->lower_count,
                  overlay->mount_point);
     return error_hint(err, error_is(err, "FILESYSTEM_MISSING")

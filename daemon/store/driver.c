@@ -54,7 +54,7 @@ static bool use(struct store *store, const struct layer_driver *driver, const ch
 /* One that has to be used: by order, or because the layers are its own. On a full disk it cannot be
  * tried, and what is there has to be removed all the same. */
 static bool use_given(struct store *store, const struct layer_driver *driver, const char *reason,
-                      struct error *err)
+                      bool has_layers, struct error *err)
 {
     CLEANUP_ERROR struct error why = {0};
 
@@ -63,7 +63,10 @@ static bool use_given(struct store *store, const struct layer_driver *driver, co
     error_set(err, ERROR_FAILED_PRECONDITION, "STORAGE_DRIVER_UNSUPPORTED",
               "the storage driver %s (%s) does not work in the data root %s: %s", driver->name,
               reason, store->data_root, why.message);
-    return error_hint(err, "%s", driver->needs);
+    /* No other driver may touch its layers. */
+    return driver->needs && error_hint(err, "%s: %s", driver->needs,
+                                       has_layers ? "use another data root and pull again"
+                                                  : "use --storage-driver directory");
 }
 
 static bool use_best(struct store *store, struct error *err)
@@ -78,7 +81,10 @@ static bool use_best(struct store *store, struct error *err)
                 return error_prefix(err, "cannot try the storage drivers in the data root %s",
                                     store->data_root);
             }
-            strbuf_addf(&reason, "%s does not work here: %s; ", drivers[i]->name, why.message);
+            strbuf_addf(&reason, "%s does not work here: %s", drivers[i]->name, why.message);
+            if (drivers[i]->needs)
+                strbuf_addf(&reason, " (%s)", drivers[i]->needs);
+            strbuf_add_str(&reason, "; ");
             continue;
         }
         strbuf_add_str(&reason, drivers[i]->summary);
@@ -109,8 +115,8 @@ bool driver_choose(struct store *store, const char *forced, const char *recorded
                           owner->name);
     }
     if (forced_driver)
-        return use_given(store, forced_driver, "as configured", err);
+        return use_given(store, forced_driver, "as configured", owner != NULL, err);
     if (owner)
-        return use_given(store, owner, "the layers in the data root are its own", err);
+        return use_given(store, owner, "the layers in the data root are its own", true, err);
     return use_best(store, err);
 }

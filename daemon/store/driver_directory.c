@@ -250,7 +250,6 @@ static void directory_unmount_await(const struct layer_place *place UNUSED)
 const struct layer_driver directory_driver = {
     .name = "directory",
     .summary = "layers are unpacked into directories",
-    .needs = "use another data root",
     .probe = directory_probe,
     .await_prepare = await_directory_prepare,
     .await_write = await_directory_write,

@@ -440,8 +440,7 @@ static bool erofs_probe(int dir_fd, struct error *err)
 const struct layer_driver erofs_driver = {
     .name = "erofs",
     .summary = "layers are mounted from their tar files",
-    .needs = "it takes Linux 6.12 or newer and a data root that does not lie on an overlay: use "
-             "--storage-driver directory",
+    .needs = "it takes Linux 6.12 or newer and a data root that does not lie on an overlay",
     .replaces_mounted = true,
     .probe = erofs_probe,
     .await_prepare = await_erofs_prepare,

@@ -80,7 +80,11 @@ int fs_create(int context_fd, unsigned int attributes, struct error *err)
         fd = fsmount(context_fd, FSMOUNT_CLOEXEC, attributes);
     if (fd >= 0)
         return fd;
-    failed(context_fd, errno, "the kernel refused the mount", err);
+    if (errno == ENOTBLK)
+        error_set(err, ERROR_FAILED_PRECONDITION, "BLOCK_DEVICE_NEEDED",
+                  "the kernel takes only a block device for it here, not a file");
+    else
+        failed(context_fd, errno, "the kernel refused the mount", err);
     return -1;
 }
 

@@ -29,7 +29,7 @@ struct layer_place {
 struct layer_driver {
     const char *name;
     const char *summary; /* how it keeps layers, for people */
-    const char *needs;   /* what to do where it does not work */
+    const char *needs;   /* "it takes ..."; NULL: nothing that a data root may lack */
 
     /* Whether what is mounted stays as it is when the layer's directory goes. */
     bool replaces_mounted;

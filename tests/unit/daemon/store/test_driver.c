@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/store/fs_context.h"
 #include "proto/base/strbuf.h"
 #include "tests/unit/daemon/store/fixture.h"
 
@@ -82,11 +84,22 @@ static void test_choice(void **state UNUSED)
 
 static bool body_on_overlay(void *arg UNUSED, struct error *err)
 {
-    expect_driver("overlay/root", NULL, "directory", "erofs does not work here: ");
+    expect_driver("overlay/root", NULL, "directory", "does not lie on an overlay); layers are");
     expect_refusal("overlay/root", "erofs", "STORAGE_DRIVER_UNSUPPORTED", "as configured",
                    "--storage-driver directory");
     store_one_layer("overlay/root", NULL, err);
     expect_driver("overlay/root", NULL, "directory", "the layers in the data root are its own");
+    /* No other driver may be named for layers that are there. */
+    expect_refusal("overlay/theirs", NULL, "STORAGE_DRIVER_UNSUPPORTED", "are its own",
+                   "use another data root");
+    expect_refusal("overlay/theirs", "erofs", "STORAGE_DRIVER_UNSUPPORTED", "as configured",
+                   "use another data root");
+    return true;
+}
+
+static bool body_below_overlay(void *arg UNUSED, struct error *err)
+{
+    store_one_layer("lower/theirs", "erofs", err);
     return true;
 }
 
@@ -103,9 +116,24 @@ static void test_on_overlay(void **state UNUSED)
         CLEANUP_FREE char *path = xasprintf("%s/%s", dir, names[i]);
         assert_int_equal(mkdir(path, 0700), 0);
     }
+    run_task(body_below_overlay, NULL);
     assert_int_equal(mount("overlay", target, "overlay", 0, options), 0);
     run_task(body_on_overlay, NULL);
     assert_int_equal(umount2(target, MNT_DETACH), 0);
+}
+
+/* What kernels before 6.12 say of erofs, later ones say of ext4. */
+static void test_no_mount_from_files(void **state UNUSED)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/file", scratch_directory());
+    CLEANUP_CLOSE int file_fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_CLOSE int context_fd = fs_open("ext4", &err);
+
+    assert_true(file_fd >= 0 && context_fd >= 0 && fs_set_path(context_fd, "source", path, &err));
+    assert_int_equal(fs_create(context_fd, 0, &err), -1);
+    assert_string_equal(err.message,
+                        "the kernel takes only a block device for it here, not a file");
 }
 
 /* --- Mounts of a daemon that was killed --------------------------------------------------------
@@ -199,6 +227,7 @@ int main(void)
         cmocka_unit_test(test_mounts_that_nobody_uses_go),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_on_overlay),
+        cmocka_unit_test(test_no_mount_from_files),
     };
 
     /* Mounts of the tests are nobody else's. */
