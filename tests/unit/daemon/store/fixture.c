@@ -76,7 +76,7 @@ void tar_add(struct strbuf *tar, const char *name, char type, const char *data, 
     snprintf(header + 124, 12, "%011zo", type == '0' ? size : 0);
     snprintf(header + 136, 12, "%011o", 1000);
     header[156] = type;
-    if (type == '2')
+    if (type == '1' || type == '2')
         snprintf(header + 157, 100, "%s", data);
     memcpy(header + 257,
            "ustar\0"

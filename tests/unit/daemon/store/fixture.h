@@ -29,7 +29,8 @@ const char *test_driver(void);
 /* --- Archives ----------------------------------------------------------------------------------
  */
 
-/* Adds an entry; type as in the tar header: '0' file, '5' directory, '2' symlink (to data). */
+/* Adds an entry; type as in the tar header: '0' file, '5' directory, '2' symlink or '1' hard link
+ * (to data). */
 void tar_add(struct strbuf *tar, const char *name, char type, const char *data, size_t size);
 void tar_end(struct strbuf *tar);
 

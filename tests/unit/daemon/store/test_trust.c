@@ -101,6 +101,33 @@ static void test_quarantine(void **state UNUSED)
     run_task(body_quarantine, NULL);
 }
 
+/* What the hash of the tar does not cover. */
+static bool body_index(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("index", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct digest diff_id = make_layer(&tar, "hello", "world");
+    CLEANUP_FREE char *file =
+        file_of("index", &diff_id, with_directories() ? "fs/hello" : "layer.erofs");
+    CLEANUP_FREE char *path = xasprintf("%s/%s", scratch_directory(), file);
+
+    CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err));
+    if (with_directories())
+        CHECK(chmod(path, 04755) == 0);
+    else
+        flip_byte(file, 1100);
+    CHECK(!await_verify(store, &diff_id, err) && error_is(err, "LAYER_DAMAGED"));
+    error_done(err);
+    expect_damaged(store, &diff_id);
+    store_close_await(store);
+    return true;
+}
+
+static void test_what_the_tar_does_not_cover(void **state UNUSED)
+{
+    run_task(body_index, NULL);
+}
+
 static bool body_missing_file(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("gone", err);
@@ -141,6 +168,24 @@ static void await_replace_used(struct store *store, const struct digest *diff_id
         CHECK(error_is(&err, "LAYER_IN_USE") && err.code == ERROR_FAILED_PRECONDITION && err.hint);
 }
 
+/* What a container sees that begins now. */
+static bool holds(struct store *store, const struct digest *diff_id, const char *content)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE char *path = NULL;
+    CLEANUP_FREE char *name = NULL;
+    char text[10] = "";
+    int fd;
+
+    CHECK(await_layer_mount(store, diff_id, &path, &err));
+    name = xasprintf("%s/hello", path);
+    fd = open(name, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+    close(fd);
+    layer_unmount_await(store, diff_id);
+    return str_eq(text, content);
+}
+
 static bool body_replace(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("replace", err);
@@ -151,17 +196,19 @@ static bool body_replace(void *arg UNUSED, struct error *err)
     CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err));
     CHECK(await_layer_mount(store, &diff_id, &path, err));
     flip_content("replace", &diff_id, "hello");
+    CHECK(holds(store, &diff_id, "vorld"));
     CHECK(!await_verify(store, &diff_id, err));
     error_done(err);
     await_replace_used(store, &diff_id, &tar);
+    CHECK(with_directories() || holds(store, &diff_id, "world"));
     layer_unmount_await(store, &diff_id);
     CHECK(await_store_layer(store, &diff_id, &tar, NULL, err));
-    CHECK(await_verify(store, &diff_id, err) && store_damaged_count(store) == 0);
-    expect_usable(store, &diff_id);
+    CHECK(store_damaged_count(store) == 0 && holds(store, &diff_id, "world"));
     CHECK(count_entries("replace/tmp") == 0 && count_entries("replace/layers") == 1);
     store_close_await(store);
     CHECK((store = await_open_scratch("replace", err)));
-    expect_usable(store, &diff_id);
+    CHECK(store_damaged_count(store) == 0 && holds(store, &diff_id, "world"));
+    CHECK(await_verify(store, &diff_id, err));
     store_close_await(store);
     return true;
 }
@@ -174,35 +221,36 @@ static void test_replace(void **state UNUSED)
 struct verifier {
     struct store *store;
     struct digest diff_id;
+    struct layer_verification state;
     bool ended;
 };
 
-static bool task_verify(void *arg, struct error *err)
+static bool task_verify(void *arg, struct error *err UNUSED)
 {
     struct verifier *verifier = arg;
     CLEANUP_ERROR struct error failure = {0};
 
-    (void)err;
-    CHECK(!await_verify(verifier->store, &verifier->diff_id, &failure));
+    CHECK(!await_layer_verify(verifier->store, &verifier->diff_id, &verifier->state, &failure));
     CHECK(error_is(&failure, "LAYER_NOT_FOUND"));
     verifier->ended = true;
     return true;
 }
 
-/* What is removed while it is being verified is not damaged, it is gone. */
+/* What is removed while it is being verified is not damaged, it is gone; also if it is fetched
+ * again before the end. */
 static bool body_removed(void *arg UNUSED, struct error *err)
 {
-    struct verifier verifier = {.store = await_open_scratch("removed", err)};
+    struct verifier verifier = {.store = await_open_scratch("removed", err),
+                                .state.bytes_per_second = 1 * MIB};
     CLEANUP_STRBUF struct strbuf tar = {0};
-    CLEANUP_FREE char *content = xcalloc(1, 8 * MIB);
+    CLEANUP_FREE char *content = xcalloc(1, 3 * MIB);
     struct sample sample;
     struct group group;
 
     CHECK(verifier.store);
-    for (size_t i = 0; i < 8; i++) {
-        CLEANUP_FREE char *name = xasprintf("file%zu", i);
-        tar_add(&tar, name, '0', content, MIB);
-    }
+    memset(content, 'x', 3 * MIB);
+    for (size_t i = 0; i < 3; i++)
+        tar_add(&tar, (const char *[]){"a", "b", "c"}[i], '0', content, MIB);
     tar_end(&tar);
     verifier.diff_id = digest_of(tar.data, tar.length);
     CHECK(await_store_layer(verifier.store, &verifier.diff_id, &tar, NULL, err));
@@ -210,10 +258,13 @@ static bool body_removed(void *arg UNUSED, struct error *err)
     CHECK(await_image_commit(verifier.store, &sample.image, "a:1", NULL, NULL, err));
     group_init(&group);
     CHECK(task_spawn(&group, "verify", NULL, task_verify, &verifier, err));
-    CHECK(await_yield() == 0);
+    while (verifier.state.bytes_done == 0)
+        CHECK(await_yield() == 0); /* it goes on in a second */
     CHECK(await_image_delete(verifier.store, &sample.image.id, NULL, err));
+    CHECK(await_store_layer(verifier.store, &verifier.diff_id, &tar, NULL, err));
     CHECK(await_group(&group, err) && verifier.ended);
     CHECK(store_damaged_count(verifier.store) == 0);
+    expect_usable(verifier.store, &verifier.diff_id);
     store_close_await(verifier.store);
     return true;
 }
@@ -240,6 +291,23 @@ static bool await_store_with_blob(struct store *store, const struct digest *diff
     return ok;
 }
 
+/* A container comes while the new copy is on its way. */
+static void await_used_before_commit(struct store *store, const struct digest *diff_id,
+                                     const struct strbuf *tar)
+{
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_FREE char *path = NULL;
+    struct layer_writer *writer = await_layer_prepare(store, diff_id, &err);
+
+    CHECK(writer && await_layer_write(writer, tar->data, tar->length, &err));
+    CHECK(await_layer_mount(store, diff_id, &path, &err));
+    CHECK(await_layer_commit(writer, NULL, &err) == !with_directories());
+    CHECK(!with_directories() || error_is(&err, "LAYER_IN_USE"));
+    layer_writer_free_await(writer);
+    layer_unmount_await(store, diff_id);
+    expect_usable(store, diff_id);
+}
+
 static bool body_blob(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("blob", err);
@@ -260,6 +328,7 @@ static bool body_blob(void *arg UNUSED, struct error *err)
     /* The layer itself is in order; a new copy heals it. */
     expect_usable(store, &diff_id);
     CHECK(store_damaged_count(store) == 0);
+    await_used_before_commit(store, &diff_id, &tar);
     CHECK(await_store_with_blob(store, &diff_id, &tar, "compressed", err));
     CHECK(await_verify(store, &diff_id, err));
     store_close_await(store);
@@ -299,6 +368,7 @@ static void await_layers_to_count(struct store *store, struct digest diff_ids[2]
     }
     tar_add(&tar, "large", '0', content, MIB);
     tar_add(&tar, "link", '2', "large", 5);
+    tar_add(&tar, "hard", '1', "large", 5);
     tar_end(&tar);
     diff_ids[0] = digest_of(tar.data, tar.length);
     CHECK(await_store_layer(store, &diff_ids[0], &tar, NULL, err));
@@ -524,11 +594,17 @@ static void test_sources(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_quarantine),        cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_replace),           cmocka_unit_test(test_removed_meanwhile),
-        cmocka_unit_test(test_kept_blob),         cmocka_unit_test(test_ledger_equals_du),
-        cmocka_unit_test(test_shared_and_unique), cmocka_unit_test(test_scrub),
-        cmocka_unit_test(test_scrub_goes_on),     cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_quarantine),
+        cmocka_unit_test(test_what_the_tar_does_not_cover),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_removed_meanwhile),
+        cmocka_unit_test(test_kept_blob),
+        cmocka_unit_test(test_ledger_equals_du),
+        cmocka_unit_test(test_shared_and_unique),
+        cmocka_unit_test(test_scrub),
+        cmocka_unit_test(test_scrub_goes_on),
+        cmocka_unit_test(test_sources),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
