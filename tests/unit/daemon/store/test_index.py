@@ -45,6 +45,7 @@ def both(davit_untar, davit_index, tmp_path, archive):
     for name, program in (("unpacked", davit_untar), ("indexed", davit_index)):
         directory = tmp_path / name
         directory.mkdir()
+        directory.chmod(0o755)  # whatever the umask
         report = unpack(program, archive, str(directory))
         tree = snapshot(str(directory)) if report[0] == "ok" else None
         results.append((report, tree))
@@ -112,7 +113,7 @@ class RandomArchive:
             getattr(tar, kind)(path, **self.fields())
 
 
-@pytest.mark.parametrize("first", range(0, int(os.environ.get("DAVIT_RANDOM_ARCHIVES", "300")), 50))
+@pytest.mark.parametrize("first", range(0, int(os.environ.get("DAVIT_RANDOM_ARCHIVES", "150")), 50))
 def test_random_archives_give_the_same(davit_untar, davit_index, tmp_path, first):
     for seed in range(first, first + 50):
         archive = RandomArchive(seed).tar.bytes()
@@ -323,10 +324,8 @@ def test_long_run_of_headers(davit_index, out):
 
 def test_directories_without_entry_are_bounded(davit_index, tmp_path):
     """A path of 4 KiB makes two thousand of them."""
-    tar = Tar()
-    for i in range(2500):
-        tar.file(f"{i}/" + "d/" * 2000 + "f")
-    report = unpack(davit_index, tar.bytes(), str(tmp_path))
+    archive = b"".join(plain_header(f"{i}/" + "d/" * 2000 + "f", 0) for i in range(2500))
+    report = unpack(davit_index, archive, str(tmp_path))
     assert report[:2] == ("failed", "INVALID_LAYER")
     assert "more than fits in an index" in report[2]
 
