@@ -460,6 +460,8 @@ def attributes(_):
     yield attack("xattr-many", xattrs({f"user.{one:03}": "v" for one in range(100)}),
                  file("f", b"1"),
                  tree={"f": "f " + " ".join(f"user.{one:03}='v'" for one in range(100)) + " '1'"})
+    yield attack("xattr-too-many", lambda: xattrs({f"user.{one}": "" for one in range(1025)}),
+                 file("f"), error='"f" has more than 1024 xattrs')
     too_much = '"f" has more than 64 KiB of xattrs'
     yield attack("xattr-bomb", xattrs({f"user.{one}": "v" * 7000 for one in range(10)}), file("f"),
                  error=too_much)
@@ -577,6 +579,10 @@ def sparse(_):
     yield attack("sparse-map-that-lies", pax({"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
                                               "GNU.sparse.realsize": "100"}),
                  file("s", pad(b"99999999999\n0\n1\n") + data), error=DAMAGED)
+    for stored, real in ((300, 1), (300, 299), (513, 512), (1, 0)):
+        yield attack(f"sparse-of-{stored}-of-{real}",
+                     pax({"GNU.sparse.realsize": str(real), "GNU.sparse.name": "s"}),
+                     file("f", b"x" * stored), error=beyond)
     yield attack("sparse-of-unknown-version",
                  pax({"GNU.sparse.major": "9", "GNU.sparse.minor": "9"}), file("s", data),
                  error=DAMAGED)
@@ -632,7 +638,9 @@ def framing(_):
     yield attack("one-byte", end=b"x", error=DAMAGED)
     yield attack("garbage-before", b"garbage!" * 64, f, error=DAMAGED)
     yield attack("garbage-between", f, b"garbage!" * 64, file("g"), error=DAMAGED)
-    yield attack("garbage-of-a-header", header("f", b"\xff", mode=b"zzzzzzz\0"), error=DAMAGED)
+    yield attack("garbage-of-a-header", file("f", b"1", b"\xff", mode=b"zzzzzzz\0",
+                                             uid=b"\xff" * 8, mtime=b"x" * 12),
+                 error='"f" has an owner out of range')
     yield attack("checksum-wrong", header("f", checksum=b"0000001\0"), error=DAMAGED)
     yield attack("checksum-wrong-later", f, header("g", checksum=b"0000001\0"), error=DAMAGED)
     yield attack("checksum-empty", header("f", checksum=bytes(8)), error=DAMAGED)

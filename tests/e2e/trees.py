@@ -15,7 +15,7 @@ import subprocess
 
 import images
 import tars
-from conftest import WAIT_SECONDS, Davit
+from conftest import WAIT_SECONDS, Daemon, Davit, _make_scratch
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 READ_WHOLE_MAX = 64 << 20
@@ -24,7 +24,7 @@ SHORT_MAX = 40
 KINDS = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c",
          stat.S_IFBLK: "b", stat.S_IFIFO: "p"}
 MTIME_NS = tars.MTIME * 10**9
-DRIVERS = ("directory",)
+DRIVERS = ("directory", "erofs")
 
 
 # --- Looking at a tree ---------------------------------------------------------------------------
@@ -186,11 +186,13 @@ def _short(value):
 # --- What other programs make of an archive ------------------------------------------------------
 
 
-def gnu_extract(archive, directory):
+def gnu_extract(archive, directory, *options):
     """What GNU tar makes of it, as root would want it; of xattrs those that layers may have."""
-    subprocess.run(["tar", "--numeric-owner", "--same-owner", "-xpf", "-", "--xattrs",
-                    "--xattrs-include=user.*", "--xattrs-include=security.capability",
-                    "-C", directory], input=archive, check=True, stderr=subprocess.PIPE)
+    subprocess.run(["tar", "--numeric-owner", "--same-owner", "--delay-directory-restore", "-xpf",
+                    "-", "--xattrs", "--xattrs-include=user.*",
+                    "--xattrs-include=security.capability", "--warning=no-timestamp",
+                    "--warning=no-unknown-keyword", *options, "-C", directory],
+                   input=archive, check=True)
 
 
 def gnu_create(directory, *options):
@@ -204,16 +206,35 @@ PAX_WITH_XATTRS = ("--format=posix", "--xattrs", "--xattrs-include=*")
 # --- What a daemon makes of it -------------------------------------------------------------------
 
 
-class View:
-    """The layers of an image, bottom first, as a container of it has them."""
+@contextlib.contextmanager
+def daemon_with(driver):
+    """A running daemon; checked and removed at the end."""
+    root = _make_scratch()
+    (root / "daemon.json").write_text("{}")
+    daemon = Daemon(root, "--config-file", root / "daemon.json", "--storage-driver", driver)
+    daemon.driver = driver
+    try:
+        yield daemon.start()
+    finally:
+        try:
+            daemon.stop()
+        finally:
+            # Trees deeper than Python's own removal goes.
+            subprocess.run(["rm", "-rf", daemon.data_root], check=True)
+            daemon.finish()
 
-    def __init__(self, daemon, diff_ids):
+
+class View:
+    """The layers of an image, bottom first, as a container of it has them: overlayfs's lower
+    directories; and `root`, what it makes of them."""
+
+    def __init__(self, daemon, reference, diff_ids):
         self.daemon = daemon
+        self.reference = reference
         self.layers = [self._layer(one.removeprefix("sha256:")) for one in diff_ids]
         (self.root,) = (daemon.exec_root / "containers").glob("*/rootfs")
 
     def _layer(self, hexadecimal):
-        """Its directory as overlayfs is given it."""
         if self.daemon.driver == "directory":
             return self.daemon.data_root / "layers" / hexadecimal / "fs"
         return self.daemon.data_root / "mnt" / hexadecimal
@@ -223,9 +244,9 @@ SHELL_LAYER = images.layer(images.busybox_entries(), "none")
 
 
 @contextlib.contextmanager
-def viewing(daemon, registry, name, archives):
+def viewing(daemon, registry, name, archives, compression="none"):
     """A View of the archives as layers of one image below a shell's, while a container runs."""
-    layers = [images.layer(one, "none") for one in archives] + [SHELL_LAYER]
+    layers = [images.layer(one, compression) for one in archives] + [SHELL_LAYER]
     reference = registry.push(name, images.image(layers))
     davit = Davit(daemon)
     davit("pull", "-q", reference, timeout=4 * WAIT_SECONDS)
@@ -233,7 +254,7 @@ def viewing(daemon, registry, name, archives):
                           stdin=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "runs\n", process.stderr.read()
-        yield View(daemon, [one.diff_id for one in layers[:-1]])
+        yield View(daemon, reference, [one.diff_id for one in layers[:-1]])
     finally:
         process.communicate(timeout=WAIT_SECONDS)
     davit("rmi", reference)
