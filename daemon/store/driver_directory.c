@@ -12,7 +12,9 @@
 #include "daemon/store/archive_reader.h"
 #include "daemon/store/layer_driver.h"
 #include "daemon/store/tree_hash.h"
+#include "daemon/store/tree_walk.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 
 struct unpacking {
     int fs_fd;
@@ -139,6 +141,7 @@ static void sync_and_seal(void *arg)
     struct tree_hash *hash = tree_hash_new(work->fs_fd, false);
     ssize_t n = 1;
 
+    fault_point("directory.unpacked");
     if (syncfs(work->fs_fd) < 0)
         work->ok = error_set_errno(&work->err, errno, "cannot sync");
     else {
@@ -199,8 +202,8 @@ static ssize_t directory_check_step(void *arg, struct error *err)
     ssize_t n;
 
     if (check->fs_fd < 0) {
-        error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "its directory is gone: %s",
-                  strerror(check->open_errno));
+        errno = check->open_errno;
+        tree_failed("open", "its directory", err);
         return -1;
     }
     n = tree_hash_step(check->hash, err);

@@ -17,8 +17,9 @@
 #include "daemon/store/file_hash.h"
 #include "daemon/store/fs_context.h"
 #include "daemon/store/layer_driver.h"
-
+#include "daemon/store/tree_walk.h"
 #include "proto/async/await.h"
+#include "proto/base/fault.h"
 
 /* Files of a layer. */
 #define TAR "layer.tar"
@@ -161,6 +162,7 @@ static void sync_files(void *arg)
     struct sync_files *work = arg;
     const struct filling *filling = work->filling;
 
+    fault_point("erofs.indexed");
     if ((!work->sparse_used && unlinkat(filling->dir_fd, SPARSE, 0) < 0) ||
         fdatasync(filling->tar_fd) < 0 || fdatasync(filling->index_fd) < 0 ||
         (work->sparse_used && fdatasync(filling->sparse_fd) < 0) || fsync(filling->dir_fd) < 0)
@@ -193,7 +195,8 @@ struct erofs_check {
     const struct digest *diff_id;
     const char *expected_seal;
     int index_fd, sparse_fd;
-    struct file_hash *tar; /* NULL: it is gone */
+    struct file_hash *tar;
+    int tar_errno, index_errno, sparse_errno; /* why they could not be opened */
     bool tar_is_right;
     struct seal *seal;
 };
@@ -215,8 +218,11 @@ static void *erofs_check_begin(int dir_fd, const struct digest *diff_id, const c
     check->diff_id = diff_id;
     check->expected_seal = seal;
     check->tar = file_hash_open(dir_fd, TAR);
+    check->tar_errno = errno;
     check->index_fd = open_uncached(dir_fd, INDEX);
+    check->index_errno = errno;
     check->sparse_fd = open_uncached(dir_fd, SPARSE);
+    check->sparse_errno = errno;
     return check;
 }
 
@@ -242,6 +248,14 @@ static ssize_t damaged(struct error *err, const char *why)
     return -1;
 }
 
+/* Damaged, unless it is not the file's fault: with too few descriptors, for example. */
+static ssize_t unreadable(struct error *err, const char *doing, const char *name, int errnum)
+{
+    errno = errnum;
+    tree_failed(doing, name, err);
+    return -1;
+}
+
 /* Bytes read; 0 once the tar is what its name says. */
 static ssize_t check_tar(struct erofs_check *check, struct error *err)
 {
@@ -251,9 +265,9 @@ static ssize_t check_tar(struct erofs_check *check, struct error *err)
     if (n > 0)
         return n;
     if (!check->tar)
-        return damaged(err, "its " TAR " is gone");
+        return unreadable(err, "open", TAR, check->tar_errno);
     if (n < 0)
-        return damaged(err, "its " TAR " cannot be read: the disk reports an error");
+        return unreadable(err, "read", TAR, errno);
     actual = file_hash_finish(check->tar);
     check->tar_is_right = digest_eq(&actual, check->diff_id);
     if (check->tar_is_right)
@@ -267,10 +281,14 @@ static ssize_t check_seal(struct erofs_check *check, struct error *err)
     ssize_t n;
 
     if (check->index_fd < 0)
-        return damaged(err, "its " INDEX " is gone");
+        return unreadable(err, "open", INDEX, check->index_errno);
+    if (check->sparse_fd < 0 && check->sparse_errno != ENOENT)
+        return unreadable(err, "open", SPARSE, check->sparse_errno);
     if (!check->seal)
         check->seal = seal_new(check->index_fd, check->sparse_fd);
     n = seal_step(check->seal, err);
+    if (n < 0 && error_is(err, "IO_ERROR"))
+        return unreadable(err, "read", INDEX, EIO);
     if (n != 0 || !check->expected_seal)
         return n;
     actual = seal_finish(check->seal);
@@ -342,8 +360,10 @@ static void mount_layer(void *arg)
     work->ok = is_mounted(mount_point);
     if (work->ok)
         return;
+    fault_point("erofs.mount");
     mount_fd = create_mount(work->place->directory, &work->err);
     work->ok = mount_fd >= 0 && fs_attach(mount_fd, mount_point, &work->err);
+    fault_point("erofs.mounted");
     if (!work->ok) {
         rmdir(mount_point);
         error_prefix(&work->err, "its files in %s", work->place->directory);
@@ -370,6 +390,7 @@ static void unmount_layer(void *arg)
     const struct layer_place *place = arg;
 
     umount2(place->mount_point, MNT_DETACH | UMOUNT_NOFOLLOW);
+    fault_point("erofs.unmounted");
     rmdir(place->mount_point);
 }
 

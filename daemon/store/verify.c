@@ -9,6 +9,7 @@
 
 #include "daemon/store/file_hash.h"
 #include "daemon/store/internal.h"
+#include "daemon/store/tree_walk.h"
 #include "proto/async/await.h"
 #include "proto/base/fault.h"
 #include "proto/base/log.h"
@@ -48,18 +49,14 @@ static bool read_row(struct db *db, void *arg, struct error *err)
            digest_parse((const char *)sqlite3_column_text(row, 1), &check->blob, err);
 }
 
-static ssize_t damaged(const char *what, struct error *err)
-{
-    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "%s: %s", what, strerror(errno));
-    return -1;
-}
-
 static ssize_t begin(struct check *check, struct error *err)
 {
     check->dir_fd = openat(check->store->layers_fd, digest_hex(&check->diff_id),
                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (check->dir_fd < 0)
-        return damaged("its directory cannot be opened", err);
+    if (check->dir_fd < 0) {
+        tree_failed("open", "its directory", err);
+        return -1;
+    }
     check->driver_check =
         check->store->driver->check_begin(check->dir_fd, &check->diff_id, check->seal);
     check->stage = CHECK_FILES;
@@ -81,9 +78,12 @@ static ssize_t check_blob(struct check *check, struct error *err)
         if (digest_eq(&actual, &check->blob))
             return 0;
     }
-    error_set(err, ERROR_DATA_LOSS, "BLOB_DAMAGED",
-              "its compressed copy, " LAYER_BLOB ", is not as it was fetched%s%s",
-              n < 0 ? ": " : "", n < 0 ? strerror(errno) : "");
+    if (n < 0 && errno != ENOENT && errno != EIO && errno != EUCLEAN)
+        error_set_errno(err, errno, "cannot read its compressed copy, " LAYER_BLOB);
+    else
+        error_set(err, ERROR_DATA_LOSS, "BLOB_DAMAGED",
+                  "its compressed copy, " LAYER_BLOB ", is not as it was fetched%s%s",
+                  n < 0 ? ": " : "", n < 0 ? strerror(errno) : "");
     return -1;
 }
 
