@@ -277,6 +277,13 @@ static struct db *open_once(const char *path, int version, struct error *err)
         sqlite_failed(db, "open", err);
         return db_close(db);
     }
+    /* SQLite's way out if the file cannot be opened just now, for want of descriptors say. */
+    if (sqlite3_db_readonly(db->sqlite, "main") == 1) {
+        error_set(err, ERROR_UNAVAILABLE, "DATABASE_READ_ONLY",
+                  "cannot open %s to write: SQLite opened it to read only", path);
+        error_hint(err, "start davitd again");
+        return db_close(db);
+    }
     if (!configure(db, err) || !migrate(db, version, err))
         return db_close(db);
     return db;
