@@ -12,8 +12,9 @@
 #define FIRST_FD 3 /* the program's own begin here */
 #define PIPE_BYTES (1 * MIB)
 
-/* Sanitizers take their options from the environment; nothing else of ours needs it. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* Sanitizers and fault points take their options from the environment; nothing else of ours needs
+ * it. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(DAVIT_FAULT_POINTS)
 #define READER_ENVIRONMENT NULL
 #else
 static char *const empty_environment[] = {NULL};

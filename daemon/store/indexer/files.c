@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "daemon/store/erofs/seal.h"
+#include "proto/base/fault.h"
 
 /* Headers are read and content is passed over, so reads are small; where files are small they are
  * not, and reads grow. */
@@ -119,6 +120,7 @@ static bool write_index(void *arg, const void *data, size_t size, struct error *
 {
     struct growing *growing = arg;
 
+    fault_point("index.write");
     if (!write_fd(growing->files->index_fd, data, size, growing->written, err))
         return false;
     growing->written += size;

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "daemon/store/indexer/internal.h"
+#include "proto/base/fault.h"
 
 #define BLOCK 512
 #define SPARSE_ALIGN (4 * KIB)
@@ -395,6 +396,7 @@ static bool add_entries(struct indexer *indexer, struct error *err)
     int r;
 
     while ((r = layer_reader_next(indexer->reader, &indexer->entry, err)) > 0) {
+        fault_point("index.entry");
         if (!add_entry(indexer, err))
             return false;
         if (erofs_tree_memory(indexer->tree) > INDEX_MEMORY_MAX)

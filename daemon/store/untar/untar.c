@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "daemon/store/untar/internal.h"
+#include "proto/base/fault.h"
 
 static void untar_done(struct untar *untar)
 {
@@ -16,6 +17,7 @@ static bool untar_entries(struct untar *untar, struct error *err)
     int r;
 
     while ((r = layer_reader_next(untar->reader, &untar->entry, err)) > 0) {
+        fault_point("untar.entry");
         if (!untar_entry(untar, err))
             return false;
     }
