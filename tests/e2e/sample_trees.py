@@ -63,7 +63,7 @@ def make_plain(top):
         os.symlink(target, make.path(name))
     os.chown(make.path("link-up"), 7, 8, follow_symlinks=False)
     make.directory("hard")
-    for number in range(300):
+    for number in range(100):
         os.makedirs(make.path(f"hard/{number % 7}"), exist_ok=True)
         os.link(make.path("size-513"), make.path(f"hard/{number % 7}/{number}"))
     os.link(make.path("link-up"), make.path("hard-of-link"), follow_symlinks=False)
@@ -72,9 +72,9 @@ def make_plain(top):
         make.file(name, name)
     for byte in set(range(1, 256)) - set(b"/."):
         make.file(b"byte-%c" % byte)
-    for count in range(0, 64, 3):
+    for count in range(0, 64, 7):
         _fill_directory(make, f"fill-{count}", count, 8)
-    _fill_directory(make, "fill-large", 1500, 50)
+    _fill_directory(make, "fill-large", 600, 50)
     os.makedirs(make.path("a/b/c/d/e/f/g/h"))
     for number, name in enumerate(("size-1", "link-absolute", "a/b", "dir-1777", "size-512")):
         make.set_times(name, (1_000_000_000 + number) * SECOND)

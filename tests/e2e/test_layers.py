@@ -6,6 +6,8 @@ DAVIT_TEST_DEBIAN=full takes a whole Debian (debootstrap's minbase, kept in /var
 few packages' files.
 """
 
+import contextlib
+import functools
 import os
 import pathlib
 import random
@@ -17,7 +19,7 @@ import pytest
 import sample_trees
 import tars
 import trees
-from conftest import Davit
+from conftest import Davit, _scratch_base as scratch_base
 
 # What a shell's layer and the runtime put over the root.
 COVERED = (b"bin", b"dev", b"etc", b"home", b"proc", b"root", b"sys", b"tmp", b"usr/bin",
@@ -33,24 +35,31 @@ def daemon(request):
         yield made
 
 
-@pytest.fixture
-def workshop():
-    """A directory for trees. In memory, where each may have any time and xattr."""
-    path = tempfile.mkdtemp(prefix="davit-layers-", dir="/dev/shm")
-    yield pathlib.Path(path)
-    subprocess.run(["rm", "-rf", path], check=True)
+@contextlib.contextmanager
+def workshop(base=None):
+    path = pathlib.Path(tempfile.mkdtemp(prefix="davit-layers-", dir=base or scratch_base()))
+    try:
+        yield path
+    finally:
+        subprocess.run(["rm", "-rf", path], check=True)
 
 
-def assert_equal_to_gnu_tar(daemon, registry, scratch, archives, compression="none"):
-    """`archives` is {what: archive}. They become the layers of one image."""
-    name = "layers/" + next(iter(archives)).replace(" ", "-").lower()
-    with trees.viewing(daemon, registry, name, archives.values(), compression) as view:
-        for (what, archive), layer in zip(archives.items(), view.layers):
-            expected = scratch / "expected"
-            expected.mkdir()
-            trees.gnu_extract(archive, expected)
-            trees.assert_same(trees.snapshot(layer), trees.snapshot(expected), what)
-            subprocess.run(["rm", "-rf", expected], check=True)
+def with_expected(archives, base=None):
+    """{what: (archive, the tree that GNU tar makes of it)}. Made once for both drivers."""
+    samples = {}
+    for what, archive in archives.items():
+        with workshop(base) as directory:
+            trees.gnu_extract(archive, directory)
+            samples[what] = archive, trees.snapshot(directory)
+    return samples
+
+
+def assert_equal_to_gnu_tar(daemon, registry, name, samples, compression="none"):
+    """The archives become the layers of one image."""
+    archives = [archive for archive, _ in samples.values()]
+    with trees.viewing(daemon, registry, name, archives, compression) as view:
+        for (what, (_, expected)), layer in zip(samples.items(), view.layers):
+            trees.assert_same(trees.snapshot(layer), expected, what)
 
 
 # --- Dialects ------------------------------------------------------------------------------------
@@ -70,53 +79,61 @@ def python_tar(tree, kind):
                           stdout=subprocess.PIPE, check=True).stdout
 
 
-def test_dialects(daemon, registry, scratch, workshop):
-    tree = workshop / "tree"
-    tree.mkdir()
+@functools.cache
+def dialects():
     archives = {}
-    sample_trees.make_plain(tree)
-    archives["v7"] = trees.gnu_create(tree, "--format=v7")
-    sample_trees.add_nodes(tree)
-    archives["ustar"] = trees.gnu_create(tree, "--format=ustar")
-    archives["bsdtar ustar"] = bsdtar(tree, "ustar")
-    archives["python ustar"] = python_tar(tree, 0)
-    sample_trees.add_long(tree)
-    for kind in ("oldgnu", "gnu"):
-        archives["gnu tar " + kind] = trees.gnu_create(tree, "--format=" + kind)
-    archives["bsdtar gnutar"] = bsdtar(tree, "gnutar")
-    archives["python gnu"] = python_tar(tree, 1)
-    archives["python pax"] = python_tar(tree, 2)
-    sample_trees.add_rich(tree)
-    archives["gnu tar pax"] = trees.gnu_create(tree, *trees.PAX_WITH_XATTRS)
-    archives["bsdtar pax"] = bsdtar(tree, "pax")
-    assert_equal_to_gnu_tar(daemon, registry, scratch, archives)
+    with workshop("/dev/shm") as tree:  # where each file may have any time and xattr
+        sample_trees.make_plain(tree)
+        archives["v7"] = trees.gnu_create(tree, "--format=v7")
+        sample_trees.add_nodes(tree)
+        archives["ustar"] = trees.gnu_create(tree, "--format=ustar")
+        archives["bsdtar ustar"] = bsdtar(tree, "ustar")
+        archives["python ustar"] = python_tar(tree, 0)
+        sample_trees.add_long(tree)
+        for kind in ("oldgnu", "gnu"):
+            archives["gnu tar " + kind] = trees.gnu_create(tree, "--format=" + kind)
+        archives["bsdtar gnutar"] = bsdtar(tree, "gnutar")
+        archives["python gnu"] = python_tar(tree, 1)
+        archives["python pax"] = python_tar(tree, 2)
+        sample_trees.add_rich(tree)
+        archives["gnu tar pax"] = trees.gnu_create(tree, *trees.PAX_WITH_XATTRS)
+        archives["bsdtar pax"] = bsdtar(tree, "pax")
+    return with_expected(archives)
 
 
-def test_what_the_file_system_below_could_not_hold(daemon, registry, workshop):
+def test_dialects(daemon, registry):
+    assert_equal_to_gnu_tar(daemon, registry, "layers/dialects", dialects())
+
+
+def test_what_the_file_system_below_could_not_hold(daemon, registry):
     """EROFS holds more than ext4, which is what the other driver unpacks to."""
     if daemon.driver != "erofs":
         return
-    tree = workshop / "tree"
-    tree.mkdir()
-    sample_trees.add_far(tree)
-    assert_equal_to_gnu_tar(daemon, registry, workshop,
-                            {"far": trees.gnu_create(tree, *trees.PAX_WITH_XATTRS)})
+    with workshop("/dev/shm") as tree:
+        sample_trees.add_far(tree)
+        archive = trees.gnu_create(tree, *trees.PAX_WITH_XATTRS)
+    assert_equal_to_gnu_tar(daemon, registry, "layers/far",
+                            with_expected({"far": archive}, "/dev/shm"))
 
 
-def test_sparse_files(daemon, registry, scratch, workshop):
-    tree = workshop / "tree"
-    tree.mkdir()
-    sample_trees.make_sparse(tree)
-    archives = {"sparse gnu": trees.gnu_create(tree, "--sparse", "--format=gnu"),
-                "sparse bsdtar": bsdtar(tree, "pax")}
-    for version in ("0.0", "0.1", "1.0"):
-        archives["sparse pax " + version] = trees.gnu_create(
-            tree, "--sparse", "--format=posix", "--sparse-version=" + version)
+@functools.cache
+def sparse():
+    with workshop("/dev/shm") as tree:
+        sample_trees.make_sparse(tree)
+        archives = {"gnu": trees.gnu_create(tree, "--sparse", "--format=gnu"),
+                    "bsdtar": bsdtar(tree, "pax")}
+        for version in ("0.0", "0.1", "1.0"):
+            archives["pax " + version] = trees.gnu_create(
+                tree, "--sparse", "--format=posix", "--sparse-version=" + version)
     assert max(map(len, archives.values())) < 10 << 20
-    assert_equal_to_gnu_tar(daemon, registry, scratch, archives)
+    return with_expected(archives)
 
 
-def test_headers_as_go_writes_them(daemon, registry, scratch):
+def test_sparse_files(daemon, registry):
+    assert_equal_to_gnu_tar(daemon, registry, "layers/sparse", sparse())
+
+
+def test_headers_as_go_writes_them(daemon, registry):
     """Docker's layers: PAX headers only where they are needed, and then with fields left at 0."""
     def go(name, records, **fields):
         records = sorted(records.items())
@@ -138,10 +155,15 @@ def test_headers_as_go_writes_them(daemon, registry, scratch):
         go("d/link", {"linkpath": "d/\u00fcml\u00e4ut", "path": "d/link"}, kind=tars.HARDLINK),
         go("d/symlink", {"linkpath": "\u00fc" * 200}, kind=tars.SYMLINK, mode=0o777),
         tars.char("d/null", 1, 3, mode=0o666), tars.fifo("d/fifo"))
-    assert_equal_to_gnu_tar(daemon, registry, scratch, {"Go": archive}, "gzip")
+    assert_equal_to_gnu_tar(daemon, registry, "layers/go", with_expected({"Go": archive}), "gzip")
 
 
 # --- Trees that people have ----------------------------------------------------------------------
+
+
+@functools.cache
+def debian():
+    return with_expected({"debian": debian_archive()})["debian"]
 
 
 def debian_archive():
@@ -168,31 +190,33 @@ def debian_archive():
                           input="\n".join(sorted(names)).encode()).stdout
 
 
-def test_debian(daemon, registry, scratch):
-    archive = debian_archive()
-    expected = scratch / "expected"
-    expected.mkdir()
-    trees.gnu_extract(archive, expected)
-    theirs = trees.snapshot(expected)
-    assert len(theirs) > 1500
+def test_debian(daemon, registry):
+    archive, expected = debian()
+    assert len(expected) > 1500
     with trees.viewing(daemon, registry, "layers/debian", [archive], "gzip") as view:
-        trees.assert_same(trees.snapshot(view.layers[0]), theirs, "the layer")
-        ours = trees.snapshot(view.root, COVERED)
-        theirs = trees.snapshot(expected, COVERED)
-        for tree in (ours, theirs):  # the shell's layer has directories of these names
-            for name in (b".", b"usr", b"var"):
-                tree.pop(name, None)
-        trees.assert_same(ours, theirs, "the container's root")
+        trees.assert_same(trees.snapshot(view.layers[0]), expected, "the layer")
+        root = trees.snapshot(view.root, COVERED)
+        trees.assert_same({path: root.get(path) for path in expected if not covered(path)},
+                          {path: item for path, item in expected.items() if not covered(path)},
+                          "the container's root")
         run = Davit(daemon)("run", "--rm", view.reference, "/usr/bin/perl", "-e", "print 6 * 7")
         assert run.stdout == "42"
 
 
-def test_node_modules(daemon, registry, scratch):
-    """Many small files; scopes, and links of programs."""
+def covered(path):
+    return path in (b".", b"usr", b"var") or \
+        any(path == one or path.startswith(one + b"/") for one in COVERED)
+
+
+@functools.cache
+def node_modules():
     top = next(one for one in MODULES if one.exists())
-    archives = {"npm": trees.gnu_create(top), "npm again": bsdtar(top, "pax")}
-    assert b"node_modules/@" in archives["npm"] or top == MODULES[1]
-    assert_equal_to_gnu_tar(daemon, registry, scratch, archives, "zstd")
+    return with_expected({"GNU tar": trees.gnu_create(top), "bsdtar": bsdtar(top, "pax")})
+
+
+def test_node_modules(daemon, registry):
+    """Many small files; scopes, and links of programs."""
+    assert_equal_to_gnu_tar(daemon, registry, "layers/npm", node_modules(), "zstd")
 
 
 # --- Stacks --------------------------------------------------------------------------------------
@@ -400,37 +424,48 @@ def apply(archive, top, unpacked):
     trees.gnu_extract(archive, top, "--exclude=.wh.*")
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("DAVIT_TEST_STACKS", "1"))))
-def test_a_stack_of_40_layers(daemon, registry, scratch, seed):
+@functools.cache
+def stack(seed):
+    """Archives, the tree of each, and what overlayfs and what a plain tree make of all."""
     history = History(seed)
     archives = [history.layer() for _ in range(40)]
-    flat, merged = scratch / "flat", scratch / "merged"
-    flat.mkdir()
-    merged.mkdir()
-    for number, archive in enumerate(archives):
-        unpacked = scratch / str(number)
-        unpacked.mkdir()
-        trees.gnu_extract(archive, unpacked)
-        apply(archive, flat, unpacked)
-        overlay_form(unpacked)
-    lower = ":".join(str(number) for number in reversed(range(len(archives))))
-    subprocess.run(["mount", "-t", "overlay", "none", "-o", f"lowerdir={lower}", merged],
-                   cwd=scratch, check=True)
-    try:
-        with trees.viewing(daemon, registry, f"layers/stack{seed}", archives, "gzip") as view:
-            for number, layer in enumerate(view.layers):
-                ours, theirs = trees.snapshot(layer), trees.snapshot(scratch / str(number))
-                for tree in (ours, theirs):
-                    tree.pop(b".")  # it has no entry
-                trees.assert_same(ours, theirs, f"layer {number}")
-            root = trees.snapshot(view.root / "t")
-            trees.assert_same(root, trees.snapshot(merged / "t"), "the overlay")
-    finally:
-        subprocess.run(["umount", merged], check=True)
-    plain = trees.snapshot(flat / "t")
-    for tree in (root, plain):  # overlayfs has its own mind about these
-        for item in tree.values():
-            item.pop("links")
-            item.pop("same as", None)
-    trees.assert_same(root, plain, "the overlay and a plain tree")
-    assert len(plain) > 100
+    with workshop() as directory:
+        flat, merged = directory / "flat", directory / "merged"
+        flat.mkdir()
+        merged.mkdir()
+        layers = []
+        for number, archive in enumerate(archives):
+            unpacked = directory / str(number)
+            unpacked.mkdir()
+            trees.gnu_extract(archive, unpacked)
+            apply(archive, flat, unpacked)
+            overlay_form(unpacked)
+            layers.append(trees.snapshot(unpacked))
+        lower = ":".join(str(number) for number in reversed(range(len(archives))))
+        subprocess.run(["mount", "-t", "overlay", "none", "-o", f"lowerdir={lower}", merged],
+                       cwd=directory, check=True)
+        try:
+            return archives, layers, trees.snapshot(merged / "t"), trees.snapshot(flat / "t")
+        finally:
+            subprocess.run(["umount", merged], check=True)
+
+
+def without(tree, *keys):
+    return {path: {key: value for key, value in item.items() if key not in keys}
+            for path, item in tree.items()}
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("DAVIT_TEST_STACKS", "1"))))
+def test_a_stack_of_40_layers(daemon, registry, seed):
+    archives, layers, merged, flat = stack(seed)
+    assert len(flat) > 100
+    with trees.viewing(daemon, registry, f"layers/stack{seed}", archives, "gzip") as view:
+        for number, (layer, expected) in enumerate(zip(view.layers, layers)):
+            tree = trees.snapshot(layer)
+            tree[b"."] = expected[b"."]  # it has no entry
+            trees.assert_same(tree, expected, f"layer {number}")
+        root = trees.snapshot(view.root / "t")
+    trees.assert_same(root, merged, "the overlay")
+    # A file that a layer replaced leaves its links in the layers below with one name less.
+    trees.assert_same(without(root, "links", "same as"), without(flat, "links", "same as"),
+                      "the overlay and a plain tree")
