@@ -160,7 +160,8 @@ static void group_note_end(struct group *group, bool ok, struct error *err)
             error_move(first, err);
         if (!error_is_set(first))
             error_set(first, ERROR_UNKNOWN, NULL, "a task failed without saying why");
-        group_cancel(group);
+        if (!group->cancelled) /* once: it goes through all of them */
+            group_cancel(group);
     }
     if (group->waiter)
         task_wake(group->waiter);
