@@ -80,12 +80,16 @@ class Siege:
 
     def run(self):
         watch = MemoryWatch(self.daemon.pid)
+        kernel_log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(kernel_log, 0, os.SEEK_END)
         watch.start()
         try:
             self._attack()
         finally:
             watch.end()
         self.memory = watch.peaks
+        self.complaints = complaints(kernel_log)
+        os.close(kernel_log)
 
     def _attack(self):
         with FaultRegistry() as registry:
@@ -175,6 +179,24 @@ def test_memory_stays_bounded(siege):
     print({name: f"{peak >> 10} KiB" for name, peak in siege.memory.items()})
     assert siege.memory["davitd"] < DAEMON_MEMORY_MAX
     assert siege.memory[reader] < READER_MEMORY_MAX
+
+
+def complaints(kernel_log):
+    """Warnings of the kernel about the file systems that layers are mounted with."""
+    found = []
+    while True:
+        try:
+            priority, text = os.read(kernel_log, 8192).decode(errors="replace").split(";", 1)
+        except BlockingIOError:
+            return found
+        except BrokenPipeError:  # overwritten before it was read
+            continue
+        if int(priority.split(",")[0]) & 7 <= 4 and re.match("erofs|overlayfs", text):
+            found.append(text)
+
+
+def test_the_kernel_takes_all_layers(siege):
+    assert siege.complaints == []
 
 
 def test_the_daemon_lives(siege):
