@@ -86,6 +86,18 @@ static struct erofs_xattrs *grow(struct erofs_tree *tree, const struct erofs_xat
     return xattrs;
 }
 
+/* An errno, as setxattr(2) has it. */
+static int check_xattr(const char *name, const char *rest, size_t size)
+{
+    if (!rest)
+        return EOPNOTSUPP;
+    if (str_empty(rest))
+        return EINVAL;
+    if (strlen(name) > XATTR_NAME_MAX_LENGTH)
+        return ERANGE;
+    return size > UINT16_MAX ? E2BIG : 0;
+}
+
 bool erofs_inode_set_xattr(struct erofs_tree *tree, struct erofs_inode *inode, const char *name,
                            const void *value, size_t size)
 {
@@ -95,11 +107,7 @@ bool erofs_inode_set_xattr(struct erofs_tree *tree, struct erofs_inode *inode, c
     const char *rest = split_name(name, &prefix);
     uint32_t i = 0;
 
-    errno = !rest                                  ? EOPNOTSUPP
-            : str_empty(rest)                      ? EINVAL
-            : strlen(name) > XATTR_NAME_MAX_LENGTH ? ERANGE
-            : size > UINT16_MAX                    ? E2BIG
-                                                   : 0;
+    errno = check_xattr(name, rest, size);
     if (errno)
         return false;
     xattr = intern(tree, prefix, rest, value, size);
