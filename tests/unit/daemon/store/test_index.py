@@ -509,7 +509,7 @@ def test_ends_with_its_parent(layer, davit_index):
          made.tar, made.index, made.sparse], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         orphan = int(middle.stdout.readline())
-        while not SANITIZED and status_of(orphan)["Seccomp"] != "2":
+        while status_of(orphan)["NoNewPrivs"] != "1":
             pass
         middle.kill()
         middle.wait()
