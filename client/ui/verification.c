@@ -92,15 +92,17 @@ void verification_leave(struct strbuf *out)
 
 static void add_images(const verify_problem *problem, struct strbuf *out)
 {
-    const size_t named = problem->n_images > IMAGES_NAMED + 1 ? IMAGES_NAMED : problem->n_images;
+    const size_t all = MAX(problem->image_count, problem->n_images);
+    const size_t named =
+        all > IMAGES_NAMED + 1 ? MIN(problem->n_images, IMAGES_NAMED) : problem->n_images;
     if (problem->n_images == 0)
         strbuf_add_str(out, "(no image)");
     for (size_t i = 0; i < named; i++) {
         strbuf_add_str(out, i ? ", " : "");
         strbuf_add_printable(out, problem->images[i]);
     }
-    if (named < problem->n_images)
-        strbuf_addf(out, " and %zu more", problem->n_images - named);
+    if (named < all)
+        strbuf_addf(out, " and %zu more", all - named);
 }
 
 void verification_add_problem(const verify_problem *problem, struct strbuf *out)
@@ -147,10 +149,10 @@ json_t *verification_problem_json(const verify_problem *problem)
     json_t *images = json_array();
     for (size_t i = 0; i < problem->n_images; i++)
         json_array_append_new(images, json_string(problem->images[i]));
-    return json_pack("{s:o, s:s, s:b, s:s, s:s, s:s, s:b}", "images", images, "digest",
-                     problem->digest, "is_layer", (int)problem->is_layer, "reason", problem->reason,
-                     "message", problem->message, "hint", problem->hint, "repaired",
-                     (int)problem->repaired);
+    return json_pack("{s:o, s:i, s:s, s:b, s:s, s:s, s:s, s:b}", "images", images, "image_count",
+                     (int)problem->image_count, "digest", problem->digest, "is_layer",
+                     (int)problem->is_layer, "reason", problem->reason, "message", problem->message,
+                     "hint", problem->hint, "repaired", (int)problem->repaired);
 }
 
 void verification_add_json(const verify_result *result, json_t *problems, struct strbuf *out)

@@ -285,6 +285,7 @@ struct container_engine *container_engine_free_await(struct container_engine *en
 {
     if (!engine)
         return NULL;
+    atomic_store(&engine->stopping, true);
     {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
         LIST_FOR_EACH (node, &engine->containers) {

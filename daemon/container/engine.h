@@ -1,6 +1,8 @@
 /* Shared between engine.c and container.c only. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "daemon/container/container.h"
 #include "daemon/container/rootfs.h"
 #include "daemon/container/runtime.h"
@@ -13,6 +15,7 @@ struct container_engine {
     struct list kept;       /* struct kept_container, see usage.h */
     struct group group;     /* asking the runtimes for their versions, counting what is used */
     bool versions_asked;    /* each has answered or failed to */
+    atomic_bool stopping;   /* counts end early */
     struct wait_queue container_came, container_gone;
 };
 

@@ -41,6 +41,7 @@ struct count_work {
     const char *data_root;
     struct container_usage *usage;
     bool read_note; /* what write_keep_note() has written */
+    const atomic_bool *stop;
 };
 
 static void read_note(int dir_fd, struct container_usage *usage)
@@ -66,7 +67,9 @@ static void count_in_pool(void *arg)
 
     if (fd < 0)
         return;
-    work->usage->disk_bytes = tree_disk_bytes(fd);
+    work->usage->disk_bytes = tree_disk_bytes(fd, work->stop);
+    if (atomic_load(work->stop))
+        work->usage->disk_bytes = 0; /* for the next daemon to count */
     if (work->read_note)
         read_note(fd, work->usage);
 }
@@ -77,6 +80,7 @@ static int await_count(struct container_engine *engine, struct container_usage *
         .data_root = engine->data_root,
         .usage = usage,
         .read_note = note,
+        .stop = &engine->stopping,
     };
 
     return await_work(count_in_pool, &work, "counting a container");

@@ -166,18 +166,19 @@ static bool concerns(const struct image *image, const struct verify_problem *pro
     return false;
 }
 
-/* Also of images that were not asked for. */
-static char **images_of(const struct store *store, const struct verify_problem *problem)
+/* Also those that were not asked for. */
+static void find_images(const struct store *store, struct verify_problem *problem)
 {
-    size_t count = 0, named = 0;
-    CLEANUP_FREE const struct image **images = image_list(store, &count);
-    char **names = xcalloc(count + 1, sizeof(*names));
+    CLEANUP_FREE const struct image **images = image_list(store, NULL);
 
-    for (size_t i = 0; i < count; i++) {
-        if (concerns(images[i], problem))
-            names[named++] = image_name(images[i]);
+    problem->images = xcalloc(VERIFY_IMAGES_NAMED + 1, sizeof(*problem->images));
+    for (const struct image **image = images; *image; image++) {
+        if (!concerns(*image, problem))
+            continue;
+        if (problem->image_count < VERIFY_IMAGES_NAMED)
+            problem->images[problem->image_count] = image_name(*image);
+        problem->image_count++;
     }
-    return names;
 }
 
 /* Takes what is wrong over from err. */
@@ -190,7 +191,7 @@ static void add_problem(struct verify *verify, const struct digest *image,
         problem->image = *image;
     if (layer)
         problem->layer = *layer;
-    problem->images = images_of(verify->engine.store, problem);
+    find_images(verify->engine.store, problem);
     error_move(&problem->error, err);
     if (!problem->error.hint)
         error_hint(&problem->error, "fetch it again with: davit system verify --repair");
@@ -223,15 +224,25 @@ static bool await_check_images(struct verify *verify, struct error *err)
 /* Whether an image needs the layer, so that its absence is a problem. */
 static bool is_needed(const struct verify *verify, const struct digest *diff_id)
 {
+    CLEANUP_FREE const struct image **images = image_list(verify->engine.store, NULL);
     const struct verify_problem problem = {.layer = *diff_id};
-    CLEANUP(strv_cleanup) char **images = images_of(verify->engine.store, &problem);
 
-    return *images;
+    for (const struct image **image = images; *image; image++) {
+        if (concerns(*image, &problem))
+            return true;
+    }
+    return false;
 }
 
 static bool await_check_layer(struct verify *verify, struct verify_layer *layer, struct error *err)
 {
-    if (await_layer_verify(verify->engine.store, &layer->diff_id, &layer->state, err))
+    bool ok;
+
+    do {
+        error_done(err);
+        ok = await_layer_verify(verify->engine.store, &layer->diff_id, &layer->state, err);
+    } while (!ok && error_is(err, "LAYER_REPLACED"));
+    if (ok)
         return true;
     if (err->code == ERROR_CANCELLED)
         return false;

@@ -41,8 +41,11 @@ struct verify_progress {
 };
 void verify_progress(const struct verify *verify, struct verify_progress *ret);
 
+#define VERIFY_IMAGES_NAMED 16
+
 struct verify_problem {
-    char **images;       /* familiar names, or IDs, of those that have it; NULL-terminated */
+    char **images;       /* familiar names, or IDs, of the first that have it; NULL-terminated */
+    size_t image_count;  /* of all that have it */
     struct digest layer; /* not set: the image itself, its manifest or config */
     struct digest image; /* ID, if the image itself */
     struct error error;  /* what is wrong, and what to do */

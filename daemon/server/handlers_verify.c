@@ -49,6 +49,7 @@ static void fill_problem(Davit__V1__VerifyProblem *message, const struct verify_
     davit__v1__verify_problem__init(message);
     message->images = problem->images;
     message->n_images = strv_count(problem->images);
+    message->image_count = (uint32_t)problem->image_count;
     message->is_layer = digest_is_set(&problem->layer);
     message->digest = (char *)(message->is_layer ? problem->layer.text : problem->image.text);
     message->reason = text(error->reason);

@@ -29,7 +29,7 @@ static uint64_t measure(const struct commit_work *work)
 
     if (work->content_disk_bytes == 0 || fstat(writer->dir_fd, &dir) < 0 ||
         (writer->blob_fd >= 0 && fstat(writer->blob_fd, &blob) < 0))
-        return tree_disk_bytes(writer->dir_fd);
+        return tree_disk_bytes(writer->dir_fd, NULL);
     return work->content_disk_bytes + (uint64_t)(dir.st_blocks + blob.st_blocks) * STAT_BLOCK_BYTES;
 }
 

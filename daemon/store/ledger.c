@@ -1,6 +1,7 @@
 /* The ledger: what is on the disk, from memory. Layers are counted when they are committed; those
  * that a davitd without a ledger committed are counted in the background. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -122,6 +123,7 @@ bool await_store_usage(struct store *store, struct store_usage *ret, struct erro
 
 struct count_work {
     const struct store *store;
+    const atomic_bool *stop; /* then the count is not complete */
     struct digest diff_id;
     uint64_t disk_bytes;
 };
@@ -133,7 +135,7 @@ static void count_in_pool(void *arg)
                                   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd >= 0)
-        work->disk_bytes = tree_disk_bytes(fd);
+        work->disk_bytes = tree_disk_bytes(fd, work->stop);
 }
 
 static bool write_count(struct db *db, void *arg, struct error *err)
@@ -146,13 +148,13 @@ static bool write_count(struct db *db, void *arg, struct error *err)
 
 static bool await_count(struct store *store, const struct digest *diff_id, struct error *err)
 {
-    struct count_work work = {.store = store, .diff_id = *diff_id};
+    struct count_work work = {.store = store, .stop = &store->trash.stop, .diff_id = *diff_id};
     int r = await_work(count_in_pool, &work, "counting a layer");
     CLEANUP(db_unlock) struct db *locked = r == 0 ? await_db_lock(store->db, err) : NULL;
     struct layer *layer;
 
-    if (r < 0)
-        return await_error(err, r, "counting a layer");
+    if (r < 0 || atomic_load(work.stop))
+        return await_error(err, r < 0 ? r : -ECANCELED, "counting a layer");
     if (!locked || !await_db_transaction(locked, write_count, &work, err))
         return false;
     layer = layer_get(store, diff_id);

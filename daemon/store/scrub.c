@@ -47,7 +47,8 @@ static bool await_scrub_layer(struct store *store, const struct layer *layer, st
 
     /* Damage has been logged. */
     return await_layer_verify(store, &diff_id, &verification, err) ||
-           err->code == ERROR_DATA_LOSS || err->code == ERROR_NOT_FOUND;
+           err->code == ERROR_DATA_LOSS || err->code == ERROR_NOT_FOUND ||
+           err->code == ERROR_ABORTED;
 }
 
 /* --- Manifests and configs ---------------------------------------------------------------------

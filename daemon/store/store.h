@@ -141,7 +141,7 @@ struct layer_verification {
  * LAYER_DAMAGED, and from then on it is in quarantine, where mounts refuse it with this error,
  * layer_find() does not find it, and a new copy replaces it; or BLOB_DAMAGED, where only the
  * compressed copy has changed, so that it can be used. A layer in quarantine that is in order
- * leaves it. LAYER_NOT_FOUND, also if it is removed or replaced meanwhile. */
+ * leaves it. LAYER_NOT_FOUND, also if it is removed meanwhile; ABORTED (LAYER_REPLACED). */
 bool await_layer_verify(struct store *store, const struct digest *diff_id,
                         struct layer_verification *verification, struct error *err);
 uint64_t layer_verify_bytes(const struct store *store, const struct digest *diff_id);

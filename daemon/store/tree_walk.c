@@ -240,13 +240,13 @@ int tree_walk_next(struct tree_walk *walk, struct tree_entry *ret, struct error 
     }
 }
 
-uint64_t tree_disk_bytes(int dir_fd)
+uint64_t tree_disk_bytes(int dir_fd, const atomic_bool *stop)
 {
     CLEANUP(tree_walk_cleanup) struct tree_walk *walk = tree_walk_new(dir_fd, true);
     struct tree_entry entry;
     uint64_t blocks = 0;
 
-    while (tree_walk_next(walk, &entry, NULL) > 0) {
+    while (!(stop && atomic_load(stop)) && tree_walk_next(walk, &entry, NULL) > 0) {
         if (!entry.leaving && !entry.same_as)
             blocks += (uint64_t)entry.st.st_blocks;
     }

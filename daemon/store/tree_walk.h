@@ -2,6 +2,7 @@
  * depth with a few descriptors. Blocks: for the thread pool. */
 #pragma once
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "proto/base/error.h"
@@ -39,5 +40,5 @@ int tree_walk_next(struct tree_walk *walk, struct tree_entry *ret, struct error 
 bool tree_failed(const char *doing, const char *name, struct error *err);
 
 /* Allocated bytes of the tree, each inode once, as du(1) counts. As far as it gets, where the tree
- * is changing or cannot be read. */
-uint64_t tree_disk_bytes(int dir_fd);
+ * is changing or cannot be read, or once *stop is true (NULL: never). */
+uint64_t tree_disk_bytes(int dir_fd, const atomic_bool *stop);

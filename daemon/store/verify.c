@@ -154,12 +154,10 @@ static bool await_row(struct check *check, struct error *err)
     return locked && await_db_transaction(locked, read_row, check, err);
 }
 
-/* Keeps to the rate: as long as the bytes so far take at it. */
-static int await_rate(const struct layer_verification *verification, uint64_t since_ms)
+/* Keeps to the rate, after bytes that took so long. */
+static int await_rate(uint64_t bytes_per_second, ssize_t bytes, uint64_t elapsed_ms)
 {
-    uint64_t rate = verification->bytes_per_second;
-    uint64_t due_ms = rate ? verification->bytes_done * 1000 / rate : 0;
-    uint64_t elapsed_ms = now_ms() - since_ms;
+    uint64_t due_ms = bytes_per_second ? (uint64_t)bytes * 1000 / bytes_per_second : 0;
 
     return due_ms > elapsed_ms ? await_sleep(due_ms - elapsed_ms) : 0;
 }
@@ -167,17 +165,19 @@ static int await_rate(const struct layer_verification *verification, uint64_t si
 static bool await_check(struct check *check, struct layer_verification *verification,
                         struct error *err)
 {
-    uint64_t total = layer_verify_bytes(check->store, &check->diff_id), since_ms = now_ms();
+    uint64_t total = layer_verify_bytes(check->store, &check->diff_id);
     int r;
 
     do {
+        uint64_t since_ms = now_ms();
         if ((r = await_work(check_in_pool, check, "checking a layer")) < 0)
             return await_error(err, r, "verifying layer %.19s", check->diff_id.text);
         if (check->bytes_read < 0)
             return error_move(err, &check->error);
         verification->bytes_done =
             MIN(total, verification->bytes_done + (uint64_t)check->bytes_read);
-        if ((r = await_rate(verification, since_ms)) < 0)
+        r = await_rate(verification->bytes_per_second, check->bytes_read, now_ms() - since_ms);
+        if (r < 0)
             return await_error(err, r, "verifying layer %.19s", check->diff_id.text);
     } while (check->bytes_read > 0);
     verification->bytes_done = total;
@@ -189,18 +189,16 @@ static bool await_check(struct check *check, struct layer_verification *verifica
 
 struct outcome {
     const struct digest *diff_id;
-    int64_t verified_unix_ns; /* 0: it was not found in order */
-    const char *damage;       /* NULL: it leaves quarantine, if it was there */
+    int64_t verified_unix_ns;
+    const char *damage;
 };
 
 static bool write_outcome(struct db *db, void *arg, struct error *err)
 {
     const struct outcome *outcome = arg;
 
-    return db_run(db,
-                  "UPDATE layers SET damage = ?, verified_unix_ns = max(verified_unix_ns, ?)"
-                  " WHERE diff_id = ?",
-                  err, db_text(outcome->damage), db_integer(outcome->verified_unix_ns),
+    return db_run(db, "UPDATE layers SET damage = ?, verified_unix_ns = ? WHERE diff_id = ?", err,
+                  db_text(outcome->damage), db_integer(outcome->verified_unix_ns),
                   db_text(outcome->diff_id->text));
 }
 
@@ -212,45 +210,48 @@ static struct layer *find_checked(struct store *store, const struct digest *diff
 
     if (layer && layer->version == version)
         return layer;
-    error_set(err, ERROR_NOT_FOUND, "LAYER_NOT_FOUND",
-              "layer %.19s was removed while it was being verified", diff_id->text);
+    if (layer)
+        error_set(err, ERROR_ABORTED, "LAYER_REPLACED",
+                  "layer %.19s was replaced while it was being verified", diff_id->text);
+    else
+        error_set(err, ERROR_NOT_FOUND, "LAYER_NOT_FOUND",
+                  "layer %.19s was removed while it was being verified", diff_id->text);
     return NULL;
 }
 
-static bool await_outcome(struct store *store, struct layer *layer, const char *damage,
-                          struct error *err)
+static bool await_write_outcome(struct store *store, const struct layer *layer, struct error *err)
 {
     const struct outcome outcome = {
         .diff_id = &layer->info.diff_id,
-        .verified_unix_ns = damage ? 0 : wall_clock_ns(),
-        .damage = damage,
+        .verified_unix_ns = layer->verified_unix_ns,
+        .damage = layer->damage,
     };
 
-    fault_point("verify.outcome");
-    if (!await_db_transaction(store->db, write_outcome, (void *)&outcome, err))
-        return error_prefix(err, "cannot note what became of layer %.19s",
-                            layer->info.diff_id.text);
-    layer_set_damage(store, layer, damage);
-    if (!damage)
-        layer->verified_unix_ns = outcome.verified_unix_ns;
-    return true;
+    return await_db_transaction(store->db, write_outcome, (void *)&outcome, err) ||
+           error_prefix(err, "cannot note what became of layer %.19s", layer->info.diff_id.text);
 }
 
-/* Also for a cancelled task: what was found out is kept. */
+/* What was found out counts also where the database cannot be written. */
+
+/* Also for a cancelled task. */
 static bool await_quarantine(struct store *store, const struct digest *diff_id, uint64_t version,
                              const struct error *found, struct error *err)
 {
     CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
     struct layer *layer = locked ? find_checked(store, diff_id, version, err) : NULL;
+    CLEANUP_ERROR struct error failure = {0};
 
     if (!layer)
         return false;
     log_error("a layer is damaged", LOG("layer", (const char *)diff_id->text),
               LOG("reason", found->reason), LOG("error", found->message));
     layer->blob_damaged = error_is(found, "BLOB_DAMAGED");
-    if (!await_outcome(store, layer, layer->blob_damaged ? NULL : found->message, err))
-        return false;
+    layer_set_damage(store, layer, layer->blob_damaged ? NULL : found->message);
+    if (layer->blob_damaged)
+        layer->verified_unix_ns = wall_clock_ns();
+    if (!await_write_outcome(store, layer, &failure))
+        log_warn("quarantine will end with this daemon", LOG("error", failure.message));
     error_copy(err, found);
     return error_hint(err, "fetch it again with: davit system verify --repair");
 }
@@ -260,11 +261,17 @@ static bool await_verified(struct store *store, const struct digest *diff_id, ui
 {
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
     struct layer *layer = locked ? find_checked(store, diff_id, version, err) : NULL;
+    CLEANUP_ERROR struct error failure = {0};
 
     if (!layer)
         return false;
     layer->blob_damaged = false;
-    return await_outcome(store, layer, NULL, err);
+    layer->verified_unix_ns = wall_clock_ns();
+    layer_set_damage(store, layer, NULL);
+    if (!await_write_outcome(store, layer, &failure))
+        log_warn("the next daemon will not know that a layer was verified",
+                 LOG("error", failure.message));
+    return true;
 }
 
 uint64_t layer_verify_bytes(const struct store *store, const struct digest *diff_id)

@@ -22,7 +22,7 @@ def progress(fake, done, total=1_000_000_000, **more):
 
 
 def problem(fake, **more):
-    values = dict(images=["busybox:latest", "b:1"], digest=DIFF_ID, is_layer=True,
+    values = dict(images=["busybox:latest", "b:1"], image_count=2, digest=DIFF_ID, is_layer=True,
                   reason="LAYER_DAMAGED", message="its layer.tar has changed", hint="do this")
     return fake.system.VerifyProblem(**{**values, **more})
 
@@ -75,7 +75,7 @@ def test_what_is_repaired_is_no_failure(cli, fake):
         yield fake.system.VerifyResponse(
             progress=progress(fake, 1), result=result(fake, 2, 2),
             problems=[problem(fake, repaired=True),
-                      problem(fake, repaired=True, is_layer=False, images=[])])
+                      problem(fake, repaired=True, is_layer=False, images=[], image_count=0)])
     fake.verify = verify
     fake.list = lambda request, context: fake.images.ListImagesResponse(
         images=[fake.images.Image(id="sha256:" + "1" * 64, repo_tags=["busybox:latest", "a/b:1"])])
@@ -95,7 +95,7 @@ def test_json(cli, fake):
     assert told.code == 1
     assert json.loads(told.stdout) == {
         "images": 2, "layers": 7, "bytes": 1_000_000_000, "repaired": 0, "problems": [
-            {"images": ["busybox:latest", "b:1"], "digest": DIFF_ID, "is_layer": True,
+            {"images": ["busybox:latest", "b:1"], "image_count": 2, "digest": DIFF_ID, "is_layer": True,
              "reason": "LAYER_DAMAGED", "message": "its layer.tar has changed",
              "hint": "do this", "repaired": False}]}
 
@@ -146,7 +146,7 @@ def test_names_from_strangers_steer_no_terminal(cli, fake):
     def verify(request, context):
         yield fake.system.VerifyResponse(
             progress=progress(fake, 1), result=result(fake, 1),
-            problems=[problem(fake, images=["a\x1b[2J"], message="b\nc", hint="d\re")])
+            problems=[problem(fake, images=["a\x1b[2J"], image_count=99, message="b\nc", hint="d\re")])
     fake.verify = verify
     told = cli("system", "verify", check=False).stdout
     assert "\x1b" not in told and told.count("\n") == 2 and "\r" not in told

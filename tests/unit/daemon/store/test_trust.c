@@ -231,7 +231,7 @@ static bool task_verify(void *arg, struct error *err UNUSED)
     CLEANUP_ERROR struct error failure = {0};
 
     CHECK(!await_layer_verify(verifier->store, &verifier->diff_id, &verifier->state, &failure));
-    CHECK(error_is(&failure, "LAYER_NOT_FOUND"));
+    CHECK(error_is(&failure, "LAYER_REPLACED") || error_is(&failure, "LAYER_NOT_FOUND"));
     verifier->ended = true;
     return true;
 }
@@ -272,6 +272,44 @@ static bool body_removed(void *arg UNUSED, struct error *err)
 static void test_removed_meanwhile(void **state UNUSED)
 {
     run_task(body_removed, NULL);
+}
+
+static bool task_cancelled(void *arg, struct error *err UNUSED)
+{
+    struct verifier *verifier = arg;
+    CLEANUP_ERROR struct error failure = {0};
+
+    CHECK(!await_layer_verify(verifier->store, &verifier->diff_id, &verifier->state, &failure));
+    CHECK(failure.code == ERROR_CANCELLED);
+    verifier->ended = true;
+    return true;
+}
+
+static bool body_cancel(void *arg UNUSED, struct error *err)
+{
+    struct verifier verifier = {.store = await_open_scratch("cancel", err),
+                                .state.bytes_per_second = 1};
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    struct group group;
+
+    CHECK(verifier.store);
+    verifier.diff_id = make_layer(&tar, "hello", "world");
+    CHECK(await_store_layer(verifier.store, &verifier.diff_id, &tar, NULL, err));
+    flip_content("cancel", &verifier.diff_id, "hello");
+    group_init(&group);
+    CHECK(task_spawn(&group, "verify", NULL, task_cancelled, &verifier, err));
+    while (verifier.state.bytes_done == 0)
+        CHECK(await_yield() == 0);
+    group_done_await(&group);
+    CHECK(verifier.ended && store_damaged_count(verifier.store) == 0);
+    expect_usable(verifier.store, &verifier.diff_id);
+    store_close_await(verifier.store);
+    return true;
+}
+
+static void test_cancel(void **state UNUSED)
+{
+    run_task(body_cancel, NULL);
 }
 
 /* --- The compressed copy -----------------------------------------------------------------------
@@ -599,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_missing_file),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_removed_meanwhile),
+        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_kept_blob),
         cmocka_unit_test(test_ledger_equals_du),
         cmocka_unit_test(test_shared_and_unique),
