@@ -12,6 +12,7 @@ Parts, all of them if none is named, in this order:
   unit    unit tests, release and ASan+UBSan builds
   tsan    unit tests of what uses the thread pool, under ThreadSanitizer
   e2e     end-to-end tests with the release and the ASan+UBSan daemon
+  faults  kills, power cuts, failing and full disks, with a build of its own
   fuzz    each fuzz target for DAVIT_FUZZ_SECONDS (60)
 
   --fast  only unit and e2e, only the release build
@@ -36,7 +37,7 @@ for argument in "$@"; do
         exit 0
         ;;
     --fast) fast=true ;;
-    check | unit | tsan | e2e | fuzz) parts="$parts $argument" ;;
+    check | unit | tsan | e2e | faults | fuzz) parts="$parts $argument" ;;
     *)
         echo "tests/run.sh: unknown part \"$argument\"" >&2
         usage >&2
@@ -45,7 +46,7 @@ for argument in "$@"; do
     esac
 done
 if [ -z "$parts" ]; then
-    parts="check unit tsan e2e fuzz"
+    parts="check unit tsan e2e faults fuzz"
     ! $fast || parts="unit e2e"
 fi
 kinds="release asan"
@@ -180,24 +181,34 @@ run_pytest()
 {
     cd "$root" && setarch "$(uname -m)" -R env "DAVIT_TEST_BIN_DIR=$1/bin" \
         PYTHONDONTWRITEBYTECODE=1 \
-        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rfEs --durations=10 tests/e2e
+        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rfEs --durations=10 "$2"
+}
+
+# pytest_stage NAME BUILD FOLDER
+pytest_stage()
+{
+    local summary ok bad
+    stage "$1" run_pytest "$(build_dir "$2")" "$3" || true
+    summary=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1)
+    ok=$(echo "$summary" | grep -oE '[0-9]+ passed' | grep -oE '^[0-9]+')
+    bad=$(echo "$summary" | grep -oE '[0-9]+ (failed|error)' | awk '{n += $1} END {print n + 0}')
+    if [ -z "$summary" ]; then
+        bad=1
+    fi
+    count "${ok:-0}" "$bad" "$1" "$log"
 }
 
 part_e2e()
 {
-    local kind name summary ok bad
+    local kind
     for kind in $kinds; do
-        build "$kind" || continue
-        name="e2e $kind"
-        stage "$name" run_pytest "$(build_dir "$kind")" || true
-        summary=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1)
-        ok=$(echo "$summary" | grep -oE '[0-9]+ passed' | grep -oE '^[0-9]+')
-        bad=$(echo "$summary" | grep -oE '[0-9]+ (failed|error)' | awk '{n += $1} END {print n + 0}')
-        if [ -z "$summary" ]; then
-            bad=1
-        fi
-        count "${ok:-0}" "$bad" "$name" "$log"
+        build "$kind" && pytest_stage "e2e $kind" "$kind" tests/e2e
     done
+}
+
+part_faults()
+{
+    build faults && pytest_stage faults faults tests/faults
 }
 
 part_fuzz()
