@@ -104,9 +104,6 @@ static bool write_fd(int fd, const void *data, size_t size, uint64_t offset, str
         ssize_t n = pwrite(fd, bytes, size, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
-            return error_set(err, ERROR_RESOURCE_EXHAUSTED, "NO_SPACE",
-                             "cannot write the index of the layer: %s", strerror(errno));
         if (n < 0)
             return error_set_errno(err, errno, "cannot write the index of the layer");
         bytes += n;
