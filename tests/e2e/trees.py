@@ -10,12 +10,13 @@ Trees are walked by descriptor: their paths may be longer than the kernel takes 
 import contextlib
 import hashlib
 import os
+import pathlib
 import stat
 import subprocess
 
 import images
 import tars
-from conftest import WAIT_SECONDS, Daemon, Davit, _make_scratch
+from conftest import REPOSITORY, WAIT_SECONDS, Daemon, Davit, _make_scratch
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 READ_WHOLE_MAX = 64 << 20
@@ -206,15 +207,37 @@ PAX_WITH_XATTRS = ("--format=posix", "--xattrs", "--xattrs-include=*")
 # --- What a daemon makes of it -------------------------------------------------------------------
 
 
+# Should the unpacker ever let go of its archive, it must not be the machine that pays: the daemon
+# and all it starts see every file system but their own directory read-only, or do not start.
+CONFINE = """set -e
+mount --bind "$0" "$0"
+mount -o remount,bind,ro /
+while read -r _ _ _ _ point _; do
+    case $point in / | "$0" | "$0"/* | /proc | /proc/* | /sys | /sys/* | /dev | /dev/pts) ;;
+    *) mount -o remount,bind,ro "$point" 2>/dev/null || true ;;
+    esac
+done </proc/self/mountinfo
+if touch /davit-test-probe 2>/dev/null; then
+    echo "the root is writable: not started" >&2
+    exit 1
+fi
+exec "$@"
+"""
+
+
 @contextlib.contextmanager
 def daemon_with(driver):
-    """A running daemon; checked and removed at the end."""
+    """A running daemon in a mount namespace of its own; checked and removed at the end."""
     root = _make_scratch()
     (root / "daemon.json").write_text("{}")
-    daemon = Daemon(root, "--config-file", root / "daemon.json", "--storage-driver", driver)
+    daemon = Daemon(root, "--config-file", root / "daemon.json", "--storage-driver", driver,
+                    prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", CONFINE,
+                            root))
     daemon.driver = driver
     try:
-        yield daemon.start()
+        daemon.start()
+        assert_confined(daemon)
+        yield daemon
     finally:
         try:
             daemon.stop()
@@ -222,6 +245,14 @@ def daemon_with(driver):
             # Trees deeper than Python's own removal goes.
             subprocess.run(["rm", "-rf", daemon.data_root], check=True)
             daemon.finish()
+
+
+def assert_confined(daemon):
+    """The root that the daemon sees is read-only, but for its own directory."""
+    seen = pathlib.Path(f"/proc/{daemon.pid}/root")
+    for path in ("/", "/tmp", "/var/tmp", "/etc", REPOSITORY):
+        assert os.statvfs(f"{seen}{path}").f_flag & os.ST_RDONLY, path
+    assert not os.statvfs(f"{seen}{daemon.root}").f_flag & os.ST_RDONLY
 
 
 class View:
@@ -232,12 +263,16 @@ class View:
         self.daemon = daemon
         self.reference = reference
         self.layers = [self._layer(one.removeprefix("sha256:")) for one in diff_ids]
-        (self.root,) = (daemon.exec_root / "containers").glob("*/rootfs")
+        (self.root,) = self._seen(daemon.exec_root / "containers").glob("*/rootfs")
+
+    def _seen(self, path):
+        """As in the daemon's mount namespace."""
+        return pathlib.Path(f"/proc/{self.daemon.pid}/root{path}")
 
     def _layer(self, hexadecimal):
         if self.daemon.driver == "directory":
-            return self.daemon.data_root / "layers" / hexadecimal / "fs"
-        return self.daemon.data_root / "mnt" / hexadecimal
+            return self._seen(self.daemon.data_root / "layers" / hexadecimal / "fs")
+        return self._seen(self.daemon.data_root / "mnt" / hexadecimal)
 
 
 SHELL_LAYER = images.layer(images.busybox_entries(), "none")
