@@ -2,8 +2,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "daemon/store/tree.h"
@@ -31,6 +33,12 @@ const char *scratch_directory(void)
         atexit(remove_scratch);
     }
     return directory;
+}
+
+void own_mounts(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        die("these tests need root");
 }
 
 void run_task(bool (*body)(void *arg, struct error *err), void *arg)

@@ -14,6 +14,9 @@ const char *scratch_directory(void);
 /* Removes a tree, given by its absolute path. */
 void remove_path(const char *path);
 
+/* From here on the test's mounts are nobody else's, and end with it. */
+void own_mounts(void);
+
 /* Runs body as the main task; a failure ends the test program. */
 void run_task(bool (*body)(void *arg, struct error *err), void *arg);
 

@@ -8,7 +8,6 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -230,8 +229,6 @@ int main(void)
         cmocka_unit_test(test_no_mount_from_files),
     };
 
-    /* Mounts of the tests are nobody else's. */
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        die("these tests need root");
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

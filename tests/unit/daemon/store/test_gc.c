@@ -264,5 +264,6 @@ int main(void)
         cmocka_unit_test(test_an_image_without_a_name_stays),
     };
 
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -365,5 +365,6 @@ int main(void)
         cmocka_unit_test(test_grace_time),
     };
 
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -465,8 +464,6 @@ int main(void)
         cmocka_unit_test(test_directory_taken_away),
     };
 
-    /* Mounts of the tests are nobody else's. */
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        die("these tests need root");
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

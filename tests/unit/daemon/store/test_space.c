@@ -319,5 +319,6 @@ int main(void)
         cmocka_unit_test(test_rows_on_a_full_disk),
     };
 
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -646,5 +646,6 @@ int main(void)
         cmocka_unit_test(test_sources),
     };
 
+    own_mounts();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
