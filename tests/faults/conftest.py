@@ -24,7 +24,7 @@ e2e_conftest = importlib.util.module_from_spec(spec)
 sys.modules["e2e_conftest"] = e2e_conftest
 spec.loader.exec_module(e2e_conftest)
 from e2e_conftest import *  # noqa: E402,F401,F403: fixtures and hooks
-from e2e_conftest import BIN_DIR  # noqa: E402
+from e2e_conftest import BIN_DIR, _make_scratch  # noqa: E402,F401: for trees
 
 import shelf as shelf_module  # noqa: E402
 import victim as victim_module  # noqa: E402
