@@ -10,8 +10,8 @@ import store
 import volume
 from victim import Failure
 
-CUTS = int(os.environ.get("DAVIT_FAULT_CUTS") or 16)
-SHUTDOWNS = int(os.environ.get("DAVIT_FAULT_SHUTDOWNS") or 5)
+CUTS = int(os.environ.get("DAVIT_FAULT_CUTS") or 32)
+SHUTDOWNS = int(os.environ.get("DAVIT_FAULT_SHUTDOWNS") or 8)
 
 
 def test_the_disk_is_honest(make_volume, seed):

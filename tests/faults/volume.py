@@ -61,11 +61,15 @@ class Volume:
     def mount(self, image):
         run("mount", "-t", "ext4", "-o", MOUNT_OPTIONS, image, self.path)
 
-    def unmount(self):
+    def _unmount(self):
         """With all that a killed daemon has left mounted below."""
         for point in reversed(mounts_below(self.path)):
             run("umount", point)
-        # It goes a little later, and until then another mount would get it, with its cache.
+
+    def unmount(self):
+        """For another mount, which would else get the loop device of this one, with its cache: that
+        goes a little later, once no other mount namespace has a copy of the mount either."""
+        self._unmount()
         wait_until(lambda: not loop_devices(self.path.parent), "the loop device to go")
 
     def shut_down(self):
@@ -81,7 +85,7 @@ class Volume:
         return state.f_bfree * state.f_frsize
 
     def close(self):
-        self.unmount()
+        self._unmount()
 
 
 class Disk(Volume):
@@ -162,10 +166,9 @@ class Disk(Volume):
         run("e2fsck", "-fn", self.remains)
 
     def close(self):
-        self.unmount()
+        self._unmount()
         if self.server:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                run("umount", self.served)
+            run("umount", "-l", self.served)
             self.server.kill()
             self.server.wait()
             self.server.stdout.close()
