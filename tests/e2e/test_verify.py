@@ -287,12 +287,14 @@ def test_repair_uses_the_credentials_of_the_user(store, make_registry):
 
 @ONE_DRIVER
 def test_a_layer_comes_from_wherever_it_was_seen(store, make_registry):
-    """Also from where it was not fetched, because it was there already."""
+    """Also from where it was there already, and pulled with an image that has gone since."""
     one, two = make_registry(), make_registry()
     layer = secret_layer()
     name = push(one, "first", layer)
     store.davit("pull", "-q", name)
-    store.davit("pull", "-q", push(two, "second", layer))
+    other = push(two, "second", layer, images.layer([images.file("other", b"image")]))
+    store.davit("pull", "-q", other)
+    store.davit("rmi", other)
     one.process.kill()
     one.process.wait()
     flip_content(store, layer)
