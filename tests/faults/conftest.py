@@ -1,7 +1,7 @@
-"""Fixtures of the fault tests; those of tests/e2e (registry, make_davitd, scratch, ...) are here, too.
+"""Fixtures of the fault tests; those of tests/e2e (registry, make_davitd, ...) are here, too.
 
   driver        "directory", then "erofs"
-  shelf         the images that the tests pull, pushed to the registry; knows what is in their layers
+  shelf         the images that the tests pull, in the registry; knows what is in their layers
   make_volume   a file system of its own on a loop device; see volume.py
   make_victim   make_victim(driver): a daemon to be killed or starved, its data root on a volume;
                 see victim.py

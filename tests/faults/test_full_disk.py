@@ -46,7 +46,7 @@ def make_room(disk):
 
 
 def pull_until_it_fits(victim, disk, limit, leave_room):
-    """Pulls with ever more room: always a clear error, until it succeeds. Returns how many failed."""
+    """Pulls with ever more room: a clear error, until it succeeds. Returns how many failed."""
     failed = 0
     for room in limit:
         leave_room(room)

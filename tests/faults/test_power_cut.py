@@ -15,8 +15,8 @@ SHUTDOWNS = int(os.environ.get("DAVIT_FAULT_SHUTDOWNS") or 8)
 
 
 def test_the_disk_is_honest(make_volume, seed):
-    """What was synced is there after every cut, what was not is there or not, and the file system is
-    always sound."""
+    """What was synced is there after every cut, what was not is there or not, and the file system
+    is always sound."""
     chance = random.Random(f"{seed} disk")
     disk = make_volume(volume.Disk, size_mib=64)
     synced = []
@@ -106,14 +106,13 @@ def test_cut_at_random_moments(make_volume, make_victim, driver, seed):
                                  f"DAVIT_FAULT_SEED={seed}: {error}") from error
         victim.stop()
         disk.unmount()
-    print(f"{driver}: {CUTS} cuts of {len(disk.records)} writes with {len(disk.flushes())} flushes, "
-          f"DAVIT_FAULT_SEED={seed}")
+    print(f"{driver}: {CUTS} cuts of {len(disk.records)} writes with {len(disk.flushes())} flushes")
 
 
 def shut_down_during(victim, disk, verb, letter, delay):
-    """Calls, and shuts the file system down after `delay`. True if the call was answered before that,
-    False if it failed, None if it was answered while that went on: the kernel says that something is
-    on the disk also if it was aborted meanwhile."""
+    """Calls, and shuts the file system down after `delay`. True if the call was answered before
+    that, False if it failed, None if it was answered while that went on: the kernel then says that
+    something is on the disk also if it was aborted meanwhile."""
     shut_down_at = None
 
     def shut_down():

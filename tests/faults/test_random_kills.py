@@ -39,7 +39,7 @@ class Life:
         (self.present.add if verb == "pull" else self.present.discard)(letter)
 
     def settle(self, work, calls):
-        """Notes what was answered before the kill: that must be found again. Returns what was not."""
+        """Notes what was answered before the kill: it must be found again. Returns what was not."""
         undone = []
         for (verb, letter), call in zip(work, calls):
             try:

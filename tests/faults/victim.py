@@ -70,7 +70,8 @@ class Victim:
         took = time.monotonic() - started
         # It takes some 20 ms. A machine with more to do than it has processors may take longer.
         busy = max(1.0, os.getloadavg()[0] / os.cpu_count())
-        assert took < RESTART_SECONDS * busy, f"ready only after {took:.2f} s\n{self.daemon.log()[-4000:]}"
+        assert took < RESTART_SECONDS * busy, (
+            f"ready only after {took:.2f} s\n{self.daemon.log()[-4000:]}")
         self.connect()
         return self
 
@@ -101,12 +102,9 @@ class Victim:
         self.channel = None
 
     def kill(self):
-        """kill -9; returns once also its helpers have gone."""
+        """kill -9, also if it has died already; returns once its helpers have gone, too. Its calls
+        end as UNAVAILABLE."""
         self.daemon.kill()
-        self.gone()
-
-    def gone(self):
-        """To be called when it has ended by itself. Its calls end as UNAVAILABLE."""
         wait_until(lambda: not orphan_processes(), "the dead daemon's helpers to end")
 
     def stop(self):

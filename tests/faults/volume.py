@@ -1,8 +1,8 @@
 """File systems of a test's own, and what a power cut leaves of one.
 
 Nouns: a *volume* is an ext4 on a loop device; a *disk* is a volume on a disk with a volatile write
-cache, which remembers all that was written to it and when it was flushed (disk.c); a *position* is a
-moment of its life; a *cut* is what it holds after losing power at a position: everything up to the
+cache, which remembers all that was written to it and when it was flushed (disk.c); a *position* is
+a moment of its life; a *cut* is what it holds after losing power at a position: everything up to the
 last flush that it had answered by then, and of what was written after that, any part.
 """
 
