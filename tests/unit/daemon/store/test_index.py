@@ -489,7 +489,7 @@ def status_of(pid):
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-@pytest.mark.skipif(SANITIZED, reason="sanitizers need more than is left")
+@pytest.mark.skipif(SANITIZED, reason="sanitizers need memory of their own")
 def test_confinement(layer, davit_index):
     made = layer(some_archive())
     os.truncate(made.index, 0)
