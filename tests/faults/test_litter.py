@@ -1,4 +1,9 @@
-"""What a daemon that was killed left, made by hand: much of it, in every place, under any name."""
+"""What a daemon that was killed leaves: much of it, in every place, under any name."""
+
+import subprocess
+
+import images
+from e2e_conftest import Davit, mounts_below, wait_until
 
 
 def make_tree(path):
@@ -32,3 +37,23 @@ def test_litter_is_removed_while_layers_are_pulled(make_victim, driver):
         victim.pull(letter)
     victim.check()
     victim.check_listed("abc")
+
+
+def test_start_after_a_kill_with_a_container_of_127_layers(make_victim, registry, driver):
+    """It takes no longer than another start; the container's mounts go."""
+    victim = make_victim(driver)
+    layers = [images.layer(images.busybox_entries(), "none")]
+    layers += [images.layer([images.file(f"file{number}")], "none") for number in range(126)]
+    name = registry.push("faults/many-layers", images.image(layers))
+    davit = Davit(victim.daemon)
+    davit("pull", "-q", name)
+    process = davit.start("run", "--rm", "-i", name, "sh", "-c", "echo runs; cat",
+                          stdin=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "runs\n", process.stderr.read()
+    victim.kill()
+    process.communicate()
+    victim.start()
+    wait_until(lambda: not mounts_below(victim.daemon.data_root), "the mounts to go")
+    assert victim.verify() == []
+    davit("rmi", name)
+    wait_until(lambda: not victim.orphans(), "the layers to go")
