@@ -16,19 +16,22 @@ are medians, with the smallest and the largest. Needs root and
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import traceback
 
-from common import (CACHE, ENGINES, DavitEngine, Floor, PeakMemory, Registry, Scratch, debian_image,
-                    drop_caches, files_image, median, mounts_of, run, say, sleeper, small_image,
-                    table, timed, verdicts, wait_until, write_json)
+from common import (CACHE, ENGINES, DavitEngine, DirectoryEngine, Floor, PeakMemory, Registry,
+                    Scratch, debian_image, drop_caches, files_image, median, mounts_of, output,
+                    run, say, sleeper, small_image, table, timed, verdicts, wait_until, write_json)
 
 PARTS = ["pull", "read", "rmi", "small", "mounts", "scale"]
 ON_DEBIAN = ["pull", "read", "rmi"]
 FILE_COUNTS = [1_000, 10_000, 100_000, 1_000_000]
+# One round of layers with more files, and not of the driver that unpacks: removal takes minutes.
+MANY_FILES = 100_000
 CONTAINERS = 10
 BROKEN = (AssertionError, OSError, RuntimeError, subprocess.SubprocessError)
 
@@ -72,14 +75,22 @@ class Bench:
         store.mkdir(exist_ok=True)
         self.registry = Registry(store)
 
+    def storage_drivers(self):
+        """By which each davit keeps layers here, for the head of the figures."""
+        for engine_class in self.engines:
+            if issubclass(engine_class, DavitEngine):
+                with Scratch() as root, engine_class(root) as engine:
+                    info = output(*engine.command("info"))
+                yield f"{engine_class.name}: {re.search('storage driver: (.*)', info, re.I)[1]}"
+
     def rounds(self):
         for number in range(self.options.rounds):
             yield f"round {number + 1}"
 
-    def each_engine(self, measure, *arguments, of=object):
+    def each_engine(self, measure, *arguments, of=object, but=()):
         """measure(bench, engine, ...) on fresh roots for each; one that cannot is left out."""
         for engine_class in self.engines:
-            if not issubclass(engine_class, of):
+            if not issubclass(engine_class, of) or issubclass(engine_class, but):
                 continue
             try:
                 with Scratch() as root, engine_class(root) as engine:
@@ -215,9 +226,10 @@ def part_scale(bench):
     for count in bench.options.files:
         image = files_image(count)
         name = bench.registry.push("bench/files", image, str(count))
-        # The largest takes minutes where it is unpacked.
-        for label in list(bench.rounds())[:1 if count > 100_000 else None]:
-            bench.each_engine(scale_round, name, count, label, of=DavitEngine)
+        many = count > MANY_FILES
+        for label in list(bench.rounds())[:1 if many else None]:
+            bench.each_engine(scale_round, name, count, label, of=DavitEngine,
+                              but=DirectoryEngine if many else ())
             if bench.with_floor:
                 with Scratch() as root:
                     unpack, sync = tar_unpacks(image, root)
@@ -280,7 +292,8 @@ def show_all(bench):
              "x"),
             (f"{who}: davitd private at the peak", figures.largest("davitd MiB", who), 32, " MiB"),
         ]
-    table(verdicts(budgets))
+    if any(figure is not None for _, figure, _, _ in budgets):
+        table(verdicts(budgets))
 
 
 def parse(arguments):
@@ -307,6 +320,7 @@ def main(arguments=None):
     parts = [(part_debian, ON_DEBIAN), (part_small, ["small"]), (part_mounts, ["mounts"]),
              (part_scale, ["scale"])]
     try:
+        drivers = ", ".join(bench.storage_drivers())
         for part, names in parts:
             if not set(names) & set(options.parts):
                 continue
@@ -317,7 +331,7 @@ def main(arguments=None):
     finally:
         bench.registry.stop()
     print(f"{options.rounds} rounds, fresh roots, cold caches, {os.cpu_count()} CPUs, "
-          f"load {os.getloadavg()[2]:.1f}\n")
+          f"load {os.getloadavg()[2]:.1f}; {drivers}\n")
     show_all(bench)
     write_json(options.json, {f"{who}: {what}": values
                               for (what, who), values in bench.figures.values.items()})
