@@ -147,76 +147,79 @@ static bool is_mounted(const char *root, const struct digest *diff_id)
     return statfs(path, &fs) == 0 && fs.f_type == EROFS_SUPER_MAGIC_V1;
 }
 
-static bool body_killed(void *arg UNUSED, struct error *err)
+static bool body_killed(void *root, struct error *err)
 {
-    struct store *store = await_open_with("killed", "erofs", err);
+    struct store *store = await_open_with(root, "erofs", err);
     CLEANUP_STRBUF struct strbuf tar = {0};
-    struct digest diff_id = make_layer(&tar, "file", "killed");
+    struct digest diff_id = make_layer(&tar, "file", root);
     CLEANUP_FREE char *path = NULL;
 
     CHECK(store && await_store_layer(store, &diff_id, &tar, NULL, err) &&
-          await_layer_mount(store, &diff_id, &path, err) && is_mounted("killed", &diff_id));
+          await_layer_mount(store, &diff_id, &path, err) && is_mounted(root, &diff_id));
     kill(getpid(), SIGKILL);
     return true;
 }
 
-static bool body_found_again(void *arg UNUSED, struct error *err)
+/* It forks, so it comes before there are threads. */
+static int kill_with_mounts(void **state UNUSED)
+{
+    static char *const roots[] = {"claimed", "unclaimed"};
+
+    scratch_directory(); /* the children's too */
+    for (size_t i = 0; i < ARRAY_SIZE(roots); i++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            run_task(body_killed, roots[i]);
+            _exit(1);
+        }
+        CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) &&
+              WTERMSIG(status) == SIGKILL);
+    }
+    return 0;
+}
+
+static bool body_found_again(void *root, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf tar = {0};
-    struct digest diff_id = make_layer(&tar, "file", "killed");
+    struct digest diff_id = make_layer(&tar, "file", root);
     CLEANUP_FREE char *path = NULL;
     struct store *store;
 
-    CHECK(is_mounted("killed", &diff_id));
-    CHECK((store = await_open_with("killed", "erofs", err)));
-    CHECK(is_mounted("killed", &diff_id));
+    CHECK(is_mounted(root, &diff_id));
+    CHECK((store = await_open_with(root, "erofs", err)));
+    CHECK(is_mounted(root, &diff_id));
     CHECK(await_layer_mount(store, &diff_id, &path, err));
     store_unmount_unused_await(store); /* it is in use */
-    CHECK(is_mounted("killed", &diff_id));
+    CHECK(is_mounted(root, &diff_id));
     layer_unmount_await(store, &diff_id);
-    CHECK(!is_mounted("killed", &diff_id));
+    CHECK(!is_mounted(root, &diff_id));
     store_close_await(store);
     return true;
 }
 
-static bool body_nobody_uses(void *arg UNUSED, struct error *err)
+static bool body_nobody_uses(void *root, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf tar = {0};
-    struct digest diff_id = make_layer(&tar, "file", "killed");
+    struct digest diff_id = make_layer(&tar, "file", root);
     struct store *store;
 
-    CHECK(is_mounted("killed", &diff_id));
-    CHECK((store = await_open_with("killed", "erofs", err)));
+    CHECK(is_mounted(root, &diff_id));
+    CHECK((store = await_open_with(root, "erofs", err)));
     store_unmount_unused_await(store);
-    CHECK(!is_mounted("killed", &diff_id) && count_entries("killed/mnt") == 0);
+    CHECK(!is_mounted(root, &diff_id) && count_entries("unclaimed/mnt") == 0);
     store_close_await(store);
     return true;
-}
-
-static void kill_with_a_mount(void)
-{
-    int status;
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        run_task(body_killed, NULL);
-        _exit(1);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void test_mounts_are_found_again(void **state UNUSED)
 {
-    scratch_directory(); /* the child's too */
-    kill_with_a_mount();
-    run_task(body_found_again, NULL);
+    run_task(body_found_again, "claimed");
 }
 
 static void test_mounts_that_nobody_uses_go(void **state UNUSED)
 {
-    kill_with_a_mount();
-    run_task(body_nobody_uses, NULL);
+    run_task(body_nobody_uses, "unclaimed");
 }
 
 int main(void)
@@ -230,5 +233,5 @@ int main(void)
     };
 
     own_mounts();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, kill_with_mounts, NULL);
 }
