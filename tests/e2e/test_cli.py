@@ -47,7 +47,8 @@ def test_help_at_every_level():
             code, text, errors = alone(name, inner, "--help")
             assert (code, errors) == (0, "")
             assert text.startswith(f"\nUsage:  davit {name} {inner} ")
-            assert f"davit {name} {inner}" in text.split("Aliases:")[1]
+            if (name, inner) not in (("system", "df"), ("system", "verify")):  # as in Docker
+                assert f"davit {name} {inner}" in text.split("Aliases:")[1]
 
 
 @pytest.mark.parametrize("arguments, code, errors", [
