@@ -181,14 +181,14 @@ run_pytest()
 {
     cd "$root" && setarch "$(uname -m)" -R env "DAVIT_TEST_BIN_DIR=$1/bin" \
         PYTHONDONTWRITEBYTECODE=1 \
-        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rfEs --durations=10 "$2"
+        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rfEs --durations=10 "${@:2}"
 }
 
-# pytest_stage NAME BUILD FOLDER
+# pytest_stage NAME BUILD TESTS...
 pytest_stage()
 {
     local summary ok bad
-    stage "$1" run_pytest "$(build_dir "$2")" "$3" || true
+    stage "$1" run_pytest "$(build_dir "$2")" "${@:3}" || true
     summary=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1)
     ok=$(echo "$summary" | grep -oE '[0-9]+ passed' | grep -oE '^[0-9]+')
     bad=$(echo "$summary" | grep -oE '[0-9]+ (failed|error)' | awk '{n += $1} END {print n + 0}')
@@ -204,6 +204,17 @@ part_e2e()
     for kind in $kinds; do
         build "$kind" && pytest_stage "e2e $kind" "$kind" tests/e2e
     done
+    $fast || part_e2e_directory
+}
+
+# What is not about layers and so does not ask for both storage drivers by itself.
+part_e2e_directory()
+{
+    local tests=tests/e2e
+    export DAVIT_TEST_STORAGE_DRIVER=directory
+    build release && pytest_stage "e2e directory" release $tests/test_run.py $tests/test_images.py \
+        $tests/test_pull.py $tests/test_daemon.py
+    unset DAVIT_TEST_STORAGE_DRIVER
 }
 
 part_faults()
