@@ -98,6 +98,23 @@ static bool hit(const char *call)
     return true;
 }
 
+/* Says on which file, as far as the process may ask. */
+static bool hit_fd(const char *call, int fd)
+{
+    char link[32], path[4096] = "";
+    const char *name;
+
+    if (!hit(call))
+        return false;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof(path) - 1) < 0)
+        *path = '\0';
+    name = strrchr(path, '/');
+    snprintf(control->last, sizeof(control->last), "%s %.40s", call, name ? name + 1 : "");
+    errno = control->errnum;
+    return true;
+}
+
 static bool fails_fd(enum kind kind, const char *call, int fd)
 {
     int errnum = errno;
@@ -109,7 +126,7 @@ static bool fails_fd(enum kind kind, const char *call, int fd)
         st = inherited[fd];
     errno = errnum;
     return st.st_dev == control->device && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) &&
-           hit(call);
+           hit_fd(call, fd);
 }
 
 /* A path counts by the directory that it lies in; what is not there yet is not looked for. */
