@@ -9,7 +9,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/config.h"
-#include "daemon/registry/transfer.h"
+#include "daemon/transfer/transfer.h"
 #include "daemon/server/server.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "daemon/registry/registry.h"
-#include "daemon/registry/transfer.h"
+#include "daemon/transfer/transfer.h"
 #include "daemon/store/store.h"
 
 struct pull;

@@ -1,4 +1,4 @@
-#include "daemon/registry/transfer.h"
+#include "daemon/transfer/transfer.h"
 
 #include <stdio.h>
 
