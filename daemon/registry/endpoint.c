@@ -10,6 +10,20 @@
 
 /* --- Places ----------------------------------------------------------------------------------- */
 
+struct endpoint registry_endpoint(struct registry_client *client, const struct reference *reference,
+                                  const struct registry_auth *auth)
+{
+    struct endpoint endpoint = {.auth = auth};
+
+    if (str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN))
+        endpoint.base = xstrdup(DOCKER_HUB_BASE);
+    else if (host_trust(client->transport.insecure, reference->domain) == HOST_SECURE)
+        endpoint.base = xasprintf("https://%s", reference->domain);
+    else
+        endpoint.scheme_key = reference->domain; /* the base is to be found out */
+    return endpoint;
+}
+
 size_t list_endpoints(struct registry_client *client, const struct reference *reference,
                       const struct registry_auth *auth, struct endpoint *ret)
 {
@@ -22,13 +36,7 @@ size_t list_endpoints(struct registry_client *client, const struct reference *re
             continue;
         ret[count++] = (struct endpoint){.base = xstrdup(mirror->base), .mirror = mirror};
     }
-    ret[count] = (struct endpoint){.auth = auth};
-    if (hub)
-        ret[count].base = xstrdup(DOCKER_HUB_BASE);
-    else if (host_trust(client->transport.insecure, reference->domain) == HOST_SECURE)
-        ret[count].base = xasprintf("https://%s", reference->domain);
-    else
-        ret[count].scheme_key = reference->domain; /* the base is to be found out */
+    ret[count] = registry_endpoint(client, reference, auth);
     return count + 1;
 }
 
@@ -179,8 +187,9 @@ struct http_response *await_endpoint_get(struct registry_client *client, struct 
             endpoint->base = xasprintf("%s://%s", scheme, endpoint->scheme_key);
     }
     if (endpoint->base) {
-        url = xasprintf("%s/v2/%s/%s/%s", endpoint->base, reference->path, request->kind,
-                        request->name);
+        url = request->path ? xasprintf("%s%s", endpoint->base, request->path)
+                            : xasprintf("%s/v2/%s/%s/%s", endpoint->base, reference->path,
+                                        request->kind, request->name);
         response = await_authorized(client, endpoint, reference->path,
                                     &(struct exchange){
                                         .url = url,

@@ -33,9 +33,14 @@ size_t list_endpoints(struct registry_client *client, const struct reference *re
                       const struct registry_auth *auth, struct endpoint *ret);
 void endpoints_done(struct endpoint *endpoints, size_t count);
 
+/* The last of them alone: the registry itself. For endpoints_done(&endpoint, 1). */
+struct endpoint registry_endpoint(struct registry_client *client, const struct reference *reference,
+                                  const struct registry_auth *auth);
+
 /* A GET of base/v2/REPOSITORY/KIND/NAME with the credentials that it takes. */
 struct endpoint_request {
     const char *kind, *name; /* "manifests", "latest" */
+    const char *path;        /* "/v2/_catalog" instead of both; NULL: none */
     const char *header;      /* such as Accept; or NULL */
     unsigned int attempts;
     struct strbuf *body; /* as in struct exchange */
