@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 import images  # noqa: E402
 from conftest import (BIN_DIR, Daemon, Registry, mounts_below, our_processes, start,  # noqa: E402
                       wait_until)
+from netns import NETWORK  # noqa: E402
 
 if not (BIN_DIR / "davitd").exists():
     raise SystemExit(f"no {BIN_DIR / 'davitd'}: build first, or set DAVIT_TEST_BIN_DIR")
@@ -245,11 +246,23 @@ class Engine:
     def stop(self):
         pass
 
+    def kill(self):
+        """kill -9, of what is not gone with its client; start() may follow."""
+
     def command(self, *arguments):
         raise NotImplementedError
 
-    def pull(self, image):
-        self._quiet(self.command("pull", image))
+    def pull(self, image, timeout=None):
+        self._quiet(self.command("pull", image), timeout)
+
+    def push(self, image):
+        self._quiet(self.command("push", image))
+
+    def client(self, *arguments):
+        """A Popen of its command line, quiet."""
+        return subprocess.Popen([str(word) for word in self.command(*arguments)],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=self.environment())
 
     def remove(self, image):
         self._quiet(self.command("rmi", image))
@@ -257,9 +270,9 @@ class Engine:
     def run_true(self, image):
         self._quiet(self.command("run", "--rm", "--network", "none", image, "true"))
 
-    def _quiet(self, command):
+    def _quiet(self, command, timeout=None):
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
-                              env=self.environment())
+                              env=self.environment(), timeout=timeout)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}\n"
                                f"{done.stdout}{done.stderr}")
@@ -274,9 +287,9 @@ class DavitEngine(Engine):
     name = "davit"
     arguments = ()
 
-    def __init__(self, root):
+    def __init__(self, root, *more):
         super().__init__(root)
-        self.daemon = Daemon(root, *self.arguments)
+        self.daemon = Daemon(root, "--insecure-registry", NETWORK, *self.arguments, *more)
 
     @classmethod
     def available(cls):
@@ -287,6 +300,9 @@ class DavitEngine(Engine):
 
     def stop(self):
         self.daemon.stop()
+
+    def kill(self):
+        self.daemon.kill()
 
     def command(self, *arguments):
         return [BIN_DIR / "davit", "-H", self.daemon.host, *arguments]
@@ -318,7 +334,7 @@ class DockerEngine(Engine):
 
     def _config(self):
         path = self.root / "daemon.json"
-        path.write_text("{}")
+        path.write_text(json.dumps({"insecure-registries": [NETWORK]}))
         return path
 
     def _ready(self):
@@ -332,6 +348,18 @@ class DockerEngine(Engine):
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
+        self._ended()
+        # One that an earlier dockerd started, which was killed, is not ended by this one.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pid = int((self.root / "exec/containerd/containerd.pid").read_text())
+            if str(self.root) in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+    def kill(self):
+        self.process.kill()
+        self._ended()
+
+    def _ended(self):
         self.process.wait(60)
         our_processes.discard(self.process.pid)
         self.log.close()
@@ -347,8 +375,8 @@ class PodmanEngine(Engine):
         flags = ["--root", self.root / "storage", "--runroot", self.root / "run",
                  "--tmpdir", self.root / "tmp", "--cgroup-manager", "cgroupfs",
                  "--storage-driver", "overlay", "--events-backend", "file"]
-        if arguments[0] == "pull":
-            arguments = ("pull", "--tls-verify=false", *arguments[1:])
+        if arguments[0] in ("pull", "push"):
+            arguments = (arguments[0], "--tls-verify=false", *arguments[1:])
         if arguments[0] == "run":  # else it wants more open files than root may have everywhere
             arguments = ("run", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
                          *arguments[1:])
@@ -479,6 +507,50 @@ def median(values):
 
 
 # --- Showing -------------------------------------------------------------------------------------
+
+
+class Figures:
+    """Values by what was measured and of whom: (what, who) -> one per round."""
+
+    def __init__(self):
+        self.values = {}
+
+    def add(self, what, who, value):
+        self.values.setdefault((what, who), []).append(value)
+
+    def median(self, what, who):
+        values = self.values.get((what, who))
+        return median(values) if values else None
+
+    def largest(self, what, who):
+        return max(self.values.get((what, who), [None]), key=lambda value: value or 0)
+
+    def whos(self, what):
+        return [who for one, who in self.values if one == what]
+
+    def ratio(self, what, ours, others):
+        mine, theirs = self.median(what, ours), self.median(what, others)
+        return mine / theirs if mine and theirs else None
+
+
+def show(value, unit="s"):
+    if unit == "MiB" or value >= 100:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def show_figures(figures, title, whats):
+    """A row for each contender and figure: median, spread, and what davit is beside it."""
+    rows = [(title, "engine", "median", "smallest", "largest", "davit is")]
+    for what in whats:
+        for who in figures.whos(what):
+            values = figures.values[what, who]
+            ratio = figures.ratio(what, DavitEngine.name, who)
+            rows.append((what, who, show(median(values)), show(min(values)),
+                         show(max(values)),
+                         f"{ratio:.2f}x" if ratio and who != DavitEngine.name else ""))
+    if len(rows) > 1:
+        table(rows)
 
 
 def table(rows):

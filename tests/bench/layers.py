@@ -23,9 +23,10 @@ import sys
 import time
 import traceback
 
-from common import (CACHE, ENGINES, DavitEngine, DirectoryEngine, Floor, PeakMemory, Registry,
-                    Scratch, debian_image, drop_caches, files_image, median, mounts_of, output,
-                    run, say, sleeper, small_image, table, timed, verdicts, wait_until, write_json)
+from common import (CACHE, ENGINES, DavitEngine, DirectoryEngine, Figures, Floor, PeakMemory,
+                    Registry, Scratch, debian_image, drop_caches, files_image, mounts_of, output,
+                    run, say, show, show_figures, sleeper, small_image, table, timed, verdicts,
+                    wait_until, write_json)
 
 PARTS = ["pull", "read", "rmi", "small", "mounts", "scale"]
 ON_DEBIAN = ["pull", "read", "rmi"]
@@ -34,30 +35,6 @@ FILE_COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 MANY_FILES = 100_000
 CONTAINERS = 10
 BROKEN = (AssertionError, OSError, RuntimeError, subprocess.SubprocessError)
-
-
-class Figures:
-    """Values by what was measured and of whom: (what, who) -> one per round."""
-
-    def __init__(self):
-        self.values = {}
-
-    def add(self, what, who, value):
-        self.values.setdefault((what, who), []).append(value)
-
-    def median(self, what, who):
-        values = self.values.get((what, who))
-        return median(values) if values else None
-
-    def largest(self, what, who):
-        return max(self.values.get((what, who), [None]), key=lambda value: value or 0)
-
-    def whos(self, what):
-        return [who for one, who in self.values if one == what]
-
-    def ratio(self, what, ours, others):
-        mine, theirs = self.median(what, ours), self.median(what, others)
-        return mine / theirs if mine and theirs else None
 
 
 class Bench:
@@ -238,26 +215,6 @@ def part_scale(bench):
 
 
 # --- Showing -------------------------------------------------------------------------------------
-
-
-def show(value, unit="s"):
-    if unit == "MiB" or value >= 100:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
-
-
-def show_figures(figures, title, whats):
-    """A row for each contender and figure: median, spread, and what davit is beside it."""
-    rows = [(title, "engine", "median", "smallest", "largest", "davit is")]
-    for what in whats:
-        for who in figures.whos(what):
-            values = figures.values[what, who]
-            ratio = figures.ratio(what, DavitEngine.name, who)
-            rows.append((what, who, show(median(values)), show(min(values)),
-                         show(max(values)),
-                         f"{ratio:.2f}x" if ratio and who != DavitEngine.name else ""))
-    if len(rows) > 1:
-        table(rows)
 
 
 def show_scale(figures, counts):

@@ -178,11 +178,11 @@ def scratch():
 class Registry:
     """docker-registry, as its users run it."""
 
-    def __init__(self, root, htpasswd=None, tls=False, mirror_of=None):
+    def __init__(self, root, htpasswd=None, tls=False, mirror_of=None, port=0):
         self.root = pathlib.Path(root)
         self.auth = next(iter(htpasswd.items())) if htpasswd else None
         self.cafile = None
-        http = {"addr": "127.0.0.1:0"}
+        http = {"addr": f"127.0.0.1:{port}"}
         config = {
             "version": "0.1",
             "log": {"level": "info"},
