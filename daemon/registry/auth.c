@@ -186,15 +186,19 @@ static bool is_header_safe(const char *token)
 }
 
 static bool take_token(struct auth_cache *cache, const struct auth_subject *subject,
-                       const char *realm, const struct strbuf *answer, struct error *err)
+                       const char *realm, const struct strbuf *answer, char **ret_identity_token,
+                       struct error *err)
 {
     CLEANUP_JSON json_t *json =
         json_parse(strbuf_text(answer), answer->length, TOKEN_MAX_BYTES, "the answer", err);
     const char *token = json_str(json, "token");
+    const char *identity = json_str(json, "refresh_token");
     int64_t lifetime_s = json_int(json, "expires_in", 0);
 
     token = token ? token : json_str(json, "access_token");
     if (json && token && is_header_safe(token)) {
+        if (ret_identity_token && !str_empty(identity))
+            *ret_identity_token = xstrdup(identity);
         if (lifetime_s <= 0)
             lifetime_s = TOKEN_DEFAULT_S;
         remember(cache, subject, xasprintf("Bearer %s", token),
@@ -205,17 +209,25 @@ static bool take_token(struct auth_cache *cache, const struct auth_subject *subj
                      "the token server %s sent no valid token", realm);
 }
 
-/* GET with the password, if there is one, or POST with an identity token (OAuth2). */
+/* Of a login, no more than the server asks for: it is for no repository. */
+static char *wanted_scope(const struct auth_subject *subject, const struct challenge *challenge,
+                          bool login)
+{
+    if (challenge->scope || login)
+        return xstrdup(challenge->scope);
+    return xasprintf("repository:%s:pull", subject->repository);
+}
+
+/* GET with the password, if there is one, or POST with an identity token (OAuth2).
+ * ret_identity_token: a login, which wants one for later, too. */
 static bool await_token(struct transport *transport, struct auth_cache *cache,
                         const struct auth_subject *subject, const struct challenge *challenge,
-                        struct error *err)
+                        char **ret_identity_token, struct error *err)
 {
     const struct registry_auth *auth = subject->auth;
     CLEANUP_ORIGIN struct origin realm = {0};
     CLEANUP_STRBUF struct strbuf form = {0}, answer = {0};
-    CLEANUP_FREE char *scope = challenge->scope
-                                   ? xstrdup(challenge->scope)
-                                   : xasprintf("repository:%s:pull", subject->repository);
+    CLEANUP_FREE char *scope = wanted_scope(subject, challenge, ret_identity_token);
     CLEANUP_FREE char *url = NULL;
     CLEANUP_SECRET char *authorization = NULL;
     CLEANUP(http_response_cleanup) struct http_response *response = NULL;
@@ -233,6 +245,8 @@ static bool await_token(struct transport *transport, struct auth_cache *cache,
     } else {
         if (has_password(auth)) {
             add_field(&form, "account", auth->username);
+            if (ret_identity_token)
+                add_field(&form, "offline_token", "true");
             authorization = basic_header(auth);
         }
         url = xasprintf("%s%c%s", challenge->realm, strchr(challenge->realm, '?') ? '&' : '?',
@@ -249,8 +263,9 @@ static bool await_token(struct transport *transport, struct auth_cache *cache,
     explicit_bzero(form.data, form.length);
     if (!response)
         return error_prefix(err, "token server");
-    ok = http_status(response) == 200 ? take_token(cache, subject, challenge->realm, &answer, err)
-                                      : await_refusal(response, realm.name, err);
+    ok = http_status(response) == 200
+             ? take_token(cache, subject, challenge->realm, &answer, ret_identity_token, err)
+             : await_refusal(response, realm.name, err);
     if (answer.data)
         explicit_bzero(answer.data, answer.length);
     return ok;
@@ -258,9 +273,9 @@ static bool await_token(struct transport *transport, struct auth_cache *cache,
 
 /* --- 401 -------------------------------------------------------------------------------------- */
 
-bool await_authenticate(struct transport *transport, struct auth_cache *cache,
-                        const struct auth_subject *subject, struct http_response *refused,
-                        struct error *err)
+static bool await_answer(struct transport *transport, struct auth_cache *cache,
+                         const struct auth_subject *subject, struct http_response *refused,
+                         char **ret_identity_token, struct error *err)
 {
     CLEANUP_CHALLENGE struct challenge challenge = {0};
     const char *header;
@@ -268,7 +283,7 @@ bool await_authenticate(struct transport *transport, struct auth_cache *cache,
     for (size_t i = 0; (header = http_header(refused, "WWW-Authenticate", i)); i++)
         challenge_add(&challenge, header);
     if (challenge.kind == CHALLENGE_BEARER)
-        return await_token(transport, cache, subject, &challenge, err);
+        return await_token(transport, cache, subject, &challenge, ret_identity_token, err);
     if (challenge.kind == CHALLENGE_BASIC && has_password(subject->auth)) {
         remember(cache, subject, basic_header(subject->auth), TOKEN_MAX_S);
         return true;
@@ -278,4 +293,18 @@ bool await_authenticate(struct transport *transport, struct auth_cache *cache,
         error_prefix(err, "%s asks for credentials in a way that davit does not know",
                      subject->origin->name);
     return false;
+}
+
+bool await_authenticate(struct transport *transport, struct auth_cache *cache,
+                        const struct auth_subject *subject, struct http_response *refused,
+                        struct error *err)
+{
+    return await_answer(transport, cache, subject, refused, NULL, err);
+}
+
+bool await_auth_login(struct transport *transport, struct auth_cache *cache,
+                      const struct auth_subject *subject, struct http_response *refused,
+                      char **ret_identity_token, struct error *err)
+{
+    return await_answer(transport, cache, subject, refused, ret_identity_token, err);
 }

@@ -36,3 +36,10 @@ void auth_forget(struct auth_cache *cache, const struct auth_subject *subject);
 bool await_authenticate(struct transport *transport, struct auth_cache *cache,
                         const struct auth_subject *subject, struct http_response *refused,
                         struct error *err);
+
+/* The same for a login: for no repository, and a token server is asked for an identity token that
+ * stands for the password from now on; *ret_identity_token stays NULL if it gives none. The caller
+ * wipes and frees it. */
+bool await_auth_login(struct transport *transport, struct auth_cache *cache,
+                      const struct auth_subject *subject, struct http_response *refused,
+                      char **ret_identity_token, struct error *err);
