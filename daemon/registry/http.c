@@ -1,12 +1,12 @@
 #include "daemon/registry/http.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <malloc.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <strings.h>
 
+#include "daemon/registry/http_internal.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
@@ -21,48 +21,11 @@
 #define IDLE_TIMEOUT_MS 15000
 #define MAX_CONNECTIONS 16
 
-struct http {
-    char *user_agent;
-    uint64_t connect_timeout_ms, stall_timeout_ms;
-    CURLM *multi; /* NULL while idle */
-    struct loop_timer curl_timer, idle_timer;
-    size_t open_count;
-    bool initialised;
-};
-
 /* A socket of libcurl's that is being watched. */
 struct watch {
     uv_poll_t poll;
     struct http *http;
     curl_socket_t fd;
-};
-
-enum response_phase { RESPONSE_HEADERS, RESPONSE_BODY, RESPONSE_END };
-
-struct response_header {
-    char *name, *value;
-};
-
-struct http_response {
-    struct http *http;
-    CURL *easy;
-    struct curl_slist *headers_out;
-    char *host_port; /* for errors */
-    char error_text[CURL_ERROR_SIZE];
-    X509_STORE *roots;
-    enum response_phase phase;
-    CURLcode result;     /* once at its end */
-    const char *refusal; /* why we broke it off */
-    int status;
-    struct response_header *headers;
-    size_t header_count, header_bytes;
-    struct wait_queue changed;
-    /* Where a waiting reader wants its bytes, and what came beyond that. */
-    uint8_t *reader;
-    size_t reader_size, reader_filled;
-    struct strbuf leftover;
-    bool paused;
-    uint64_t waited_ms, waited_bytes; /* since the last look at the speed */
 };
 
 /* --- libcurl on the loop ---------------------------------------------------------------------- */
@@ -332,136 +295,10 @@ static CURLcode on_tls_context(CURL *easy UNUSED, void *context, void *arg)
     return CURLE_OK;
 }
 
-/* --- Errors ----------------------------------------------------------------------------------- */
-
-static bool set_unavailable(struct error *err, const char *reason, const char *host_port,
-                            const char *why)
-{
-    return error_set(err, ERROR_UNAVAILABLE, reason, "%s: %s", host_port, why);
-}
-
-static bool cannot_connect(const struct http_response *response, const char *why, struct error *err)
-{
-    return error_set(err, ERROR_UNAVAILABLE, "CONNECTION_REFUSED", "cannot connect to %s: %s",
-                     response->host_port, why);
-}
-
-static bool not_connected(const struct http_response *response, struct error *err)
-{
-    long os_errno = 0;
-
-    switch (response->result) {
-    case CURLE_COULDNT_RESOLVE_HOST:
-        cannot_connect(response, "no such host is known", err);
-        return error_hint(err, "check the registry's name, and this machine's name servers "
-                               "(/etc/resolv.conf)");
-    case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_PROXY:
-        /* libcurl's text may show the proxy's password. */
-        cannot_connect(response, "the proxy cannot be used", err);
-        return error_hint(err, "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment of "
-                               "davitd");
-    case CURLE_OPERATION_TIMEDOUT:
-        cannot_connect(response,
-                       strstr(response->error_text, "Resolving") ? "looking up its name timed out"
-                                                                 : "it does not answer (timeout)",
-                       err);
-        return error_hint(err, "check the network, a firewall, and whether a proxy is needed "
-                               "(HTTPS_PROXY)");
-    default:
-        curl_easy_getinfo(response->easy, CURLINFO_OS_ERRNO, &os_errno);
-        cannot_connect(response,
-                       os_errno ? strerror((int)os_errno) : "no address of it takes connections",
-                       err);
-        return error_hint(err, "is the registry running, and is the port right?");
-    }
-}
-
-static bool tls_failed(const struct http_response *response, struct error *err)
-{
-    const char *text = response->error_text;
-
-    if (strstr(text, "wrong version number") || strstr(text, "packet length too long") ||
-        strstr(text, "http request") || strstr(text, "unknown protocol"))
-        return set_unavailable(err, "NOT_TLS", response->host_port,
-                               "server gave HTTP response to HTTPS client");
-    return set_unavailable(err,
-                           response->result == CURLE_PEER_FAILED_VERIFICATION ? "UNTRUSTED"
-                                                                              : "TLS_FAILED",
-                           response->host_port, *text ? text : "the TLS handshake failed");
-}
-
-static bool lost(const struct http_response *response, struct error *err)
-{
-    long os_errno = 0;
-
-    /* With TLS 1.3 the server looks at our certificate after the handshake. Errors of OpenSSL's own
-     * begin like this; one of them only tells that the connection was cut. */
-    if (strstr(response->error_text, "error:0A") && !strstr(response->error_text, "unexpected eof"))
-        return tls_failed(response, err);
-    if (response->result == CURLE_PARTIAL_FILE)
-        return set_unavailable(err, "TRUNCATED", response->host_port,
-                               "the connection was closed before the end");
-    if (response->result == CURLE_GOT_NOTHING)
-        return set_unavailable(err, "CONNECTION_LOST", response->host_port,
-                               "the connection was closed without an answer");
-    if (strstr(response->error_text, "CONNECT")) {
-        cannot_connect(response, response->error_text, err);
-        return error_hint(err, "the proxy refuses; check HTTPS_PROXY in the environment of davitd");
-    }
-    curl_easy_getinfo(response->easy, CURLINFO_OS_ERRNO, &os_errno);
-    return error_set(err, ERROR_UNAVAILABLE, "CONNECTION_LOST", "%s: the connection broke: %s",
-                     response->host_port,
-                     os_errno ? strerror((int)os_errno) : response->error_text);
-}
-
-/* What an exchange that has ended with an error tells the user. */
-static bool set_failure(const struct http_response *response, struct error *err)
-{
-    if (response->refusal)
-        return error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL", "%s: %s",
-                         response->host_port, response->refusal);
-    switch (response->result) {
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_COULDNT_CONNECT:
-    case CURLE_PROXY:
-    case CURLE_OPERATION_TIMEDOUT: /* only connecting has libcurl's timeout */
-        return not_connected(response, err);
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CIPHER:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_ISSUER_ERROR:
-    case CURLE_SSL_INVALIDCERTSTATUS:
-        return tls_failed(response, err);
-    case CURLE_PARTIAL_FILE:
-    case CURLE_GOT_NOTHING:
-    case CURLE_RECV_ERROR:
-    case CURLE_SEND_ERROR:
-        return lost(response, err);
-    default:
-        return error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL", "%s: %s",
-                         response->host_port,
-                         *response->error_text ? response->error_text
-                                               : curl_easy_strerror(response->result));
-    }
-}
-
-static bool stalled(const struct http_response *response, struct error *err)
-{
-    error_set(err, ERROR_UNAVAILABLE, "STALLED", "%s: stalled: nothing came for %llu s",
-              response->host_port,
-              (unsigned long long)(response->http->stall_timeout_ms + 999) / 1000);
-    return error_hint(err, "check the network to the registry, and try again");
-}
-
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
-/* Waits for a change for at most timeout_ms. False with STALLED, or with the task's own end. */
-static bool await_change(struct http_response *response, uint64_t timeout_ms, const char *reason,
-                         struct error *err)
+bool http_await_change(struct http_response *response, uint64_t timeout_ms, const char *reason,
+                       struct error *err)
 {
     int r, own;
 
@@ -474,13 +311,13 @@ static bool await_change(struct http_response *response, uint64_t timeout_ms, co
         return true;
     own = task_check(); /* without our deadline */
     if (r == -ETIMEDOUT && own == 0)
-        return stalled(response, err);
+        return http_stalled(response, http_is_sending(response) ? "was taken" : "came", timeout_ms,
+                            err);
     return await_error(err, own ? own : r, "%s", response->host_port);
 }
 
-/* Waiting time is summed up over reads: what came meanwhile must not be next to nothing. */
-static bool check_speed(struct http_response *response, uint64_t waited_ms, size_t bytes,
-                        struct error *err)
+bool http_check_speed(struct http_response *response, uint64_t waited_ms, uint64_t bytes,
+                      struct error *err)
 {
     uint64_t window_ms = response->http->stall_timeout_ms;
     bool slow;
@@ -491,7 +328,9 @@ static bool check_speed(struct http_response *response, uint64_t waited_ms, size
         return true;
     slow = response->waited_bytes < STALL_BYTES_PER_S * window_ms / 1000;
     response->waited_ms = response->waited_bytes = 0;
-    return slow ? stalled(response, err) : true;
+    if (!slow)
+        return true;
+    return http_stalled(response, http_is_sending(response) ? "was taken" : "came", window_ms, err);
 }
 
 /* --- A request -------------------------------------------------------------------------------- */
@@ -574,11 +413,10 @@ static void set_options(struct http_response *response, const struct http_reques
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, response);
     for (const char *const *header = request->headers; header && *header; header++)
         response->headers_out = curl_slist_append(response->headers_out, *header);
+    /* Servers that know nothing of 100 would cost a second for each body. */
+    response->headers_out = curl_slist_append(response->headers_out, "Expect:");
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, response->headers_out);
-    if (request->post_body) {
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)strlen(request->post_body));
-        curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, request->post_body);
-    }
+    http_set_method(response, request);
     set_tls(response, &request->tls);
 }
 
@@ -622,6 +460,7 @@ struct http_response *http_response_free(struct http_response *response)
     X509_STORE_free(response->roots);
     forget_headers(response);
     strbuf_done(&response->leftover);
+    free(response->piece);
     free(response->host_port);
     free(response);
     http->open_count--;
@@ -634,7 +473,6 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
                                       struct error *err)
 {
     CLEANUP(http_response_cleanup) struct http_response *response = NULL;
-    uint64_t timeout_ms = http->connect_timeout_ms + http->stall_timeout_ms;
     CURLMcode code;
 
     if (!await_initialised(http, err))
@@ -654,12 +492,10 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
         error_set(err, ERROR_INTERNAL, NULL, "libcurl: %s", curl_multi_strerror(code));
         return NULL;
     }
-    while (response->phase == RESPONSE_HEADERS) {
-        if (!await_change(response, timeout_ms, "waiting for a registry", err))
-            return NULL;
-    }
+    if (!http_await_headers(response, request->answer_timeout_ms, err))
+        return NULL;
     if (response->status == 0) {
-        set_failure(response, err);
+        http_failed(response, err);
         return NULL;
     }
     return TAKE(response);
@@ -702,10 +538,10 @@ static bool await_bytes(struct http_response *response, struct error *err)
         curl_easy_pause(response->easy, CURLPAUSE_CONT); /* delivers what it kept */
     }
     while (response->reader_filled == 0 && response->phase != RESPONSE_END) {
-        if (!await_change(response, response->http->stall_timeout_ms, "receiving", err))
+        if (!http_await_change(response, response->http->stall_timeout_ms, "receiving", err))
             return false;
     }
-    return check_speed(response, loop_now_ms() - started_ms, response->reader_filled, err);
+    return http_check_speed(response, loop_now_ms() - started_ms, response->reader_filled, err);
 }
 
 ssize_t await_http_read(struct http_response *response, void *buffer, size_t size,
@@ -729,7 +565,7 @@ ssize_t await_http_read(struct http_response *response, void *buffer, size_t siz
     if (!ok)
         return -1;
     if (response->reader_filled == 0 && response->result != CURLE_OK) {
-        set_failure(response, err);
+        http_failed(response, err);
         return -1;
     }
     return (ssize_t)response->reader_filled;
