@@ -1,7 +1,8 @@
 """Fixtures of the end-to-end tests: a real registry, a real daemon, the real command line.
 
   registry       docker-registry on loopback, shared by all tests; push() an image into it
-  make_registry  another one: make_registry(htpasswd={"user": "password"}, tls=True)
+  make_registry  another one: make_registry(htpasswd={"user": "password"}, tls=True); or
+                 token_server=a TokenServer; content_of=another registry
   davitd         a running daemon with roots of its own, checked for what it leaves behind
   make_davitd    one with other arguments: make_davitd("--log-format", "json", wait=False)
   davit          the command line against `davitd`: davit("pull", name, check=False)
@@ -178,15 +179,19 @@ def scratch():
 class Registry:
     """docker-registry, as its users run it."""
 
-    def __init__(self, root, htpasswd=None, tls=False, mirror_of=None, port=0):
+    def __init__(self, root, htpasswd=None, tls=False, mirror_of=None, port=0, token_server=None,
+                 content_of=None):
+        """content_of: another registry, of the same content but perhaps other guards."""
         self.root = pathlib.Path(root)
+        self.data = content_of.data if content_of else self.root / "data"
+        self.token_server = token_server
         self.auth = next(iter(htpasswd.items())) if htpasswd else None
         self.cafile = None
         http = {"addr": f"127.0.0.1:{port}"}
         config = {
             "version": "0.1",
             "log": {"level": "info"},
-            "storage": {"filesystem": {"rootdirectory": str(self.root / "data")},
+            "storage": {"filesystem": {"rootdirectory": str(self.data)},
                         "delete": {"enabled": True}},
             "http": http,
         }
@@ -195,6 +200,8 @@ class Registry:
         if htpasswd:
             self._write_htpasswd(htpasswd)
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(self.root / "htpasswd")}}
+        if token_server:
+            config["auth"] = {"token": token_server.registry_config()}
         if tls:
             self._make_certificates()
             http["tls"] = {"certificate": str(self.root / "server.crt"),
@@ -243,7 +250,10 @@ class Registry:
 
     def push(self, repository, what, tag="latest"):
         """Pushes an image or index of images.py; returns the name to pull."""
-        return images.push(self.url, repository, what, tag, self.auth, self.cafile)
+        auth = self.auth
+        if self.token_server:
+            auth = self.token_server.authorization("tests", repository)
+        return images.push(self.url, repository, what, tag, auth, self.cafile)
 
     def log(self):
         return self.log_path.read_text(errors="replace")
@@ -255,7 +265,7 @@ class Registry:
 
     def blob_path(self, digest):
         hexadecimal = digest.split(":")[1]
-        return (self.root / "data/docker/registry/v2/blobs/sha256" / hexadecimal[:2] /
+        return (self.data / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] /
                 hexadecimal / "data")
 
     def stop(self):

@@ -15,17 +15,21 @@ What a fault can do, alone or together; sizes are in bytes of the body:
 
     Fault(status=503, headers={"Retry-After": "1"}, body=b"busy")     another answer
     Fault(wrong_bytes=True)             right size, wrong content
+    Fault(wrong_byte=70)                right size, one bit of this byte of the answer is wrong; -1: of the last
     Fault(short=10)                     closes 10 bytes early, Content-Length as if complete
     Fault(long=10)                      10 bytes too many, Content-Length that says so
     Fault(content_length=5)             that Content-Length, whatever is sent
     Fault(chunked=True)                 no Content-Length; combines with short and long
     Fault(ignore_range=True)            200 and everything, though a range was asked for
-    Fault(content_range="bytes 0-1/2")  206 with this Content-Range
+    Fault(content_range="bytes 0-1/2")  206 with this Content-Range; or a function that makes it of
+                                        the true first byte, last byte and size
+    Fault(cut_headers=True)             closes in the middle of the headers
     Fault(stall_after=100)              sends 100, then nothing until release(); -1: not even headers
     Fault(reset_after=100)              sends 100, then a TCP reset; -1: not even headers
     Fault(redirect="http://...")        307; "{path}" in it is replaced
     Fault(hold=True)                    answers as usual, but only after release()
     Fault(drip=(size, seconds))         sends pieces of this size, this far apart
+    Fault(drip_headers=(size, seconds)) the same for the headers
 
 Rules match in the order in which they were added, each for `times` requests or for ever. More
 faults in one call are used one after the other, the last one from then on.
@@ -57,7 +61,6 @@ import ssl
 import struct
 import sys
 import threading
-import time
 import urllib.parse
 
 WAIT_SECONDS = 60
@@ -69,17 +72,27 @@ class Fault:
     headers: dict = dataclasses.field(default_factory=dict)
     body: bytes = None
     wrong_bytes: bool = False
+    wrong_byte: int = None
     short: int = 0
     long: int = 0
     content_length: int = None
     chunked: bool = False
     ignore_range: bool = False
-    content_range: str = None
+    content_range: object = None
+    cut_headers: bool = False
     stall_after: int = None
     reset_after: int = None
     redirect: str = None
     hold: bool = False
     drip: tuple = None
+    drip_headers: tuple = None
+    # Only where a FaultProxy passes on the request.
+    read_stall: int = None
+    read_reset: int = None
+    read_short: int = None
+    read_drip: tuple = None
+    read_wrong: int = None
+    lose_answer: bool = False
 
 
 @dataclasses.dataclass
@@ -91,6 +104,7 @@ class Request:
     connection: int  # a number for the connection it came on
     status: int = None  # of the answer; None while there is none
     sent: int = 0  # bytes of the answer's body handed to the kernel
+    received: int = 0  # bytes of the request's body
     finished: bool = False
 
     @property
@@ -112,7 +126,7 @@ class BrokenOff(Exception):
 
 
 class FaultRegistry:
-    def __init__(self, tls=None, address="127.0.0.1", port=0):
+    def __init__(self, tls=None, address="127.0.0.1", port=0, handler=None):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.blobs = {}  # (repository, digest) -> bytes
@@ -132,7 +146,7 @@ class FaultRegistry:
         self.tunnel_to = None
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         server_class = type("Server", (_Server,), {"address_family": family})
-        self.server = server_class((address, port), _Handler)
+        self.server = server_class((address, port), handler or _Handler)
         self.server.registry = self
         self.server.tls = None
         if tls:
@@ -356,10 +370,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self):
         registry = self.registry
-        length = int(self.headers.get("Content-Length") or 0)
         request = Request(self.command, self.path,
                           {name.lower(): value for name, value in self.headers.items()},
-                          self.rfile.read(length), self.connection_number)
+                          self._read_body(), self.connection_number)
         with registry.lock:
             registry.requests.append(request)
             fault = self._find_fault()
@@ -377,6 +390,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 registry.changed.notify_all()
             if registry.on_request:
                 registry.on_request(request)
+
+    def _read_body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _find_fault(self):
         for rule in self.registry.rules:
@@ -398,15 +414,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.status is not None:
             body = fault.body if fault.body is not None else _errors("FAULT", "as told")
             return fault.status, dict(fault.headers), body
-        status, headers, body = self._genuine(request)
+        status, headers, body = self._genuine(request, fault)
         if fault.body is not None:
             body = fault.body
         if fault.wrong_bytes:
             body = bytes(byte ^ 0x55 for byte in body)
         status, headers, body = self._apply_range(fault, status, headers, body)
+        if fault.wrong_byte is not None and body:
+            wrong = bytearray(body)
+            wrong[min(fault.wrong_byte, len(wrong) - 1)] ^= 1
+            body = bytes(wrong)
         return status, {**headers, **fault.headers}, body
 
-    def _genuine(self, request):
+    def _genuine(self, request, _fault):
         path, _, query = self.path.partition("?")
         registry = self.registry
         if path == "/token":
@@ -435,17 +455,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return 200, headers, found[0]
 
     def _apply_range(self, fault, status, headers, body):
-        if fault.content_range is not None:
-            return 206, {**headers, "Content-Range": fault.content_range}, body
+        lie = fault.content_range
+        if isinstance(lie, str):
+            return 206, {**headers, "Content-Range": lie}, body
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if status != 200 or not match or fault.ignore_range:
+        if status != 200 or not (match or lie) or fault.ignore_range:
             return status, headers, body
-        first, last = int(match[1]), int(match[2] or len(body) - 1)
-        if first >= len(body):
-            return 416, {"Content-Range": f"bytes */{len(body)}"}, b""
-        last = min(last, len(body) - 1)
-        return 206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"}, \
-            body[first:last + 1]
+        size = len(body)
+        first, last = (int(match[1]), int(match[2] or size - 1)) if match else (0, size - 1)
+        if first >= size:
+            return 416, {"Content-Range": f"bytes */{size}"}, b""
+        last = min(last, size - 1)
+        text = lie(first, last, size) if lie else f"bytes {first}-{last}/{size}"
+        return 206, {**headers, "Content-Range": text}, body[first:last + 1]
 
     def _check_credentials(self, request):
         registry = self.registry
@@ -513,7 +535,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault.content_length is not None:
                 length = fault.content_length
             self.send_header("Content-Length", str(length))
-        self.end_headers()
+        self._send_headers(fault)
         if self.command == "HEAD":
             return
         self._send_body(request, fault, body)
@@ -521,6 +543,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
         if fault.short or fault.content_length is not None:
             raise BrokenOff
+
+    def _send_headers(self, fault):
+        if not fault.cut_headers and not fault.drip_headers:
+            return self.end_headers()
+        text = b"".join(self._headers_buffer) + b"\r\n"
+        self._headers_buffer = []
+        if fault.cut_headers:
+            self.wfile.write(text[:len(text) // 2])
+            raise BrokenOff
+        step, pause = fault.drip_headers
+        for position in range(0, len(text), step):
+            self.wfile.write(text[position:position + step])
+            self._pause(pause)
 
     def _send_body(self, request, fault, body):
         stops = {stop for stop in (fault.stall_after, fault.reset_after)
@@ -532,23 +567,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 piece = body[position:min(stop, position + step)]
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece)
                 position += len(piece)
-                with self.registry.lock:
-                    request.sent += len(piece)
-                    self.registry.changed.notify_all()
+                self._sent(request, len(piece))
                 if pause:
-                    time.sleep(pause)
+                    self._pause(pause)
             self._stop_at(fault, stop)
+
+    def _sent(self, request, count):
+        with self.registry.lock:
+            request.sent += count
+            self.registry.changed.notify_all()
+
+    def _pause(self, seconds):
+        registry = self.registry
+        with registry.lock:
+            if registry.changed.wait_for(lambda: registry.stopping, seconds):
+                raise BrokenOff
 
     def _stop_at(self, fault, position):
         if fault.stall_after == position:
             self._stall()
         if fault.reset_after == position:
-            self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.wfile.flush()
-            self.rfile.close()
-            self.wfile.close()
-            self.raw.close()
-            raise BrokenOff
+            self._reset()
+
+    def _reset(self):
+        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.wfile.flush()
+        self.rfile.close()
+        self.wfile.close()
+        self.raw.close()
+        raise BrokenOff
 
     def _stall(self):
         registry = self.registry

@@ -305,12 +305,15 @@ class PushError(Exception):
 
 
 class Connection:
-    """One HTTP connection to a registry, with Basic credentials if it wants any."""
+    """One HTTP connection to a registry, with Basic credentials if it wants any, or with what
+    `auth` says if it is a text."""
 
     def __init__(self, url, auth=None, cafile=None):
         self.url = urllib.parse.urlsplit(url)
         self.headers = {}
-        if auth:
+        if isinstance(auth, str):
+            self.headers["Authorization"] = auth
+        elif auth:
             token = base64.b64encode(f"{auth[0]}:{auth[1]}".encode()).decode()
             self.headers["Authorization"] = "Basic " + token
         if self.url.scheme == "https":
