@@ -3,16 +3,17 @@
 
 #include "daemon/registry/internal.h"
 
-/* Transfers retry by themselves, at the byte where they are: here only a short hiccup is covered.
- */
-#define BLOB_ATTEMPTS 2
+/* Transfers retry by themselves, at the byte where they are. */
+#define BLOB_ATTEMPTS 1
 #define SKIP_BUFFER_BYTES (64 * KIB)
 
 struct blob_stream {
-    struct mirror *mirror;          /* where it comes from; NULL: the registry itself */
-    char *host_name, *digest;       /* for errors */
+    struct source *source;
+    char *digest;                   /* for errors */
     struct http_response *response; /* NULL: nothing is left to read */
-    uint64_t position, size_bytes;
+    uint64_t offset, position, end, size_bytes;
+    char *validator;      /* NULL: none */
+    bool report;          /* failures of reading to the source's health: await_blob_open_any */
     struct error failure; /* of a read: the next ones fail alike */
 };
 
@@ -21,53 +22,209 @@ struct blob_stream *blob_stream_free(struct blob_stream *stream)
     if (!stream)
         return NULL;
     http_response_free(stream->response);
-    free(stream->host_name);
+    source_unref(stream->source);
     free(stream->digest);
+    free(stream->validator);
     error_done(&stream->failure);
     free(stream);
     return NULL;
 }
 
+static bool wrong_answer(const struct blob_stream *stream, const char *reason, const char *why,
+                         const char *detail, struct error *err)
+{
+    error_set(err, ERROR_FAILED_PRECONDITION, reason,
+              "%s sends something else than blob %s: %s%.100s", source_name(stream->source),
+              stream->digest, why, detail);
+    return error_hint(err, "the registry, or a proxy before it, does not work properly");
+}
+
 static bool protocol_error(const struct blob_stream *stream, const char *why, const char *detail,
                            struct error *err)
 {
-    error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
-              "%s sends something else than blob %s: %s%.100s", stream->host_name, stream->digest,
-              why, detail);
-    return error_hint(err, "the registry, or a proxy before it, does not work properly");
+    return wrong_answer(stream, "REGISTRY_PROTOCOL", why, detail, err);
+}
+
+/* Wrong ranges say nothing of what a request for the whole blob brings. */
+static bool range_broken(const struct blob_stream *stream, const char *why, const char *detail,
+                         struct error *err)
+{
+    health_learn_whole_only(stream->source->health);
+    return wrong_answer(stream, "RANGE_BROKEN", why, detail, err);
+}
+
+/* --- What the headers say --------------------------------------------------------------------- */
+
+/* The length that the headers promise, if they do, must be what is to come. NULL if so. */
+static const char *wrong_length(const struct blob_stream *stream, uint64_t expected)
+{
+    const char *length = http_header(stream->response, "Content-Length", 0);
+    char text[32];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)expected);
+    return length && strcmp(length, text) != 0 ? length : NULL;
+}
+
+static bool check_encoding(const struct blob_stream *stream, struct error *err)
+{
+    const char *encoding = http_header(stream->response, "Content-Encoding", 0);
+
+    if (str_empty(encoding) || str_eq(encoding, "identity"))
+        return true;
+    return protocol_error(stream, "its encoding was not asked for: ", encoding, err);
+}
+
+static bool is_strong(const char *etag)
+{
+    return etag && etag[0] == '"';
+}
+
+/* "bytes FIRST-LAST/SIZE"; the size may be "*" (RFC 9110, 14.4). */
+static bool check_part(const struct blob_stream *stream, const struct blob_request *request,
+                       struct error *err)
+{
+    const char *range = http_header(stream->response, "Content-Range", 0);
+    const char *etag = http_header(stream->response, "ETag", 0), *length;
+    unsigned long long first = request->offset, last = request->end - 1;
+    char known[96], unknown[96];
+
+    snprintf(known, sizeof(known), "bytes %llu-%llu/%llu", first, last,
+             (unsigned long long)stream->size_bytes);
+    snprintf(unknown, sizeof(unknown), "bytes %llu-%llu/*", first, last);
+    if (!str_eq(range, known) && !str_eq(range, unknown))
+        return range_broken(stream, "another range than asked for: ", range ? range : "none", err);
+    if ((length = wrong_length(stream, stream->end - stream->offset)))
+        return range_broken(stream, "its length is wrong: ", length, err);
+    if (is_strong(request->validator) && is_strong(etag) && !str_eq(etag, request->validator))
+        return range_broken(stream, "a part of something else, by its ETag: ", etag, err);
+    return true;
+}
+
+/* All, though a range was asked for. */
+static void learn_of_whole(struct blob_stream *stream, const struct blob_request *request)
+{
+    const char *etag = http_header(stream->response, "ETag", 0);
+
+    /* "If-Range" did not match: parts may be had nonetheless, but not with a validator. A digest
+     * names the same bytes for ever, so that there is no need for one. */
+    if (request->validator && !str_eq(etag, request->validator))
+        stream->source->health->validators_change = true;
+    else
+        health_learn_whole_only(stream->source->health);
+}
+
+static void take_validator(struct blob_stream *stream)
+{
+    const char *etag = http_header(stream->response, "ETag", 0);
+
+    if (stream->source->health->validators_change)
+        return;
+    if (is_strong(etag))
+        stream->validator = xstrdup(etag);
+    else if (!etag)
+        stream->validator = xstrdup(http_header(stream->response, "Last-Modified", 0));
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-/* The length that the headers promise, if they do, must be what is to come. */
-static bool check_length(const struct blob_stream *stream, uint64_t expected, struct error *err)
+static bool refuse(struct blob_stream *stream, struct error *err)
 {
-    const char *length = http_header(stream->response, "Content-Length", 0);
-    const char *encoding = http_header(stream->response, "Content-Encoding", 0);
-    char text[32];
+    CLEANUP_FREE char *name = reference_familiar_name(&stream->source->reference);
 
-    if (!str_empty(encoding) && !str_eq(encoding, "identity"))
-        return protocol_error(stream, "its encoding was not asked for: ", encoding, err);
-    snprintf(text, sizeof(text), "%llu", (unsigned long long)expected);
-    if (length && strcmp(length, text) != 0)
-        return protocol_error(stream, "its length is wrong: ", length, err);
-    return true;
+    await_refusal(stream->response, source_name(stream->source), err);
+    if (err->code != ERROR_NOT_FOUND)
+        return explain(stream->source, err);
+    free(err->reason);
+    err->reason = xstrdup("BLOB_UNKNOWN");
+    error_prefix(err, "blob %s of %s not found", stream->digest, name);
+    return error_hint(err, "the registry has lost a part of the image: push it again");
 }
 
-/* "bytes FIRST-LAST/SIZE"; the size may be "*" (RFC 9110, 14.4). */
-static bool check_range(const struct blob_stream *stream, uint64_t offset, struct error *err)
+static bool await_take_answer(struct blob_stream *stream, const struct blob_request *request,
+                              bool part, struct error *err)
 {
-    const char *range = http_header(stream->response, "Content-Range", 0);
-    unsigned long long last = stream->size_bytes - 1;
-    char known[96], unknown[96];
+    const char *length;
 
-    snprintf(known, sizeof(known), "bytes %llu-%llu/%llu", (unsigned long long)offset, last,
-             (unsigned long long)stream->size_bytes);
-    snprintf(unknown, sizeof(unknown), "bytes %llu-%llu/*", (unsigned long long)offset, last);
-    if (str_eq(range, known) || str_eq(range, unknown))
-        return check_length(stream, stream->size_bytes - offset, err);
-    return protocol_error(stream, "another range than asked for: ", range ? range : "none", err);
+    switch (http_status(stream->response)) {
+    case 200:
+        stream->position = stream->offset = 0;
+        stream->end = stream->size_bytes;
+        if (part)
+            learn_of_whole(stream, request);
+        if (!check_encoding(stream, err))
+            return false;
+        length = wrong_length(stream, stream->size_bytes);
+        return !length || protocol_error(stream, "its length is wrong: ", length, err);
+    case 206:
+        if (!part)
+            return protocol_error(stream, "a part, where all was asked for", "", err);
+        return check_encoding(stream, err) && check_part(stream, request, err);
+    case 416:
+        return range_broken(stream, "it ends before the range asked for", "", err);
+    default:
+        return refuse(stream, err);
+    }
 }
+
+static struct blob_stream *stream_new(const struct blob_request *request)
+{
+    struct blob_stream *stream = xcalloc(1, sizeof(*stream));
+
+    stream->source = source_ref(request->source);
+    stream->digest = xstrdup(request->blob->digest.text);
+    stream->size_bytes = request->blob->size_bytes;
+    stream->position = stream->offset = request->offset;
+    stream->end = request->end;
+    return stream;
+}
+
+struct blob_stream *await_blob_open(struct registry_client *client,
+                                    const struct blob_request *request, struct error *err)
+{
+    CLEANUP(blob_stream_cleanup) struct blob_stream *stream = stream_new(request);
+    bool part = request->offset > 0 || request->end < stream->size_bytes;
+    CLEANUP_FREE char *range =
+        xasprintf("Range: bytes=%llu-%llu", (unsigned long long)request->offset,
+                  (unsigned long long)request->end - 1);
+    CLEANUP_FREE char *condition =
+        request->validator ? xasprintf("If-Range: %s", request->validator) : NULL;
+    const char *headers[] = {"Accept-Encoding: identity", part ? range : NULL, condition, NULL};
+    const struct source_request get = {
+        .kind = "blobs",
+        .name = stream->digest,
+        .headers = headers,
+        .attempts = BLOB_ATTEMPTS,
+        .flow = request->flow,
+    };
+
+    CHECK(request->offset <= request->end && request->end <= stream->size_bytes);
+    /* Nothing is to be asked for: the stream is at its end. */
+    if (request->offset == request->end)
+        return TAKE(stream);
+    stream->response = await_source_get(client, request->source, &get, err);
+    if (!stream->response || !await_take_answer(stream, request, part, err))
+        return NULL;
+    take_validator(stream);
+    return TAKE(stream);
+}
+
+uint64_t blob_stream_offset(const struct blob_stream *stream)
+{
+    return stream->offset;
+}
+
+const char *blob_stream_validator(const struct blob_stream *stream)
+{
+    return stream->validator;
+}
+
+void blob_stream_limit_buffer(struct blob_stream *stream, size_t size_bytes)
+{
+    if (stream->response)
+        http_limit_buffer(stream->response, size_bytes);
+}
+
+/* --- From any source -------------------------------------------------------------------------- */
 
 /* The server ignored the range: what we have is read once more, and dropped. */
 static bool await_skip(struct blob_stream *stream, uint64_t offset, struct error *err)
@@ -84,87 +241,34 @@ static bool await_skip(struct blob_stream *stream, uint64_t offset, struct error
     return true;
 }
 
-static bool refuse(struct blob_stream *stream, const struct reference *reference,
-                   const struct registry_auth *auth, struct error *err)
+struct blob_stream *await_blob_open_any(struct registry_client *client,
+                                        const struct reference *reference,
+                                        const struct registry_auth *auth,
+                                        const struct descriptor *blob, uint64_t offset,
+                                        struct error *err)
 {
-    CLEANUP_FREE char *name = reference_familiar_name(reference);
-
-    await_refusal(stream->response, stream->host_name, err);
-    if (err->code != ERROR_NOT_FOUND)
-        return explain(reference, auth, err);
-    free(err->reason);
-    err->reason = xstrdup("BLOB_UNKNOWN");
-    error_prefix(err, "blob %s of %s not found", stream->digest, name);
-    return error_hint(err, "the registry has lost a part of the image: push it again");
-}
-
-static bool await_open_at(struct registry_client *client, struct endpoint *endpoint,
-                          struct blob_stream *stream, const struct reference *reference,
-                          uint64_t offset, struct error *err)
-{
-    CLEANUP_FREE char *range =
-        offset ? xasprintf("Range: bytes=%llu-", (unsigned long long)offset) : NULL;
-    const struct endpoint_request request = {
-        .kind = "blobs",
-        .name = stream->digest,
-        .header = range,
-        .attempts = BLOB_ATTEMPTS,
-    };
-
-    stream->response = await_endpoint_get(client, endpoint, reference, &request, err);
-    if (!stream->response)
-        return false;
-    stream->host_name = xstrdup(strstr(endpoint->base, "://") + 3);
-    switch (http_status(stream->response)) {
-    case 200:
-        return check_length(stream, stream->size_bytes, err) && await_skip(stream, offset, err);
-    case 206:
-        if (!offset)
-            return protocol_error(stream, "a part, where all was asked for", "", err);
-        stream->position = offset;
-        return check_range(stream, offset, err);
-    case 416:
-        return protocol_error(stream, "it ends before the range asked for", "", err);
-    default:
-        return refuse(stream, reference, endpoint->auth, err);
-    }
-}
-
-static struct blob_stream *stream_new(struct mirror *mirror, const struct descriptor *blob)
-{
-    struct blob_stream *stream = xcalloc(1, sizeof(*stream));
-
-    stream->mirror = mirror;
-    stream->digest = xstrdup(blob->digest.text);
-    stream->size_bytes = blob->size_bytes;
-    return stream;
-}
-
-struct blob_stream *await_blob_open(struct registry_client *client,
-                                    const struct reference *reference,
-                                    const struct registry_auth *auth, const struct descriptor *blob,
-                                    uint64_t offset, struct error *err)
-{
-    struct endpoint endpoints[ENDPOINTS_MAX];
-    size_t count = list_endpoints(client, reference, auth, endpoints);
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
     CLEANUP_ERROR struct error last = {0};
-    struct blob_stream *found = NULL;
 
-    CHECK(offset <= blob->size_bytes);
-    for (size_t i = 0; i < count && !found; i++) {
+    if (!await_registry_sources(client, reference, auth, SOURCE_PULL, &sources, err))
+        return NULL;
+    for (size_t i = 0; i < sources.count && task_check() == 0; i++) {
+        const struct blob_request request = {
+            .source = sources.items[i],
+            .blob = blob,
+            .offset = offset,
+            .end = blob->size_bytes,
+        };
         CLEANUP(blob_stream_cleanup)
-        struct blob_stream *stream = stream_new(endpoints[i].mirror, blob);
-        /* Nothing is left to ask for: the stream is at its end. */
-        bool complete = offset == blob->size_bytes;
-        if (complete || await_open_at(client, &endpoints[i], stream, reference, offset, &last))
-            found = TAKE(stream);
-        else if (!endpoint_failed(endpoints[i].mirror, &last))
-            break;
+        struct blob_stream *stream = await_blob_open(client, &request, &last);
+        if (stream && await_skip(stream, offset, &last)) {
+            stream->report = true;
+            return TAKE(stream);
+        }
+        source_failed(sources.items[i], &last);
     }
-    if (!found)
-        error_move(err, &last);
-    endpoints_done(endpoints, count);
-    return found;
+    error_move(err, &last);
+    return NULL;
 }
 
 /* --- Reading ---------------------------------------------------------------------------------- */
@@ -176,7 +280,7 @@ static bool await_end(struct blob_stream *stream, struct error *err)
     ssize_t n = await_http_read(stream->response, &excess, 1, err);
 
     if (n > 0)
-        protocol_error(stream, "it is longer than the manifest says", "", err);
+        protocol_error(stream, "it is longer than announced", "", err);
     if (n != 0)
         return false;
     stream->response = http_response_free(stream->response);
@@ -189,20 +293,21 @@ static void read_failed(struct blob_stream *stream, ssize_t n)
 
     if (n == 0 || error_is(err, "TRUNCATED")) {
         error_set(err, ERROR_UNAVAILABLE, "BLOB_TRUNCATED",
-                  "%s sent only %llu of %llu bytes of blob %s", stream->host_name,
-                  (unsigned long long)stream->position, (unsigned long long)stream->size_bytes,
-                  stream->digest);
+                  "%s sent only %llu of %llu bytes of blob %s", source_name(stream->source),
+                  (unsigned long long)(stream->position - stream->offset),
+                  (unsigned long long)(stream->end - stream->offset), stream->digest);
         error_hint(err, "the registry, or a proxy before it, breaks off: try again");
     } else if (error_is(err, "CONNECTION_LOST")) {
         free(err->reason);
         err->reason = xstrdup("CONNECTION_FAILED");
     }
-    endpoint_failed(stream->mirror, err);
+    if (stream->report)
+        source_failed(stream->source, err);
 }
 
 ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err)
 {
-    uint64_t left = stream->size_bytes - stream->position;
+    uint64_t left = stream->end - stream->position;
     ssize_t n = -1;
 
     if (!stream->response)

@@ -154,6 +154,8 @@ static bool await_busy(struct http_response *response, const char *host_name,
                    (long long)attempt->retry_after_s);
     else if (status == 429)
         error_hint(&attempt->error, "the registry limits how often it may be asked: try again "
+    if (attempt->retry_after_s >= 0)
+        attempt->error.retry_after_ms = MAX((uint64_t)attempt->retry_after_s * 1000, 1U);
                                     "later, or with credentials");
     else
         error_hint(&attempt->error, "the registry has a problem: try again later");
@@ -243,6 +245,7 @@ static struct http_response *await_hop(struct transport *transport, const struct
         add_tls_hint(err, origin->name, transport->tls.certs_dir);
     return response;
 }
+                                   .flow = exchange->flow,
 
 /* --- Redirects -------------------------------------------------------------------------------- */
 

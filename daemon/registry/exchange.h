@@ -31,6 +31,9 @@ struct exchange {
 };
 
 /* Sends it, follows redirects, retries. Returns a response that is neither a redirect nor 429 nor
+    char *
+        *ret_url; /* where the answer came from, for its Location; the caller's. NULL: no matter */
+    struct http_flow flow; /* of what is read later */
  * 5xx; the caller frees it. ret_elsewhere (may be NULL): it came from another origin than the
  * URL's. Errors: those of await_http_open, those of await_http_body if there is one to read, and
  * - UNAVAILABLE, REGISTRY_BUSY: 429 and 5xx after all attempts, with the registry's own words;

@@ -1,10 +1,12 @@
 #include "daemon/registry/http.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "daemon/registry/http_internal.h"
 #include "proto/async/await.h"
@@ -13,9 +15,9 @@
 
 #define CONNECT_TIMEOUT_MS 30000
 #define STALL_TIMEOUT_MS 60000
-/* Slower than this on average over the stall timeout counts as a stall: a server that sends a byte
- * now and then must not hold a download slot for ever. */
-#define STALL_BYTES_PER_S 16
+/* Slower than this on average over the stall timeout is too slow where a request does not say more:
+ * a server that sends a byte now and then must not hold anybody for ever. */
+#define LOW_SPEED_BYTES_PER_S 16
 #define RECEIVE_BUFFER_BYTES (128 * KIB)
 /* Connections are kept for a burst of requests, then all goes: an idle daemon holds none. */
 #define IDLE_TIMEOUT_MS 15000
@@ -297,8 +299,8 @@ static CURLcode on_tls_context(CURL *easy UNUSED, void *context, void *arg)
 
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
-bool http_await_change(struct http_response *response, uint64_t timeout_ms, const char *reason,
-                       struct error *err)
+/* 0, -ETIMEDOUT once timeout_ms has passed, or the task's own end. */
+static int await_change_for(struct http_response *response, uint64_t timeout_ms, const char *reason)
 {
     int r, own;
 
@@ -307,30 +309,46 @@ bool http_await_change(struct http_response *response, uint64_t timeout_ms, cons
         deadline_push(&deadline, timeout_ms);
         r = await_wake(&response->changed, reason);
     }
+    own = r < 0 ? task_check() : 0; /* without our deadline */
+    return own ? own : r;
+}
+
+static const char *what_moves(const struct http_response *response)
+{
+    return http_is_sending(response) ? "was taken" : "came";
+}
+
+bool http_await_change(struct http_response *response, uint64_t timeout_ms, const char *reason,
+                       struct error *err)
+{
+    int r = await_change_for(response, timeout_ms, reason);
+
     if (r == 0)
         return true;
-    own = task_check(); /* without our deadline */
-    if (r == -ETIMEDOUT && own == 0)
-        return http_stalled(response, http_is_sending(response) ? "was taken" : "came", timeout_ms,
-                            err);
-    return await_error(err, own ? own : r, "%s", response->host_port);
+    if (r == -ETIMEDOUT && task_check() == 0)
+        return http_stalled(response, what_moves(response), timeout_ms, err);
+    return await_error(err, r, "%s", response->host_port);
 }
 
 bool http_check_speed(struct http_response *response, uint64_t waited_ms, uint64_t bytes,
                       struct error *err)
 {
-    uint64_t window_ms = response->http->stall_timeout_ms;
+    const struct http_flow *flow = &response->flow;
+    uint64_t stall_ms = response->http->stall_timeout_ms;
     bool slow;
 
+    response->quiet_ms = bytes ? 0 : response->quiet_ms + waited_ms;
     response->waited_ms += waited_ms;
     response->waited_bytes += bytes;
-    if (response->waited_ms < window_ms)
-        return true;
-    slow = response->waited_bytes < STALL_BYTES_PER_S * window_ms / 1000;
-    response->waited_ms = response->waited_bytes = 0;
-    if (!slow)
-        return true;
-    return http_stalled(response, http_is_sending(response) ? "was taken" : "came", window_ms, err);
+    slow = response->waited_ms >= flow->low_speed_ms &&
+           response->waited_bytes * 1000 < flow->low_speed_bytes_per_s * response->waited_ms;
+    if (response->quiet_ms >= stall_ms || (slow && response->quiet_ms >= flow->low_speed_ms))
+        return http_stalled(response, what_moves(response), response->quiet_ms, err);
+    if (slow)
+        return http_too_slow(response, err);
+    if (response->waited_ms >= flow->low_speed_ms)
+        response->waited_ms = response->waited_bytes = 0;
+    return true;
 }
 
 /* --- A request -------------------------------------------------------------------------------- */
@@ -480,6 +498,9 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
     set_up(http);
     response = xcalloc(1, sizeof(*response));
     response->http = http;
+    response->flow = request->flow;
+    if (!response->flow.low_speed_ms)
+        response->flow = (struct http_flow){LOW_SPEED_BYTES_PER_S, http->stall_timeout_ms};
     http->open_count++;
     wait_queue_init(&response->changed);
     response->easy = curl_easy_init();
@@ -515,6 +536,20 @@ const char *http_header(const struct http_response *response, const char *name, 
     return NULL;
 }
 
+void http_limit_buffer(struct http_response *response, size_t size_bytes)
+{
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    int size = (int)MIN(size_bytes, (size_t)INT_MAX), unlocked = 0;
+
+    curl_easy_getinfo(response->easy, CURLINFO_ACTIVESOCKET, &fd);
+    if (fd == CURL_SOCKET_BAD)
+        return;
+    if (size)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    else
+        setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
+}
+
 /* --- The body --------------------------------------------------------------------------------- */
 
 static size_t take_leftover(struct http_response *response, void *buffer, size_t size)
@@ -531,17 +566,21 @@ static size_t take_leftover(struct http_response *response, void *buffer, size_t
 /* Waits until the reader's buffer has something in it or the body has ended. */
 static bool await_bytes(struct http_response *response, struct error *err)
 {
-    uint64_t started_ms = loop_now_ms();
-
     if (response->paused) {
         response->paused = false;
         curl_easy_pause(response->easy, CURLPAUSE_CONT); /* delivers what it kept */
     }
     while (response->reader_filled == 0 && response->phase != RESPONSE_END) {
-        if (!http_await_change(response, response->http->stall_timeout_ms, "receiving", err))
+        uint64_t started_ms = loop_now_ms();
+        uint64_t left_ms = response->flow.low_speed_ms - response->waited_ms;
+        uint64_t quiet_left_ms = response->http->stall_timeout_ms - response->quiet_ms;
+        int r = await_change_for(response, MIN(left_ms, quiet_left_ms), "receiving");
+        if (r < 0 && (r != -ETIMEDOUT || task_check() < 0))
+            return await_error(err, r, "%s", response->host_port);
+        if (!http_check_speed(response, loop_now_ms() - started_ms, response->reader_filled, err))
             return false;
     }
-    return http_check_speed(response, loop_now_ms() - started_ms, response->reader_filled, err);
+    return true;
 }
 
 ssize_t await_http_read(struct http_response *response, void *buffer, size_t size,

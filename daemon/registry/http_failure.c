@@ -124,3 +124,11 @@ bool http_stalled(const struct http_response *response, const char *what, uint64
               response->host_port, what, (unsigned long long)(timeout_ms + 999) / 1000);
     return error_hint(err, "check the network to the registry, and try again");
 }
+
+bool http_too_slow(const struct http_response *response, struct error *err)
+{
+    error_set(err, ERROR_UNAVAILABLE, "TOO_SLOW", "%s: too slow: %llu bytes in %llu s",
+              response->host_port, (unsigned long long)response->waited_bytes,
+              (unsigned long long)(response->waited_ms + 500) / 1000);
+    return error_hint(err, "check the network to the registry, and try again");
+}

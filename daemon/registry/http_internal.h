@@ -45,14 +45,17 @@ struct http_response {
     size_t piece_size;
     uint64_t piece_offset, send_offset; /* where it lies in the body; what is to be sent next */
     bool starved;                       /* libcurl wants more than the piece has */
-    uint64_t waited_ms, waited_bytes;   /* since the last look at the speed */
+    struct http_flow flow;
+    uint64_t waited_ms, waited_bytes; /* since the last look at the speed */
+    uint64_t quiet_ms;                /* waited without a byte */
 };
 
 /* Waits for a change for at most timeout_ms. False with STALLED, or with the task's own end. */
 bool http_await_change(struct http_response *response, uint64_t timeout_ms, const char *reason,
                        struct error *err);
 
-/* Sums up the waiting for bytes either way: what moved meanwhile must not be next to nothing. */
+/* Sums up the waiting for bytes either way: what moved meanwhile must not be next to nothing. False
+ * with STALLED or TOO_SLOW. */
 bool http_check_speed(struct http_response *response, uint64_t waited_ms, uint64_t bytes,
                       struct error *err);
 
@@ -82,3 +85,6 @@ bool http_failed(const struct http_response *response, struct error *err);
 /* That nothing moved for so long; `what` did not: "came". Returns false. */
 bool http_stalled(const struct http_response *response, const char *what, uint64_t timeout_ms,
                   struct error *err);
+
+/* That next to nothing moved since the last look at the speed. Returns false. */
+bool http_too_slow(const struct http_response *response, struct error *err);

@@ -1,63 +1,59 @@
-/* Shared between registry.c, endpoint.c and blob.c only. */
+/* Shared between registry.c, source.c, ask.c and blob.c only. */
 #pragma once
 
 #include "daemon/registry/auth.h"
+#include "daemon/registry/health.h"
 #include "daemon/registry/registry.h"
-#include "proto/base/map.h"
-
-/* A mirror that failed is left out for a while: its place in a blob must not cost every attempt. */
-struct mirror {
-    char *base; /* "https://mirror.example.com" */
-    uint64_t skip_until_ms;
-};
+#include "daemon/registry/source.h"
 
 struct registry_client {
     struct transport transport;
     struct auth_cache *auth_cache;
-    struct mirror *mirrors; /* of docker.io, in order */
-    size_t mirror_count;
+    char **mirrors; /* of docker.io, in order: "https://mirror.example.com" */
+    struct health_table health;
     struct map *schemes; /* of hosts that may be plain HTTP: "http" or "https", as found */
 };
 
-/* One place where a reference's content may be had. */
-struct endpoint {
-    char *base;                       /* "https://registry-1.docker.io" */
-    struct mirror *mirror;            /* NULL: the registry itself */
-    const struct registry_auth *auth; /* NULL for mirrors */
-    const char *scheme_key;           /* in client->schemes; NULL if it is always https */
+struct source {
+    unsigned int references;
+    char *base;                 /* "https://registry-1.docker.io/v2"; NULL: to be found out */
+    char *scheme_key;           /* in client->schemes: "localhost:5000"; NULL where base is set */
+    char *name;                 /* "registry-1.docker.io" */
+    char *repository;           /* below base: "library/ubuntu" */
+    bool mirror;                /* false: the registry itself */
+    struct reference reference; /* for errors */
+    char *username, *password, *identity_token; /* NULL for mirrors */
+    struct health *health;
 };
 
-/* The places for a reference, in order; at most ENDPOINTS_MAX. Does not suspend. */
-#define ENDPOINTS_MAX 16
-size_t list_endpoints(struct registry_client *client, const struct reference *reference,
-                      const struct registry_auth *auth, struct endpoint *ret);
-void endpoints_done(struct endpoint *endpoints, size_t count);
+/* The credentials, borrowed from the source. */
+struct registry_auth source_auth(const struct source *source);
 
-/* The last of them alone: the registry itself. For endpoints_done(&endpoint, 1). */
-struct endpoint registry_endpoint(struct registry_client *client, const struct reference *reference,
-                                  const struct registry_auth *auth);
+/* The source that is no mirror. Does not suspend; the caller releases it. */
+struct source *registry_itself(struct registry_client *client, const struct reference *reference,
+                               const struct registry_auth *auth);
 
-/* A GET of base/v2/REPOSITORY/KIND/NAME with the credentials that it takes. */
-struct endpoint_request {
-    const char *kind, *name; /* "manifests", "latest" */
-    const char *path;        /* "/v2/_catalog" instead of both; NULL: none */
-    const char *header;      /* such as Accept; or NULL */
+/* "https://registry-1.docker.io/v2", once it is known whether a host speaks HTTP or HTTPS: may
+ * suspend. The caller frees it. */
+char *await_source_base(struct registry_client *client, const struct source *source,
+                        struct error *err);
+
+/* A request for BASE/REPOSITORY/KIND/NAME with the credentials that it takes. */
+struct source_request {
+    const char *kind, *name;    /* "manifests", "latest" */
+    const char *path;           /* below the base, "" or "/_catalog", instead of both; or NULL */
+    const char *const *headers; /* NULL-terminated, such as Accept; or NULL */
     unsigned int attempts;
     struct strbuf *body; /* as in struct exchange */
     size_t body_limit_bytes;
+    struct http_flow flow;
 };
 
-/* Any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as explain() makes
- * them. */
-struct http_response *await_endpoint_get(struct registry_client *client, struct endpoint *endpoint,
-                                         const struct reference *reference,
-                                         const struct endpoint_request *request, struct error *err);
-
-/* Call when content could not be had: leaves a mirror (NULL: the registry itself) out for a while.
- * True if the next place may be asked, false if the task is at its end. */
-bool endpoint_failed(struct mirror *mirror, const struct error *err);
+/* A GET: any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as
+ * explain() makes them. */
+struct http_response *await_source_get(struct registry_client *client, const struct source *source,
+                                       const struct source_request *request, struct error *err);
 
 /* Turns err into what registry.h promises: reasons, and Docker's words where its users know them.
  */
-bool explain(const struct reference *reference, const struct registry_auth *auth,
-             struct error *err);
+bool explain(const struct source *source, struct error *err);

@@ -43,20 +43,20 @@ bool registry_options_check(const struct registry_options *options, struct error
     return true;
 }
 
-static void add_mirrors(struct registry_client *client, char *const *urls)
+static char **valid_mirrors(char *const *urls)
 {
-    client->mirrors = xcalloc(strv_count(urls) + 1, sizeof(*client->mirrors));
+    char **ret = xcalloc(strv_count(urls) + 1, sizeof(*ret));
+    size_t count = 0;
+
     for (; urls && *urls; urls++) {
         CLEANUP_ORIGIN struct origin origin = {0};
-        struct mirror *mirror = &client->mirrors[client->mirror_count];
         CLEANUP_ERROR struct error err = {0};
-        if (!mirror_check(*urls, &err) || !origin_parse(*urls, &origin, &err)) {
+        if (mirror_check(*urls, &err) && origin_parse(*urls, &origin, &err))
+            ret[count++] = xasprintf("%s://%s", origin.scheme, origin.name);
+        else
             log_warn("a mirror is ignored", LOG("error", err.message));
-            continue;
-        }
-        mirror->base = xasprintf("%s://%s", origin.scheme, origin.name);
-        client->mirror_count++;
     }
+    return ret;
 }
 
 struct registry_client *registry_client_new(const struct registry_options *options)
@@ -74,7 +74,8 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     client->transport.backoff_ms = options->backoff_ms ? options->backoff_ms : BACKOFF_MS;
     client->auth_cache = auth_cache_new();
     client->schemes = map_new();
-    add_mirrors(client, options->mirrors);
+    client->mirrors = valid_mirrors(options->mirrors);
+    health_table_init(&client->health);
     return client;
 }
 
@@ -87,9 +88,8 @@ struct registry_client *registry_client_free(struct registry_client *client)
     strv_free(client->transport.insecure);
     auth_cache_free(client->auth_cache);
     map_free(client->schemes);
-    for (size_t i = 0; i < client->mirror_count; i++)
-        free(client->mirrors[i].base);
-    free(client->mirrors);
+    strv_free(client->mirrors);
+    health_table_done(&client->health);
     free(client);
     return NULL;
 }
@@ -124,7 +124,7 @@ static void document_done(struct document *document)
 /* What is being asked for, by whom, and where. */
 struct resolution {
     struct registry_client *client;
-    struct endpoint *endpoint;
+    const struct source *source;
     const struct reference *reference;
     const struct platform *platform;
 };
@@ -190,28 +190,31 @@ static bool await_manifest(const struct resolution *resolution, const char *name
                            const struct descriptor *expected, struct document *ret,
                            struct error *err)
 {
-    static const char accept[] =
+    static const char *const headers[] = {
+        "Accept-Encoding: identity",
         "Accept: application/vnd.docker.distribution.manifest.v2+json, "
         "application/vnd.docker.distribution.manifest.list.v2+json, "
-        "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
-    const struct endpoint_request request = {
+        "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json",
+        NULL,
+    };
+    const struct source_request request = {
         .kind = "manifests",
         .name = name,
-        .header = accept,
+        .headers = headers,
         .attempts = MANIFEST_ATTEMPTS,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
     };
     CLEANUP(http_response_cleanup)
-    struct http_response *response = await_endpoint_get(resolution->client, resolution->endpoint,
-                                                        resolution->reference, &request, err);
+    struct http_response *response =
+        await_source_get(resolution->client, resolution->source, &request, err);
 
     if (!response)
         return false;
     if (http_status(response) != 200) {
-        await_refusal(response, resolution->endpoint->base, err);
+        await_refusal(response, source_name(resolution->source), err);
         if (error_is(err, "NAME_UNKNOWN") || err->code != ERROR_NOT_FOUND)
-            return explain(resolution->reference, resolution->endpoint->auth, err);
+            return explain(resolution->source, err);
         return not_found(resolution, err);
     }
     ret->content_type = xstrdup(http_header(response, "Content-Type", 0));
@@ -223,28 +226,30 @@ static bool await_manifest(const struct resolution *resolution, const char *name
 static bool await_config(const struct resolution *resolution, const struct descriptor *config,
                          struct document *ret, struct error *err)
 {
-    const struct endpoint_request request = {
+    static const char *const headers[] = {"Accept-Encoding: identity", NULL};
+    const struct source_request request = {
         .kind = "blobs",
         .name = config->digest.text,
+        .headers = headers,
         .attempts = MANIFEST_ATTEMPTS,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
     };
     CLEANUP(http_response_cleanup)
-    struct http_response *response = await_endpoint_get(resolution->client, resolution->endpoint,
-                                                        resolution->reference, &request, err);
+    struct http_response *response =
+        await_source_get(resolution->client, resolution->source, &request, err);
 
     if (!response)
         return false;
     if (http_status(response) != 200) {
-        await_refusal(response, resolution->endpoint->base, err);
+        await_refusal(response, source_name(resolution->source), err);
         if (err->code == ERROR_NOT_FOUND) {
             free(err->reason);
             err->reason = xstrdup("BLOB_UNKNOWN");
             return error_prefix(err, "the image's configuration %s is missing",
                                 config->digest.text);
         }
-        return explain(resolution->reference, resolution->endpoint->auth, err);
+        return explain(resolution->source, err);
     }
     ret->digest = digest_of(strbuf_text(&ret->data), ret->data.length);
     return check_document(ret, "the image configuration", config, err);
@@ -344,19 +349,30 @@ struct resolved_image *await_registry_resolve(struct registry_client *client,
                                               const struct registry_auth *auth,
                                               const struct platform *platform, struct error *err)
 {
-    struct endpoint endpoints[ENDPOINTS_MAX];
-    size_t count = list_endpoints(client, reference, auth, endpoints);
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
+    enum source_use use = digest_is_set(&reference->digest) ? SOURCE_PULL : SOURCE_RESOLVE;
     struct resolved_image *image = NULL;
     CLEANUP_ERROR struct error last = {0};
 
-    for (size_t i = 0; i < count && !image; i++) {
-        const struct resolution resolution = {client, &endpoints[i], reference, platform};
-        image = await_resolve_at(&resolution, &last);
-        if (!image && !endpoint_failed(endpoints[i].mirror, &last))
+    if (!await_registry_sources(client, reference, auth, use, &sources, err))
+        return NULL;
+    for (size_t i = 0; i < sources.count; i++) {
+        struct source *source = sources.items[i];
+        const struct resolution resolution = {client, source, reference, platform};
+        CLEANUP_ERROR struct error failure = {0};
+        image = await_resolve_at(&resolution, &failure);
+        if (image) {
+            source_served(source, 0);
+            break;
+        }
+        source_failed(source, &failure);
+        /* What the registry itself says counts, wherever its turn was. */
+        if (!source_is_mirror(source) || i == 0 || failure.code == ERROR_CANCELLED)
+            error_move(&last, &failure);
+        if (task_check() < 0)
             break;
     }
     if (!image)
         error_move(err, &last);
-    endpoints_done(endpoints, count);
     return image;
 }

@@ -3,6 +3,7 @@
  * with await_blob_open() for its bytes. */
 #pragma once
 
+#include "daemon/registry/http.h"
 #include "daemon/registry/manifest.h"
 #include "daemon/registry/reference.h"
 #include "proto/async/task.h"
@@ -48,38 +49,66 @@ static inline void resolved_image_cleanup(struct resolved_image **image)
 }
 
 /* Reference to manifest and config, with every byte checked: digest grammar, size, hash. Suspends.
- * auth may be NULL. The caller owns the result. Cancel aborts the requests. Mirrors of docker.io
- * are asked first, never with credentials; the error is then the last one, docker.io's own.
+ * auth may be NULL. The caller owns the result. Cancel aborts the requests. Mirrors are
+ * asked first, never with credentials; the error is then the registry's own.
  *
  * Reasons of this and of the blob calls below:
- * - UNAVAILABLE: CONNECTION_FAILED (refused, unknown host, broken), STALLED, REGISTRY_BUSY (429 and
- *   5xx, after some retries), BLOB_TRUNCATED, TLS_FAILED (which no retry will mend);
+ * - UNAVAILABLE: CONNECTION_FAILED (refused, unknown host, broken), STALLED, TOO_SLOW,
+ *   REGISTRY_BUSY (429 and 5xx, after some retries; err->retry_after_ms if it said),
+ * BLOB_TRUNCATED, TLS_FAILED (which no retry will mend);
  * - UNAUTHENTICATED: UNAUTHORIZED; PERMISSION_DENIED: DENIED;
  * - NOT_FOUND: MANIFEST_UNKNOWN, BLOB_UNKNOWN, NO_MATCHING_PLATFORM;
  * - DATA_LOSS: DIGEST_MISMATCH;
- * - FAILED_PRECONDITION: REGISTRY_PROTOCOL (it breaks the rules), TLS_FAILED (a bad file of ours);
+ * - FAILED_PRECONDITION: REGISTRY_PROTOCOL (it breaks the rules), RANGE_BROKEN (of blobs: see
+ *   there), TLS_FAILED and INVALID_CONFIG (a bad file of ours);
  * - those of manifest_parse and image_config_parse. */
 struct resolved_image *await_registry_resolve(struct registry_client *client,
                                               const struct reference *reference,
                                               const struct registry_auth *auth,
                                               const struct platform *platform, struct error *err);
 
-/* One blob as a stream of bytes as they come; back-pressure by reading. */
+/* One blob, or a range of it, as a stream of bytes as they come; back-pressure by reading. */
 struct blob_stream;
+struct source;
 
-/* Starts at offset. Suspends until the response's headers are there. What a server sends before the
- * offset because it ignores the range is read and dropped; a range that was not asked for, or a
- * length that is not the descriptor's, is an error. The caller frees it. */
+struct blob_request {
+    struct source *source;
+    const struct descriptor *blob;
+    uint64_t offset, end;  /* end is exclusive; the whole blob, 0 to its size, is no range */
+    const char *validator; /* of an earlier answer of the same source (If-Range); or NULL */
+    struct http_flow flow;
+};
+
+/* Asks one source, once. Suspends until the response's headers are there. A range other than the
+ * one asked for, or a length that is not the descriptor's, is an error; with the reason
+ * RANGE_BROKEN if the whole blob may yet be had there, and source_ignores_ranges() is true from
+ * then on. The health of the source is the caller's to report. The caller frees the stream. */
 struct blob_stream *await_blob_open(struct registry_client *client,
-                                    const struct reference *reference,
-                                    const struct registry_auth *auth, const struct descriptor *blob,
-                                    uint64_t offset, struct error *err);
+                                    const struct blob_request *request, struct error *err);
 
-/* Bytes, 0 at the proper end (exactly the descriptor's size), -1 with err. The bytes are not hashed
- * here. */
+/* Where it begins: what was asked for, or 0 where the server ignores ranges and sends all. */
+uint64_t blob_stream_offset(const struct blob_stream *stream);
+
+/* What to ask this source with for other ranges of the same bytes: a strong ETag, a Last-Modified,
+ * or NULL. Owned by the stream. */
+const char *blob_stream_validator(const struct blob_stream *stream);
+
+/* Lets the kernel receive only about that much ahead of the reader, for transfers that are slow on
+ * purpose; 0: as much as it likes. */
+void blob_stream_limit_buffer(struct blob_stream *stream, size_t size_bytes);
+
+/* Bytes, 0 at the proper end (exactly the request's), -1 with err. The bytes are not hashed here.
+ */
 ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err);
 struct blob_stream *blob_stream_free(struct blob_stream *stream);
 static inline void blob_stream_cleanup(struct blob_stream **stream)
 {
     *stream = blob_stream_free(*stream);
 }
+
+/* All from an offset on, from whichever source has it: to be removed. */
+struct blob_stream *await_blob_open_any(struct registry_client *client,
+                                        const struct reference *reference,
+                                        const struct registry_auth *auth,
+                                        const struct descriptor *blob, uint64_t offset,
+                                        struct error *err);

@@ -293,8 +293,8 @@ static bool await_attempt(struct fetch *fetch, const struct source *source, stru
     CLEANUP(blob_stream_cleanup) struct blob_stream *stream = NULL;
     ssize_t n;
 
-    stream = await_blob_open(fetch->client, &source->reference, &auth, &transfer->blob,
-                             transfer->progress.bytes_fetched, err);
+    stream = await_blob_open_any(fetch->client, &source->reference, &auth, &transfer->blob,
+                                 transfer->progress.bytes_fetched, err);
     if (!stream)
         return false;
     transfer->speed_since_ms = loop_now_ms();

@@ -167,6 +167,7 @@ bool error_copy(struct error *dst, const struct error *src)
         .reason = xstrdup(src->reason),
         .message = xstrdup(src->message),
         .hint = xstrdup(src->hint),
+        .retry_after_ms = src->retry_after_ms,
     };
 
     return error_move(dst, &copy);

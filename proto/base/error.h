@@ -33,6 +33,7 @@ struct error {
     char *reason;         /* stable upper-case word for programs, "IMAGE_NOT_FOUND"; NULL if none */
     char *message;        /* one printable line of UTF-8 for people; owned */
     char *hint;           /* the same, what the user can do about it; NULL if nothing is known */
+    uint64_t retry_after_ms; /* how long the other side asked to be left alone; 0: it did not say */
 };
 
 #define CLEANUP_ERROR CLEANUP(error_done)

@@ -120,7 +120,7 @@ static bool await_blob(void *arg, struct error *err)
 {
     struct blob_job *job = arg;
     CLEANUP(blob_stream_cleanup)
-    struct blob_stream *stream = await_blob_open(job->tool->client, &job->reference,
+    struct blob_stream *stream = await_blob_open_any(job->tool->client, &job->reference,
                                                  &job->tool->auth, &job->blob, job->offset, err);
     CLEANUP(hasher_cleanup) struct hasher *hasher = hasher_new();
     CLEANUP_FREE char *buffer = xmalloc(BUFFER_BYTES);

@@ -1,63 +1,6 @@
-/* Where to ask for a reference, and asking there. */
-#include <strings.h>
+/* Asking a source: HTTP or HTTPS, credentials, Docker's words for refusals. */
 
 #include "daemon/registry/internal.h"
-#include "proto/async/loop.h"
-#include "proto/base/log.h"
-
-#define DOCKER_HUB_BASE "https://registry-1.docker.io"
-#define MIRROR_PENALTY_MS 30000
-
-/* --- Places ----------------------------------------------------------------------------------- */
-
-struct endpoint registry_endpoint(struct registry_client *client, const struct reference *reference,
-                                  const struct registry_auth *auth)
-{
-    struct endpoint endpoint = {.auth = auth};
-
-    if (str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN))
-        endpoint.base = xstrdup(DOCKER_HUB_BASE);
-    else if (host_trust(client->transport.insecure, reference->domain) == HOST_SECURE)
-        endpoint.base = xasprintf("https://%s", reference->domain);
-    else
-        endpoint.scheme_key = reference->domain; /* the base is to be found out */
-    return endpoint;
-}
-
-size_t list_endpoints(struct registry_client *client, const struct reference *reference,
-                      const struct registry_auth *auth, struct endpoint *ret)
-{
-    bool hub = str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN);
-    size_t count = 0;
-
-    for (size_t i = 0; hub && i < client->mirror_count && count < ENDPOINTS_MAX - 1; i++) {
-        struct mirror *mirror = &client->mirrors[i];
-        if (mirror->skip_until_ms > loop_now_ms())
-            continue;
-        ret[count++] = (struct endpoint){.base = xstrdup(mirror->base), .mirror = mirror};
-    }
-    ret[count] = registry_endpoint(client, reference, auth);
-    return count + 1;
-}
-
-void endpoints_done(struct endpoint *endpoints, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        free(endpoints[i].base);
-}
-
-bool endpoint_failed(struct mirror *mirror, const struct error *err)
-{
-    if (err->code == ERROR_CANCELLED || task_check() < 0)
-        return false;
-    if (mirror) {
-        log_warn("a mirror failed", LOG("mirror", mirror->base), LOG("error", err->message));
-        /* One that merely lacks this image may have the next. */
-        if (err->code != ERROR_NOT_FOUND)
-            mirror->skip_until_ms = loop_now_ms() + MIRROR_PENALTY_MS;
-    }
-    return true;
-}
 
 /* --- HTTPS or HTTP ---------------------------------------------------------------------------- */
 
@@ -121,28 +64,26 @@ static const char *await_find_scheme(struct registry_client *client, const char 
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
-static bool refused_twice(const struct endpoint *endpoint, struct http_response *response,
+static bool refused_twice(const struct source *source, struct http_response *response,
                           const struct origin *origin, struct error *err)
 {
-    const struct registry_auth *auth = endpoint->auth;
-
     await_refusal(response, origin->name, err);
-    if (auth && !str_empty(auth->username))
+    if (!str_empty(source->username))
         error_prefix(err, "registry %s refuses the credentials of user %s", origin->name,
-                     auth->username);
+                     source->username);
     return false;
 }
 
 /* Once with what was granted before, or without; after a 401 once more with what it asks for. */
 static struct http_response *await_authorized(struct registry_client *client,
-                                              const struct endpoint *endpoint,
-                                              const char *repository, struct exchange *exchange,
-                                              struct error *err)
+                                              const struct source *source,
+                                              struct exchange *exchange, struct error *err)
 {
     CLEANUP_ORIGIN struct origin origin = {0};
+    const struct registry_auth auth = source_auth(source);
     struct auth_subject subject = {.origin = &origin,
-                                   .repository = repository,
-                                   .auth = endpoint->auth};
+                                   .repository = source->repository,
+                                   .auth = &auth};
     struct auth_cache *cache = client->auth_cache;
 
     if (!origin_parse(exchange->url, &origin, err))
@@ -165,7 +106,7 @@ static struct http_response *await_authorized(struct registry_client *client,
         }
         auth_forget(cache, &subject);
         if (number == 2) {
-            refused_twice(endpoint, response, &origin, err);
+            refused_twice(source, response, &origin, err);
             return NULL;
         }
         if (!await_authenticate(&client->transport, cache, &subject, response, err))
@@ -173,39 +114,44 @@ static struct http_response *await_authorized(struct registry_client *client,
     }
 }
 
-struct http_response *await_endpoint_get(struct registry_client *client, struct endpoint *endpoint,
-                                         const struct reference *reference,
-                                         const struct endpoint_request *request, struct error *err)
+char *await_source_base(struct registry_client *client, const struct source *source,
+                        struct error *err)
 {
-    const char *headers[] = {"Accept-Encoding: identity", request->header, NULL};
-    struct http_response *response = NULL;
-    CLEANUP_FREE char *url = NULL;
+    const char *scheme;
 
-    if (!endpoint->base) {
-        const char *scheme = await_find_scheme(client, endpoint->scheme_key, err);
-        if (scheme)
-            endpoint->base = xasprintf("%s://%s", scheme, endpoint->scheme_key);
-    }
-    if (endpoint->base) {
-        url = request->path ? xasprintf("%s%s", endpoint->base, request->path)
-                            : xasprintf("%s/v2/%s/%s/%s", endpoint->base, reference->path,
-                                        request->kind, request->name);
-        response = await_authorized(client, endpoint, reference->path,
+    if (source->base)
+        return xstrdup(source->base);
+    scheme = await_find_scheme(client, source->scheme_key, err);
+    return scheme ? xasprintf("%s://%s/v2", scheme, source->scheme_key) : NULL;
+}
+
+struct http_response *await_source_get(struct registry_client *client, const struct source *source,
+                                       const struct source_request *request, struct error *err)
+{
+    CLEANUP_FREE char *base = await_source_base(client, source, err), *url = NULL;
+    struct http_response *response = NULL;
+
+    if (base) {
+        url = request->path ? xasprintf("%s%s", base, request->path)
+                            : xasprintf("%s/%s/%s/%s", base, source->repository, request->kind,
+                                        request->name);
+        response = await_authorized(client, source,
                                     &(struct exchange){
                                         .url = url,
-                                        .headers = headers,
+                                        .headers = request->headers,
                                         .attempts = request->attempts,
                                         .body = request->body,
                                         .body_limit_bytes = request->body_limit_bytes,
+                                        .flow = request->flow,
                                     },
                                     err);
     }
     if (response)
         return response;
     /* The host may speak the other scheme by now. */
-    if (endpoint->scheme_key && err->code == ERROR_UNAVAILABLE && !error_is(err, "REGISTRY_BUSY"))
-        map_remove(client->schemes, endpoint->scheme_key);
-    explain(reference, endpoint->auth, err);
+    if (source->scheme_key && err->code == ERROR_UNAVAILABLE && !error_is(err, "REGISTRY_BUSY"))
+        map_remove(client->schemes, source->scheme_key);
+    explain(source, err);
     return NULL;
 }
 
@@ -217,15 +163,15 @@ static void set_reason(struct error *err, const char *reason)
     err->reason = xstrdup(reason);
 }
 
-static void explain_denied(const struct reference *reference, const struct registry_auth *auth,
-                           struct error *err)
+static void explain_denied(const struct source *source, struct error *err)
 {
-    CLEANUP_FREE char *name = reference_familiar_name(reference);
-    bool had_credentials = auth && (!str_empty(auth->username) || !str_empty(auth->identity_token));
+    CLEANUP_FREE char *name = reference_familiar_name(&source->reference);
+    const char *domain = source->reference.domain;
+    bool had_credentials = !str_empty(source->username) || !str_empty(source->identity_token);
 
     if (err->code == ERROR_UNAUTHENTICATED && had_credentials) {
         error_hint(err, "log in to %s again; davit uses the credentials in ~/.docker/config.json",
-                   reference->domain);
+                   domain);
         return;
     }
     error_prefix(
@@ -233,15 +179,15 @@ static void explain_denied(const struct reference *reference, const struct regis
         name);
     if (had_credentials)
         error_hint(err, "check the name, and that user %s may read it",
-                   auth->username ? auth->username : "");
+                   source->username ? source->username : "");
     else
         error_hint(err,
                    "check the name; davit uses the credentials in ~/.docker/config.json, and "
                    "there are none for %s",
-                   reference->domain);
+                   domain);
 }
 
-bool explain(const struct reference *reference, const struct registry_auth *auth, struct error *err)
+bool explain(const struct source *source, struct error *err)
 {
     if (error_is(err, "CONNECTION_REFUSED") || error_is(err, "CONNECTION_LOST") ||
         error_is(err, "TRUNCATED")) {
@@ -253,9 +199,9 @@ bool explain(const struct reference *reference, const struct registry_auth *auth
         set_reason(err, "REGISTRY_PROTOCOL");
     } else if (error_is(err, "NAME_UNKNOWN")) {
         set_reason(err, "MANIFEST_UNKNOWN");
-        explain_denied(reference, auth, err);
+        explain_denied(source, err);
     } else if (error_is(err, "UNAUTHORIZED") || error_is(err, "DENIED")) {
-        explain_denied(reference, auth, err);
+        explain_denied(source, err);
     }
     return false;
 }
