@@ -11,6 +11,7 @@
 The programs are those in DAVIT_TEST_BIN_DIR, else in build/bin.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -464,6 +465,13 @@ class Daemon:
 @pytest.fixture
 def make_davitd():
     """make_davitd(*arguments, wait=True, start=True, config=None, environment=None, prefix=())"""
+    with davitd_maker() as make:
+        yield make
+
+
+@contextlib.contextmanager
+def davitd_maker():
+    """make_davitd for longer than a test; the daemons are checked at the end."""
     made = []
 
     def make(*arguments, wait=True, start=True, config=None, data_root=None, **options):
@@ -481,13 +489,15 @@ def make_davitd():
         made.append(daemon)
         return daemon.start(wait) if start else daemon
 
-    yield make
     failures = []
-    for daemon in reversed(made):
-        try:
-            daemon.finish()
-        except AssertionError as failure:
-            failures.append(str(failure))
+    try:
+        yield make
+    finally:
+        for daemon in reversed(made):
+            try:
+                daemon.finish()
+            except AssertionError as failure:
+                failures.append(str(failure))
     assert not failures, "\n".join(failures)
 
 

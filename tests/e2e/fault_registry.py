@@ -61,6 +61,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 import urllib.parse
 
 WAIT_SECONDS = 60
@@ -102,6 +103,7 @@ class Request:
     headers: dict  # names in lower case
     body: bytes
     connection: int  # a number for the connection it came on
+    at: float = dataclasses.field(default_factory=time.monotonic)  # when it came
     status: int = None  # of the answer; None while there is none
     sent: int = 0  # bytes of the answer's body handed to the kernel
     received: int = 0  # bytes of the request's body
@@ -118,6 +120,7 @@ class Rule:
     pattern: re.Pattern
     faults: list
     times: int
+    when: object = None
     used: int = 0
 
 
@@ -207,10 +210,11 @@ class FaultRegistry:
 
     # --- Faults ------------------------------------------------------------------------------
 
-    def fault(self, pattern, *faults, method="GET", times=None):
-        """Requests whose path (with its query) the pattern is found in meet these faults."""
+    def fault(self, pattern, *faults, method="GET", times=None, when=None):
+        """Requests whose path (with its query) the pattern is found in meet these faults; `when`
+        is asked of the Request, too."""
         with self.lock:
-            self.rules.append(Rule(method, re.compile(pattern), list(faults), times))
+            self.rules.append(Rule(method, re.compile(pattern), list(faults), times, when))
 
     def clear_faults(self):
         with self.lock:
@@ -375,7 +379,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                           self._read_body(), self.connection_number)
         with registry.lock:
             registry.requests.append(request)
-            fault = self._find_fault()
+            fault = self._find_fault(request)
             registry.changed.notify_all()
         try:
             if fault.hold:
@@ -394,9 +398,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _read_body(self):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _find_fault(self):
+    def _find_fault(self, request):
         for rule in self.registry.rules:
             if rule.method not in (self.command, "*") or not rule.pattern.search(self.path):
+                continue
+            if rule.when and not rule.when(request):
                 continue
             if rule.times is not None and rule.used >= rule.times:
                 continue
@@ -422,7 +428,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         status, headers, body = self._apply_range(fault, status, headers, body)
         if fault.wrong_byte is not None and body:
             wrong = bytearray(body)
-            wrong[min(fault.wrong_byte, len(wrong) - 1)] ^= 1
+            wrong[fault.wrong_byte % len(wrong)] ^= 1
             body = bytes(wrong)
         return status, {**headers, **fault.headers}, body
 
