@@ -94,8 +94,9 @@ static char *subject_key(const struct auth_subject *subject)
         hasher_update(hasher, text, strlen(text) + 1);
     }
     digest = hasher_finish(hasher);
-    return xasprintf("%s://%s:%u/%s %s", subject->origin->scheme, subject->origin->host,
-                     subject->origin->port, subject->repository, digest_hex(&digest));
+    return xasprintf("%s://%s:%u/%s %s%s %s", subject->origin->scheme, subject->origin->host,
+                     subject->origin->port, subject->repository, digest_hex(&digest),
+                     subject->push ? " push" : "", subject->mount_from ? subject->mount_from : "");
 }
 
 const char *auth_cached(struct auth_cache *cache, const struct auth_subject *subject)
@@ -103,6 +104,14 @@ const char *auth_cached(struct auth_cache *cache, const struct auth_subject *sub
     CLEANUP_FREE char *key = subject_key(subject);
     const struct grant *grant = map_get(cache->by_subject, key);
 
+    if (!grant && subject->mount_from) {
+        struct auth_subject wider = *subject;
+        const char *authorization;
+        wider.mount_from = NULL;
+        authorization = auth_cached(cache, &wider);
+        /* A password is for everything. */
+        return authorization && str_starts(authorization, "Basic ") ? authorization : NULL;
+    }
     return grant && grant->expires_ms > loop_now_ms() ? grant->authorization : NULL;
 }
 
@@ -209,13 +218,51 @@ static bool take_token(struct auth_cache *cache, const struct auth_subject *subj
                      "the token server %s sent no valid token", realm);
 }
 
+/* What pushing needs is asked for at once, whatever the first request alone would need; and what
+ * the registry names beside that ("Token Scope Documentation"). */
+static char *push_scope(const struct auth_subject *subject, const struct challenge *challenge)
+{
+    CLEANUP_FREE char *own = xasprintf("repository:%s:", subject->repository);
+    CLEANUP_FREE char *from =
+        subject->mount_from ? xasprintf("repository:%s:pull", subject->mount_from) : xstrdup("");
+    CLEANUP_FREE char *named = xstrdup(challenge->scope);
+    CLEANUP_STRBUF struct strbuf scope = {0};
+    char *rest = NULL;
+
+    strbuf_addf(&scope, "%spull,push", own);
+    if (*from)
+        strbuf_addf(&scope, " %s", from);
+    for (char *one = named ? strtok_r(named, " ", &rest) : NULL; one;
+         one = strtok_r(NULL, " ", &rest)) {
+        if (!str_starts(one, own) && strcmp(one, from) != 0)
+            strbuf_addf(&scope, " %s", one);
+    }
+    return strbuf_take(&scope);
+}
+
 /* Of a login, no more than the server asks for: it is for no repository. */
 static char *wanted_scope(const struct auth_subject *subject, const struct challenge *challenge,
                           bool login)
 {
+    if (subject->push)
+        return push_scope(subject, challenge);
     if (challenge->scope || login)
         return xstrdup(challenge->scope);
     return xasprintf("repository:%s:pull", subject->repository);
+}
+
+/* A POST has them in one field, a GET each in its own. */
+static void add_scope(struct strbuf *form, char *scope, bool together)
+{
+    char *rest = NULL;
+
+    if (together) {
+        add_field(form, "scope", scope);
+        return;
+    }
+    for (char *one = scope ? strtok_r(scope, " ", &rest) : NULL; one;
+         one = strtok_r(NULL, " ", &rest))
+        add_field(form, "scope", one);
 }
 
 /* GET with the password, if there is one, or POST with an identity token (OAuth2).
@@ -236,7 +283,7 @@ static bool await_token(struct transport *transport, struct auth_cache *cache,
     if (!check_realm(transport, subject, challenge->realm, &realm, err))
         return false;
     add_field(&form, "service", challenge->service);
-    add_field(&form, "scope", scope);
+    add_scope(&form, scope, post);
     add_field(&form, "client_id", CLIENT_ID);
     if (post) {
         add_field(&form, "grant_type", "refresh_token");

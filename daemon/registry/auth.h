@@ -19,6 +19,8 @@ struct auth_subject {
     const struct origin *origin; /* of the registry */
     const char *repository;
     const struct registry_auth *auth;
+    bool push;              /* not only to read */
+    const char *mount_from; /* and to take blobs from this repository, of the same registry */
 };
 
 /* The header's value that was granted last, or NULL if there is none or it expires soon. Valid

@@ -101,6 +101,11 @@ bool await_refusal(struct http_response *response, const char *host_name, struct
         return error_set(err, ERROR_PERMISSION_DENIED, "DENIED", "%s", text.data);
     case 404:
         return error_set(err, ERROR_NOT_FOUND, not_found_reason(code), "%s", text.data);
+    case 413:
+        error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
+                  "%s refuses something of this size: %s", host_name, text.data);
+        return error_hint(err, "the registry, or a proxy before it, limits how much may be sent at "
+                               "once (nginx: client_max_body_size)");
     case 407:
         error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
                   "%s: the proxy wants other credentials", host_name);
@@ -149,13 +154,13 @@ static bool await_busy(struct http_response *response, const char *host_name,
     await_describe(response, &text, &code);
     error_set(&attempt->error, ERROR_UNAVAILABLE, "REGISTRY_BUSY", "%s answers %d: %s", host_name,
               status, text.data);
+    if (attempt->retry_after_s >= 0)
+        attempt->error.retry_after_ms = MAX((uint64_t)attempt->retry_after_s * 1000, 1U);
     if (attempt->retry_after_s > RETRY_AFTER_MAX_S)
         error_hint(&attempt->error, "the registry asks to wait for %lld seconds",
                    (long long)attempt->retry_after_s);
     else if (status == 429)
         error_hint(&attempt->error, "the registry limits how often it may be asked: try again "
-    if (attempt->retry_after_s >= 0)
-        attempt->error.retry_after_ms = MAX((uint64_t)attempt->retry_after_s * 1000, 1U);
                                     "later, or with credentials");
     else
         error_hint(&attempt->error, "the registry has a problem: try again later");
@@ -231,12 +236,16 @@ static struct http_response *await_hop(struct transport *transport, const struct
     response = await_http_open(transport->http,
                                &(struct http_request){
                                    .url = url,
+                                   .method = exchange->method,
                                    .headers = headers,
                                    .post_body = exchange->post_body,
+                                   .body = exchange->request_body,
+                                   .answer_timeout_ms = exchange->answer_timeout_ms,
                                    .tls = {.verify = verify,
                                            .roots = files.roots,
                                            .certificate_file = files.certificate_file,
                                            .key_file = files.key_file},
+                                   .flow = exchange->flow,
                                },
                                err);
     if (authorization)
@@ -245,7 +254,6 @@ static struct http_response *await_hop(struct transport *transport, const struct
         add_tls_hint(err, origin->name, transport->tls.certs_dir);
     return response;
 }
-                                   .flow = exchange->flow,
 
 /* --- Redirects -------------------------------------------------------------------------------- */
 
@@ -291,6 +299,20 @@ static bool await_body(const struct exchange *exchange, struct http_response *re
     return await_http_body(response, exchange->body_limit_bytes, exchange->body, err);
 }
 
+/* Only 307 and 308 keep what a request is (RFC 9110, 15.4). */
+static bool check_redirected(const struct exchange *exchange, int status,
+                             const struct origin *first, struct error *err)
+{
+    bool reads =
+        !exchange->method || str_eq(exchange->method, "GET") || str_eq(exchange->method, "HEAD");
+
+    if (exchange->post_body)
+        return bad_redirect(first, "it would send a secret elsewhere", err);
+    if (!reads && status != 307 && status != 308)
+        return bad_redirect(first, "it would make another request of it", err);
+    return true;
+}
+
 /* One attempt: request by request until there is an answer. */
 static struct http_response *await_follow(struct transport *transport,
                                           const struct exchange *exchange, bool *ret_elsewhere,
@@ -312,12 +334,12 @@ static struct http_response *await_follow(struct transport *transport,
             if (!await_body(exchange, response, err))
                 return NULL;
             *ret_elsewhere = !here;
+            if (exchange->ret_url)
+                *exchange->ret_url = TAKE(url);
             return TAKE(response);
         }
-        if (exchange->post_body) {
-            bad_redirect(&first, "it would send a secret elsewhere", err);
+        if (!check_redirected(exchange, http_status(response), &first, err))
             return NULL;
-        }
         if (!take_redirect(transport, response, &first, &url, &origin, err))
             return NULL;
     }

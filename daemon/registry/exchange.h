@@ -24,16 +24,18 @@ struct exchange {
     const char *url;
     const char *authorization;  /* the header's value, for the URL's own origin only; or NULL */
     const char *const *headers; /* others, NULL-terminated; may be NULL */
-    const char *post_body;      /* NULL: GET */
+    const char *method;         /* as in struct http_request, as are these */
+    const char *post_body;
+    const struct http_body *request_body;
+    uint64_t answer_timeout_ms;
     unsigned int attempts; /* at least 1; more than one while the server is busy or breaks off */
     struct strbuf *body;   /* takes the body of a 200 as part of the exchange; NULL: read later */
     size_t body_limit_bytes;
+    char **ret_url; /* where the answer came from, the caller's; NULL: it does not matter */
+    struct http_flow flow; /* of what is read later */
 };
 
 /* Sends it, follows redirects, retries. Returns a response that is neither a redirect nor 429 nor
-    char *
-        *ret_url; /* where the answer came from, for its Location; the caller's. NULL: no matter */
-    struct http_flow flow; /* of what is read later */
  * 5xx; the caller frees it. ret_elsewhere (may be NULL): it came from another origin than the
  * URL's. Errors: those of await_http_open, those of await_http_body if there is one to read, and
  * - UNAVAILABLE, REGISTRY_BUSY: 429 and 5xx after all attempts, with the registry's own words;
