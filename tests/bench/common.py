@@ -349,11 +349,6 @@ class DockerEngine(Engine):
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self._ended()
-        # One that an earlier dockerd started, which was killed, is not ended by this one.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            pid = int((self.root / "exec/containerd/containerd.pid").read_text())
-            if str(self.root) in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
-                os.kill(pid, signal.SIGKILL)
 
     def kill(self):
         self.process.kill()
@@ -363,13 +358,20 @@ class DockerEngine(Engine):
         self.process.wait(60)
         our_processes.discard(self.process.pid)
         self.log.close()
+        # Its containerd may take a moment longer; a new dockerd would rely on that one.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pid = int((self.root / "exec/containerd/containerd.pid").read_text())
+            command = pathlib.Path(f"/proc/{pid}/cmdline")
+            while str(self.root) in command.read_text():
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(0.01)
 
 
 class PodmanEngine(Engine):
     name = "podman"
 
     def start(self):
-        (self.root / "storage").mkdir()
+        (self.root / "storage").mkdir(exist_ok=True)
 
     def command(self, *arguments):
         flags = ["--root", self.root / "storage", "--runroot", self.root / "run",
@@ -485,11 +487,12 @@ class PeakMemory:
         return self
 
     def _sample(self):
-        while True:
-            for key, value in {**memory(self.pid), "helpers": helpers_memory(self.pid)}.items():
-                self.peak[key] = max(self.peak.get(key, 0), value)
-            if self.ended.wait(self.interval):
-                return
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it was killed
+            while True:
+                for key, value in {**memory(self.pid), "helpers": helpers_memory(self.pid)}.items():
+                    self.peak[key] = max(self.peak.get(key, 0), value)
+                if self.ended.wait(self.interval):
+                    return
 
     def __exit__(self, *_):
         self.ended.set()

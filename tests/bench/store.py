@@ -75,12 +75,12 @@ class Client:
         return (time.monotonic() - begin) * 1000
 
     def df(self, verbose):
-        system = self.messages[3]
+        system = self.messages.system
         return self.call("/davit.v1.System/DiskUsage", system.DiskUsageRequest(verbose=verbose),
                          system.DiskUsageResponse)
 
     def remove(self, name):
-        images = self.messages[2]
+        images = self.messages.images
         return self.call("/davit.v1.Images/Remove", images.RemoveImageRequest(reference=name),
                          images.RemoveImageResponse)
 
