@@ -462,6 +462,7 @@ const struct layer_driver erofs_driver = {
     .name = "erofs",
     .summary = "layers are mounted from their tar files",
     .needs = "it takes Linux 6.12 or newer and a data root that does not lie on an overlay",
+    .tar_name = TAR,
     .replaces_mounted = true,
     .probe = erofs_probe,
     .await_prepare = await_erofs_prepare,

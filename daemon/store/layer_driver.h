@@ -28,8 +28,9 @@ struct layer_place {
 
 struct layer_driver {
     const char *name;
-    const char *summary; /* how it keeps layers, for people */
-    const char *needs;   /* "it takes ..."; NULL: nothing that a data root may lack */
+    const char *summary;  /* how it keeps layers, for people */
+    const char *needs;    /* "it takes ..."; NULL: nothing that a data root may lack */
+    const char *tar_name; /* of the uncompressed tar in a layer's directory; NULL: it keeps none */
 
     /* Whether what is mounted stays as it is when the layer's directory goes. */
     bool replaces_mounted;
