@@ -61,6 +61,15 @@ struct trash {
     atomic_bool stop;
 };
 
+/* Blobs on their way in (partial.h). */
+struct partials {
+    int dir_fd;
+    struct map *open; /* by digest: those that somebody works on, or removes */
+    struct wait_queue closed, opened;
+    struct list leases;
+    char boot_id[40]; /* of the running kernel */
+};
+
 struct store {
     char *data_root;
     char *untar_path, *index_path; /* the confined readers of archives */
@@ -86,6 +95,7 @@ struct store {
     struct map *names; /* of images, by canonical name */
     struct list holds;
     struct trash trash;
+    struct partials partials;
     struct group background;
 };
 
@@ -213,6 +223,12 @@ bool await_collect_task(void *store, struct error *err);
 /* To be called for whatever layers' files grow by, before it is written. Blocks, on any thread;
  * looks at the disk only every now and then. NO_SPACE if it would get into the reserve. */
 bool space_grow_blocking(struct store *store, uint64_t bytes, struct error *err);
+
+/* --- partial.c ---------------------------------------------------------------------------------
+ */
+
+/* Background task: makes durable what is fetched, every two seconds. */
+bool await_partial_sync_task(void *store, struct error *err);
 
 /* --- trash.c -----------------------------------------------------------------------------------
  */

@@ -102,6 +102,9 @@ static bool open_directories(struct store *store, struct error *err)
     store->mnt_fd = open_subdirectory(root_fd, "mnt");
     if (store->mnt_fd < 0)
         return unusable(store->data_root, "mnt", err);
+    store->partials.dir_fd = open_subdirectory(root_fd, "partial");
+    if (store->partials.dir_fd < 0)
+        return unusable(store->data_root, "partial", err);
     return fsync(root_fd) == 0 || unusable(store->data_root, "", err);
 }
 
@@ -394,6 +397,19 @@ static bool has_programs(struct store *store, const char *dir)
     return access(store->untar_path, X_OK) == 0 && access(store->index_path, X_OK) == 0;
 }
 
+/* Without it what was not synced does not count after a kill. */
+static void read_boot_id(struct store *store)
+{
+    CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    char *id = store->partials.boot_id;
+    ssize_t n = fd >= 0 ? read(fd, id, sizeof(store->partials.boot_id) - 1) : -1;
+
+    id[MAX(n, 0)] = '\0';
+    id[strcspn(id, "\n")] = '\0';
+    if (n <= 0)
+        snprintf(id, sizeof(store->partials.boot_id), "unknown %lld", (long long)wall_clock_ns());
+}
+
 /* Beside the program, as in a build directory, else where they are installed below the same prefix.
  */
 static bool find_programs(struct store *store, const char *programs_dir, struct error *err)
@@ -427,6 +443,7 @@ bool store_open_blocking(struct store *store, const struct store_options *option
     if (!find_programs(store, options->programs_dir, err) || !open_directories(store, err))
         return false;
     db_path = xasprintf("%s/davit.db", store->data_root);
+    read_boot_id(store);
     fault_point("open.directories");
     store->db = db_open(db_path, err);
     fault_point("open.database");

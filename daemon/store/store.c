@@ -19,12 +19,16 @@ static struct store *store_new(const struct store_options *options)
     store->scrub_interval_ms = options->scrub_interval_ms;
     /* What an earlier daemon left in tmp/ is still there. */
     store->sequence = (uint64_t)wall_clock_ns();
-    store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = -1;
+    store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = store->partials.dir_fd = -1;
     store->layers = map_new();
     store->names = map_new();
     list_init(&store->holds);
     wait_queue_init(&store->mount_queue);
     list_init(&store->leases);
+    store->partials.open = map_new();
+    wait_queue_init(&store->partials.closed);
+    wait_queue_init(&store->partials.opened);
+    list_init(&store->partials.leases);
     list_init(&store->trash.names);
     wait_queue_init(&store->trash.waiters);
     wait_queue_init(&store->trash.removed);
@@ -45,9 +49,11 @@ static void store_free(struct store *store)
         layer_free(layer);
     map_free(store->layers);
     map_free(store->names);
+    map_free(store->partials.open);
     free(store->images);
     close_fd(&store->tmp_fd);
     close_fd(&store->mnt_fd);
+    close_fd(&store->partials.dir_fd);
     close_fd(&store->layers_fd);
     close_fd(&store->lock_fd); /* last: another daemon may begin */
     free(store->untar_path);
@@ -83,6 +89,7 @@ static bool start_background(struct store *store, struct error *err)
     return task_spawn(group, "remove litter", NULL, await_trash_task, store, err) &&
            task_spawn(group, "collect layers", NULL, await_collect_task, store, err) &&
            task_spawn(group, "count layers", NULL, await_count_task, store, err) &&
+           task_spawn(group, "sync partials", NULL, await_partial_sync_task, store, err) &&
            (store->scrub_interval_ms == 0 ||
             task_spawn(group, "scrub", NULL, await_scrub_task, store, err));
 }
@@ -111,7 +118,7 @@ struct store *store_close_await(struct store *store)
 
     if (!store)
         return NULL;
-    CHECK(list_empty(&store->leases));
+    CHECK(list_empty(&store->leases) && list_empty(&store->partials.leases));
     atomic_store(&store->trash.stop, true);
     group_done_await(&store->background);
     store_unmount_unused_await(store);
