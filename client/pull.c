@@ -4,6 +4,7 @@
 #include "client/painter.h"
 #include "client/ui/progress.h"
 #include "proto/base/json.h"
+#include "proto/davit/v1/images.pb-c.h"
 
 enum progress_mode { PROGRESS_TTY, PROGRESS_PLAIN, PROGRESS_JSON, PROGRESS_NONE };
 
@@ -16,8 +17,7 @@ struct pull {
     struct progress_screen screen;
     struct progress_lines lines;
 
-    pull_progress *now; /* the newest snapshot; NULL before the first */
-    pull_result *result;
+    pull_job *now; /* the newest snapshot; NULL before the first */
 };
 
 /* --- The painter -------------------------------------------------------------------------------
@@ -64,13 +64,14 @@ static struct grpc_call *await_start_call(struct pull *pull, struct error *err)
         return NULL;
     request.reference = (char *)options->reference;
     request.platform = text_or_empty(options->platform);
+    request.cancel_on_leave = true;
     auth.username = text_or_empty(credentials.username);
     auth.password = text_or_empty(credentials.password);
     auth.identity_token = text_or_empty(credentials.identity_token);
     if (credentials.username || credentials.identity_token)
         request.auth = &auth;
     call = grpc_client_call(pull->cli->client, "/davit.v1.Images/Pull",
-                            &davit__v1__pull_response__descriptor, NULL, err);
+                            &davit__v1__job_update__descriptor, NULL, err);
     if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err)) {
         cli_daemon_error(err);
         return NULL;
@@ -78,12 +79,22 @@ static struct grpc_call *await_start_call(struct pull *pull, struct error *err)
     return TAKE(call);
 }
 
-static void set_now(struct pull *pull, pull_progress *now)
+static const pull_result *result_of(const struct pull *pull)
 {
-    davit__v1__pull_progress__free_unpacked(pull->now, NULL);
+    const pull_job *now = pull->now;
+    return now && now->result_case == DAVIT__V1__JOB__RESULT_PULL_RESULT ? now->pull_result : NULL;
+}
+
+static void set_now(struct pull *pull, pull_job *now)
+{
+    if (!now || !now->progress || !now->pull) { /* not a pull */
+        davit__v1__job__free_unpacked(now, NULL);
+        return;
+    }
+    davit__v1__job__free_unpacked(pull->now, NULL);
     pull->now = now;
     /* The last one is shown with the result, but for its lines. */
-    painter_changed(&pull->painter, !pull->result || pull->mode == PROGRESS_PLAIN);
+    painter_changed(&pull->painter, !result_of(pull) || pull->mode == PROGRESS_PLAIN);
 }
 
 /* Until the stream ends, which it does well only after a result. */
@@ -95,16 +106,13 @@ static bool await_snapshots(struct pull *pull, struct error *err)
     if (!call)
         return false;
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
-        Davit__V1__PullResponse *response = (Davit__V1__PullResponse *)message;
-        if (response->result && !pull->result)
-            pull->result = TAKE(response->result);
-        if (response->progress)
-            set_now(pull, TAKE(response->progress));
-        davit__v1__pull_response__free_unpacked(response, NULL);
+        Davit__V1__JobUpdate *update = (Davit__V1__JobUpdate *)message;
+        set_now(pull, TAKE(update->job));
+        davit__v1__job_update__free_unpacked(update, NULL);
     }
     if (r < 0)
         return cli_daemon_error(err);
-    if (pull->result)
+    if (result_of(pull))
         return true;
     return error_set(err, ERROR_INTERNAL, NULL, "the daemon ended the pull without a result");
 }
@@ -124,8 +132,8 @@ static enum progress_mode choose_mode(const struct pull_options *options, int fd
 
 static bool await_finish(struct pull *pull, struct error *err)
 {
-    const pull_result *result = pull->result;
-    const pull_progress *last = pull->now;
+    const pull_result *result = result_of(pull);
+    const pull_job *last = pull->now;
     CLEANUP_STRBUF struct strbuf text = {0};
     if (pull->mode == PROGRESS_JSON) {
         progress_add_json(last, result, &text);
@@ -133,7 +141,7 @@ static bool await_finish(struct pull *pull, struct error *err)
         if (!pull->options->within_run)
             strbuf_addf(&text, "%s\n", result->reference);
     } else {
-        if (last && pull->mode == PROGRESS_TTY)
+        if (pull->mode == PROGRESS_TTY)
             progress_draw_last(&pull->screen, last, terminal_size(pull->painter.fd), &text);
         progress_add_result(last, result, pull->options->within_run, &text);
     }
@@ -160,8 +168,7 @@ static void pull_done_await(struct pull *pull)
 {
     painter_done_await(&pull->painter);
     progress_lines_done(&pull->lines);
-    davit__v1__pull_progress__free_unpacked(pull->now, NULL);
-    davit__v1__pull_result__free_unpacked(pull->result, NULL);
+    davit__v1__job__free_unpacked(pull->now, NULL);
 }
 
 bool await_pull(struct cli *cli, const struct pull_options *options, struct error *err)

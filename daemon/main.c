@@ -9,8 +9,9 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/config.h"
-#include "daemon/transfer/transfer.h"
+#include "daemon/server/job_message.h"
 #include "daemon/server/server.h"
+#include "daemon/transfer/transfer.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/version.h"
@@ -169,7 +170,10 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     engines.pull.store = store;
     engines.pull.registry = transfer_options.client = registry_client_new(&registry_options);
     engines.pull.transfers = transfer_table_new(&transfer_options);
+    engines.jobs =
+        job_table_new(&(struct job_table_options){.store = store, .encode = job_update_encode});
     ok = await_serve(daemon, &engines, err);
+    job_table_free(engines.jobs);
     {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
         transfer_table_free_await(engines.pull.transfers);

@@ -3,10 +3,12 @@
 #include "client/ui/bar.h"
 #include "client/ui/units.h"
 
-typedef Davit__V1__LayerProgress layer_progress;
+typedef Davit__V1__JobItem layer_progress;
+typedef Davit__V1__JobProgress job_progress;
 
-#define LAYER(state) DAVIT__V1__LAYER_PROGRESS__STATE__##state
-#define PHASE(phase) DAVIT__V1__PULL_PROGRESS__PHASE__##phase
+#define JOB(state) DAVIT__V1__JOB__STATE__##state
+#define LAYER(state) DAVIT__V1__JOB_ITEM__STATE__##state
+#define PHASE(phase) DAVIT__V1__JOB_PROGRESS__PHASE__##phase
 
 #define SHORT_ID 12
 
@@ -16,15 +18,16 @@ static void add_short_id(struct strbuf *out, const char *digest)
     strbuf_addf(out, "%.*s", SHORT_ID, colon ? colon + 1 : digest);
 }
 
-static void add_heading(struct progress_heading *heading, const pull_progress *now,
-                        const char *newline, struct strbuf *out)
+static void add_heading(struct progress_heading *heading, const pull_job *job, const char *newline,
+                        struct strbuf *out)
 {
-    if (now->default_tag && !heading->within_run && !heading->said_default)
-        strbuf_addf(out, "Using default tag: %s%s", now->tag, newline);
+    const Davit__V1__PullDetails *pull = job->pull;
+    if (pull->default_tag && !heading->within_run && !heading->said_default)
+        strbuf_addf(out, "Using default tag: %s%s", pull->tag, newline);
     heading->said_default = true;
     /* Docker says it once the registry has answered. */
-    if (now->phase > PHASE(RESOLVING) && !heading->said_from) {
-        strbuf_addf(out, "%s: Pulling from %s%s", now->tag, now->repository, newline);
+    if (job->progress->phase > PHASE(RESOLVING) && job->state <= JOB(DONE) && !heading->said_from) {
+        strbuf_addf(out, "%s: Pulling from %s%s", pull->tag, pull->repository, newline);
         heading->said_from = true;
     }
 }
@@ -57,7 +60,7 @@ static void add_download(struct strbuf *out, const layer_progress *layer, size_t
 static void add_layer(struct strbuf *out, const layer_progress *layer, size_t width, bool color)
 {
     CLEANUP_STRBUF struct strbuf line = {0};
-    add_short_id(&line, layer->digest);
+    add_short_id(&line, layer->id);
     strbuf_add_str(&line, ": ");
     const size_t id_width = MIN(line.length, width);
     bool finished = false;
@@ -70,7 +73,7 @@ static void add_layer(struct strbuf *out, const layer_progress *layer, size_t wi
         add_size(&line, layer->bytes_stored);
         break;
     case LAYER(DONE):
-    case LAYER(EXISTS):
+    case LAYER(PRESENT):
         strbuf_add_str(&line, layer->state == LAYER(DONE) ? "Pull complete" : "Already exists");
         finished = true;
         break;
@@ -86,7 +89,7 @@ static void add_layer(struct strbuf *out, const layer_progress *layer, size_t wi
         strbuf_add_str(out, TERMINAL_PLAIN);
 }
 
-static void add_total(struct strbuf *out, const pull_progress *now, size_t width)
+static void add_total(struct strbuf *out, const job_progress *now, size_t width)
 {
     CLEANUP_STRBUF struct strbuf line = {0}, percent = {0}, bytes = {0}, speed = {0}, eta = {0};
     strbuf_addf(&percent, width >= 20 ? "Total: %u%%" : "%u%%", now->percent);
@@ -116,19 +119,19 @@ static int urgency(const layer_progress *layer)
     case LAYER(STORING):
         return 0;
     case LAYER(DONE):
-    case LAYER(EXISTS):
+    case LAYER(PRESENT):
         return 2;
     default:
         return 1;
     }
 }
 
-static bool *choose_layers(const pull_progress *now, size_t room)
+static bool *choose_layers(const job_progress *now, size_t room)
 {
-    bool *chosen = xcalloc(now->n_layers + 1, sizeof(*chosen));
+    bool *chosen = xcalloc(now->n_items + 1, sizeof(*chosen));
     for (int wanted = 0; wanted <= 2; wanted++) {
-        for (size_t i = 0; i < now->n_layers && room > 0; i++) {
-            if (urgency(now->layers[i]) == wanted) {
+        for (size_t i = 0; i < now->n_items && room > 0; i++) {
+            if (urgency(now->items[i]) == wanted) {
                 chosen[i] = true;
                 room--;
             }
@@ -137,8 +140,7 @@ static bool *choose_layers(const pull_progress *now, size_t room)
     return chosen;
 }
 
-static void begin_drawing(struct progress_screen *screen, const pull_progress *now,
-                          struct strbuf *out)
+static void begin_drawing(struct progress_screen *screen, const pull_job *now, struct strbuf *out)
 {
     strbuf_add_str(out, screen->drawn ? "\r" : TERMINAL_HIDE_CURSOR "\r");
     add_heading(&screen->heading, now, TERMINAL_ERASE_LINE "\r\n", out);
@@ -152,29 +154,30 @@ static void begin_line(struct progress_screen *screen, struct strbuf *out)
     strbuf_add_str(out, screen->lines++ ? "\r\n" TERMINAL_ERASE_LINE : TERMINAL_ERASE_LINE);
 }
 
-static void add_live_lines(struct progress_screen *screen, const pull_progress *now,
-                           size_t max_lines, size_t width, struct strbuf *out)
+static void add_live_lines(struct progress_screen *screen, const pull_job *job, size_t max_lines,
+                           size_t width, struct strbuf *out)
 {
-    if (now->n_layers == 0) {
+    const job_progress *now = job->progress;
+    if (now->n_items == 0) {
         CLEANUP_STRBUF struct strbuf line = {0};
         begin_line(screen, out);
-        strbuf_addf(&line, "Resolving %s", now->reference);
+        strbuf_addf(&line, "Resolving %s", job->subject);
         strbuf_add(out, line.data, MIN(line.length, width));
         return;
     }
-    const bool all = now->n_layers + 1 <= max_lines;
-    const size_t room = all ? now->n_layers : max_lines > 2 ? max_lines - 2 : max_lines - 1;
+    const bool all = now->n_items + 1 <= max_lines;
+    const size_t room = all ? now->n_items : max_lines > 2 ? max_lines - 2 : max_lines - 1;
     CLEANUP_FREE bool *chosen = choose_layers(now, room);
-    for (size_t i = 0; i < now->n_layers; i++) {
+    for (size_t i = 0; i < now->n_items; i++) {
         if (chosen[i]) {
             begin_line(screen, out);
-            add_layer(out, now->layers[i], width, screen->color);
+            add_layer(out, now->items[i], width, screen->color);
         }
     }
     if (!all && max_lines > 2) {
         CLEANUP_STRBUF struct strbuf line = {0};
         begin_line(screen, out);
-        strbuf_addf(&line, "... and %zu more", now->n_layers - room);
+        strbuf_addf(&line, "... and %zu more", now->n_items - room);
         strbuf_add(out, line.data, MIN(line.length, width));
     }
     begin_line(screen, out);
@@ -186,8 +189,8 @@ static size_t usable_width(struct terminal_size size)
     return size.width > 1 ? size.width - 1 : 1; /* erasing in the last column eats a character */
 }
 
-void progress_draw(struct progress_screen *screen, const pull_progress *now,
-                   struct terminal_size size, struct strbuf *out)
+void progress_draw(struct progress_screen *screen, const pull_job *now, struct terminal_size size,
+                   struct strbuf *out)
 {
     const size_t max_lines = size.height > 1 ? size.height - 1 : 1;
     begin_drawing(screen, now, out);
@@ -197,13 +200,14 @@ void progress_draw(struct progress_screen *screen, const pull_progress *now,
         strbuf_addf(out, "\033[%zuA", screen->lines - 1);
 }
 
-void progress_draw_last(struct progress_screen *screen, const pull_progress *now,
+void progress_draw_last(struct progress_screen *screen, const pull_job *job,
                         struct terminal_size size, struct strbuf *out)
 {
-    begin_drawing(screen, now, out);
-    for (size_t i = 0; i < now->n_layers; i++) {
+    const job_progress *now = job->progress;
+    begin_drawing(screen, job, out);
+    for (size_t i = 0; i < now->n_items; i++) {
         strbuf_add_str(out, TERMINAL_ERASE_LINE);
-        add_layer(out, now->layers[i], usable_width(size), screen->color);
+        add_layer(out, now->items[i], usable_width(size), screen->color);
         strbuf_add_str(out, "\r\n");
     }
     strbuf_add_str(out, TERMINAL_ERASE_BELOW TERMINAL_WRAP TERMINAL_SHOW_CURSOR);
@@ -237,13 +241,13 @@ static void say(unsigned char *said, unsigned char what, const layer_progress *l
     if (*said & what)
         return;
     *said |= what;
-    add_short_id(out, layer->digest);
+    add_short_id(out, layer->id);
     strbuf_addf(out, ": %s\n", text);
 }
 
 static void say_layer(unsigned char *said, const layer_progress *layer, struct strbuf *out)
 {
-    if (layer->state == LAYER(EXISTS)) {
+    if (layer->state == LAYER(PRESENT)) {
         say(said, SAID_COMPLETE, layer, "Already exists", out);
         return;
     }
@@ -254,23 +258,23 @@ static void say_layer(unsigned char *said, const layer_progress *layer, struct s
         say(said, SAID_COMPLETE, layer, "Pull complete", out);
 }
 
-void progress_say(struct progress_lines *lines, const pull_progress *now, struct strbuf *out)
+void progress_say(struct progress_lines *lines, const pull_job *job, struct strbuf *out)
 {
-    add_heading(&lines->heading, now, "\n", out);
-    if (now->n_layers > lines->layers) {
-        lines->said = xrealloc(lines->said, now->n_layers);
-        memset(lines->said + lines->layers, 0, now->n_layers - lines->layers);
-        lines->layers = now->n_layers;
+    const job_progress *now = job->progress;
+    add_heading(&lines->heading, job, "\n", out);
+    if (now->n_items > lines->layers) {
+        lines->said = xrealloc(lines->said, now->n_items);
+        memset(lines->said + lines->layers, 0, now->n_items - lines->layers);
+        lines->layers = now->n_items;
     }
-    for (size_t i = 0; i < now->n_layers; i++)
-        say_layer(&lines->said[i], now->layers[i], out);
+    for (size_t i = 0; i < now->n_items; i++)
+        say_layer(&lines->said[i], now->items[i], out);
 }
 
-void progress_add_result(const pull_progress *last, const pull_result *result, bool within_run,
+void progress_add_result(const pull_job *last, const pull_result *result, bool within_run,
                          struct strbuf *out)
 {
-    const char *familiar =
-        last && !str_empty(last->reference) ? last->reference : result->reference;
+    const char *familiar = last && !str_empty(last->subject) ? last->subject : result->reference;
     strbuf_addf(out, "Digest: %s\nStatus: %s for %s\n", result->digest,
                 result->up_to_date ? "Image is up to date" : "Downloaded newer image", familiar);
     if (!within_run)

@@ -5,9 +5,9 @@
 #pragma once
 
 #include "client/ui/terminal.h"
-#include "proto/davit/v1/images.pb-c.h"
+#include "proto/davit/v1/jobs.pb-c.h"
 
-typedef Davit__V1__PullProgress pull_progress;
+typedef Davit__V1__Job pull_job;
 typedef Davit__V1__PullResult pull_result;
 
 /* The lines before the layers; each is printed once. */
@@ -26,11 +26,11 @@ struct progress_screen {
 /* Redraws the live lines. At most size.height - 1 lines, each at most size.width - 1 columns. The
  * cursor is left on the first one: a terminal that wraps lines anew when it is resized moves the
  * cursor along, so that the next drawing starts at the right place. */
-void progress_draw(struct progress_screen *screen, const pull_progress *now,
-                   struct terminal_size size, struct strbuf *out);
+void progress_draw(struct progress_screen *screen, const pull_job *now, struct terminal_size size,
+                   struct strbuf *out);
 
 /* Ends the live view: all layers stay, however many, and no total. The cursor is shown again. */
-void progress_draw_last(struct progress_screen *screen, const pull_progress *now,
+void progress_draw_last(struct progress_screen *screen, const pull_job *now,
                         struct terminal_size size, struct strbuf *out);
 
 /* Leaves the live lines as they stand and puts the cursor below them, shown: for an error, Ctrl-C
@@ -46,11 +46,11 @@ struct progress_lines {
 void progress_lines_done(struct progress_lines *lines);
 
 /* What is new in this snapshot, as lines. Stages that fell between two snapshots are said too. */
-void progress_say(struct progress_lines *lines, const pull_progress *now, struct strbuf *out);
+void progress_say(struct progress_lines *lines, const pull_job *now, struct strbuf *out);
 
 /* "Digest: ...", "Status: ..." and, but for `run`, the canonical name. */
-void progress_add_result(const pull_progress *last, const pull_result *result, bool within_run,
+void progress_add_result(const pull_job *last, const pull_result *result, bool within_run,
                          struct strbuf *out);
 
 /* One line of JSON for the snapshot, with the result if there is one. */
-void progress_add_json(const pull_progress *now, const pull_result *result, struct strbuf *out);
+void progress_add_json(const pull_job *now, const pull_result *result, struct strbuf *out);

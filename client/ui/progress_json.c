@@ -18,12 +18,12 @@ static void set_number(json_t *object, const char *key, uint64_t value)
     set(object, key, json_integer((json_int_t)value));
 }
 
-static json_t *layer_json(const Davit__V1__LayerProgress *layer)
+static json_t *layer_json(const Davit__V1__JobItem *layer)
 {
     json_t *object = json_object();
-    set(object, "digest", json_string(layer->digest));
+    set(object, "digest", json_string(layer->id));
     set(object, "state",
-        json_string(enum_name(&davit__v1__layer_progress__state__descriptor, layer->state)));
+        json_string(enum_name(&davit__v1__job_item__state__descriptor, layer->state)));
     set_number(object, "bytes_fetched", layer->bytes_fetched);
     set_number(object, "bytes_total", layer->bytes_total);
     set_number(object, "bytes_stored", layer->bytes_stored);
@@ -31,20 +31,22 @@ static json_t *layer_json(const Davit__V1__LayerProgress *layer)
     return object;
 }
 
-static void set_progress(json_t *object, const pull_progress *now)
+static void set_progress(json_t *object, const pull_job *job)
 {
+    const Davit__V1__JobProgress *now = job->progress;
+    set(object, "job", json_string(job->id));
     set_number(object, "sequence", now->sequence);
-    set(object, "reference", json_string(now->reference));
+    set(object, "reference", json_string(job->subject));
     set(object, "phase",
-        json_string(enum_name(&davit__v1__pull_progress__phase__descriptor, now->phase)));
+        json_string(enum_name(&davit__v1__job_progress__phase__descriptor, now->phase)));
     set_number(object, "percent", now->percent);
     set_number(object, "bytes_fetched", now->bytes_fetched);
     set_number(object, "bytes_total", now->bytes_total);
     set_number(object, "bytes_per_second", now->bytes_per_second);
     set(object, "eta_ms", now->eta_ms < 0 ? json_null() : json_integer(now->eta_ms));
     json_t *layers = json_array();
-    for (size_t i = 0; i < now->n_layers; i++)
-        json_array_append_new(layers, layer_json(now->layers[i]));
+    for (size_t i = 0; i < now->n_items; i++)
+        json_array_append_new(layers, layer_json(now->items[i]));
     set(object, "layers", layers);
 }
 
@@ -58,7 +60,7 @@ static json_t *result_json(const pull_result *result)
     return object;
 }
 
-void progress_add_json(const pull_progress *now, const pull_result *result, struct strbuf *out)
+void progress_add_json(const pull_job *now, const pull_result *result, struct strbuf *out)
 {
     CLEANUP_JSON json_t *object = json_object();
     if (now)

@@ -9,8 +9,10 @@
 void handlers_system_add(struct grpc_server *server, const struct engines *engines);
 void handlers_images_add(struct grpc_server *server, const struct engines *engines);
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines);
+void handlers_jobs_add(struct grpc_server *server, const struct engines *engines);
 
-/* Methods of System that have a file of their own. */
+/* Methods that have a file of their own. */
+bool handle_pull(struct grpc_call *call, void *context, struct error *err);
 bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);
 bool handle_verify(struct grpc_call *call, void *context, struct error *err);
 

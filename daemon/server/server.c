@@ -158,6 +158,7 @@ struct server *server_new(const struct engines *engines, struct error *err)
     handlers_system_add(server->grpc, engines);
     handlers_images_add(server->grpc, engines);
     handlers_containers_add(server->grpc, engines);
+    handlers_jobs_add(server->grpc, engines);
     return server;
 }
 
@@ -181,7 +182,9 @@ bool await_server_run(struct server *server, uint64_t grace_ms, struct error *er
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
         grpc_server_set_serving(server->grpc, false);
         grpc_server_drain(server->grpc);
-        await_group_idle(&server->connections, grace_ms);
+        /* First the jobs, so that their watchers are told before they are sent away. */
+        job_table_stop_await(server->engines->jobs, grace_ms / 2);
+        await_group_idle(&server->connections, grace_ms / 2);
         group_done_await(&server->connections);
     }
     return ok;

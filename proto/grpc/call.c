@@ -278,12 +278,31 @@ static bool call_error(const struct grpc_call *call, int r, struct error *err)
     return error_set(err, ERROR_CANCELLED, "CALL_ENDED", "the call has already ended");
 }
 
-static void queue_message(struct grpc_call *call, const ProtobufCMessage *message, size_t size)
+/* Waits for room, and returns the place of the message's bytes; NULL with err. */
+static uint8_t *await_place(struct grpc_call *call, size_t size, struct error *err)
 {
-    uint8_t *frame = fifo_extend(&call->out, GRPC_PREFIX_BYTES + size);
+    uint8_t *frame;
+    int r = await_slice();
 
+    if (size > GRPC_MAX_MESSAGE) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE",
+                  "a message of %zu bytes is to be sent, the limit is %zu", size,
+                  (size_t)GRPC_MAX_MESSAGE);
+        return NULL;
+    }
+    while (r == 0 && !call->send_closed && fifo_size(&call->out) >= SEND_QUEUE)
+        r = await_wake(&call->changed, "sending a gRPC message");
+    if (r < 0 || call->send_closed) {
+        call_error(call, r, err);
+        return NULL;
+    }
+    frame = fifo_extend(&call->out, GRPC_PREFIX_BYTES + size);
     grpc_prefix_write(frame, (uint32_t)size);
-    protobuf_c_message_pack(message, frame + GRPC_PREFIX_BYTES);
+    return frame + GRPC_PREFIX_BYTES;
+}
+
+static void send_placed(struct grpc_call *call)
+{
     if (call->connection->server && !call->headers_sent)
         send_response_headers(call);
     resume_sending(call);
@@ -291,20 +310,37 @@ static void queue_message(struct grpc_call *call, const ProtobufCMessage *messag
 
 bool await_grpc_send(struct grpc_call *call, const ProtobufCMessage *message, struct error *err)
 {
-    size_t size = protobuf_c_message_get_packed_size(message);
-    int r = await_slice();
+    uint8_t *place;
 
     CHECK(!call->out_type || message->descriptor == call->out_type);
-    if (size > GRPC_MAX_MESSAGE)
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE",
-                         "a message of %zu bytes is to be sent, the limit is %zu", size,
-                         (size_t)GRPC_MAX_MESSAGE);
-    while (r == 0 && !call->send_closed && fifo_size(&call->out) >= SEND_QUEUE)
-        r = await_wake(&call->changed, "sending a gRPC message");
-    if (r < 0 || call->send_closed)
-        return call_error(call, r, err);
-    queue_message(call, message, size);
+    place = await_place(call, protobuf_c_message_get_packed_size(message), err);
+    if (!place)
+        return false;
+    protobuf_c_message_pack(message, place);
+    send_placed(call);
     return true;
+}
+
+bool await_grpc_send_packed(struct grpc_call *call, const void *data, size_t size,
+                            struct error *err)
+{
+    uint8_t *place = await_place(call, size, err);
+
+    if (!place)
+        return false;
+    if (size)
+        memcpy(place, data, size);
+    send_placed(call);
+    return true;
+}
+
+bool await_grpc_sent(struct grpc_call *call, struct error *err)
+{
+    int r = task_check();
+
+    while (r == 0 && !call->ended && fifo_size(&call->out) > 0)
+        r = await_wake(&call->changed, "sending a gRPC message");
+    return (r == 0 && !call->ended) || call_error(call, r, err);
 }
 
 bool await_grpc_close_send(struct grpc_call *call, struct error *err)

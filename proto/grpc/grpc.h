@@ -20,6 +20,14 @@ struct grpc_call;
  * False once the call has ended, with its status, or on cancel. The message stays the caller's. */
 bool await_grpc_send(struct grpc_call *call, const ProtobufCMessage *message, struct error *err);
 
+/* The same with a message that was packed before: for what many are sent. */
+bool await_grpc_send_packed(struct grpc_call *call, const void *data, size_t size,
+                            struct error *err);
+
+/* Waits until what was sent before is on its way to the peer: for what should be new when it goes.
+ * False as await_grpc_send. */
+bool await_grpc_sent(struct grpc_call *call, struct error *err);
+
 /* Receives one message: 1 with *ret (the caller frees it with
  * protobuf_c_message_free_unpacked(*ret, NULL)), 0 at the end of the peer's stream (on the client:
  * the status was OK), -1 with err. The peer may send more only as far as this is called. */

@@ -19,13 +19,14 @@ from conftest import REPOSITORY, Davit, sanitizer_environment, sanitizer_reports
 
 
 def load_messages(directory):
-    """Python's classes for proto/davit/v1, made by protoc: (containers, error, images, system)."""
-    names = ("containers", "error", "images", "system")
+    """Python's classes for proto/davit/v1, made by protoc: a namespace of one module per file."""
+    names = sorted(path.stem for path in (REPOSITORY / "proto/davit/v1").glob("*.proto"))
     subprocess.run(["protoc", f"-I{REPOSITORY}/proto", f"--python_out={directory}",
                     *(f"davit/v1/{name}.proto" for name in names)], check=True)
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
-    return [importlib.import_module(f"davit.v1.{name}_pb2") for name in names]
+    return types.SimpleNamespace(**{name: importlib.import_module(f"davit.v1.{name}_pb2")
+                                    for name in names})
 
 
 class FakeDaemon:
@@ -34,7 +35,7 @@ class FakeDaemon:
 
     def __init__(self, root, messages):
         self.root = pathlib.Path(root)
-        self.containers, self.error, self.images, self.system = messages
+        vars(self).update(vars(messages))
         self.home = self.root / "home"
         self.home.mkdir()
         self.socket = self.root / "davit.sock"
@@ -132,36 +133,42 @@ HEX = ["%064x" % (0xabcdef000000 + i << 208) for i in range(50)]
 
 def snapshot(fake, sequence, layers, **more):
     """layers: (state, fetched, total) each."""
-    images = fake.images
-    progress = images.PullProgress(
-        sequence=sequence, reference="busybox:latest", repository="library/busybox", tag="latest",
-        default_tag=True, phase=images.PullProgress.FETCHING if layers else
-        images.PullProgress.RESOLVING, bytes_fetched=sum(one[1] for one in layers),
-        bytes_total=sum(one[2] for one in layers), eta_ms=-1)
+    jobs = fake.jobs
+    job = jobs.Job(id="0123456789ab", kind=jobs.Job.PULL, subject="busybox:latest",
+                   state=jobs.Job.RUNNING, pull=jobs.PullDetails(
+                       repository="library/busybox", tag="latest", default_tag=True))
+    progress = job.progress
+    progress.sequence = sequence
+    progress.phase = jobs.JobProgress.TRANSFERRING if layers else jobs.JobProgress.RESOLVING
+    progress.bytes_fetched = sum(one[1] for one in layers)
+    progress.bytes_total = sum(one[2] for one in layers)
+    progress.eta_ms = -1
     progress.percent = progress.bytes_fetched * 100 // max(1, progress.bytes_total)
     for i, (state, fetched, total) in enumerate(layers):
-        progress.layers.add(digest="sha256:" + HEX[i], bytes_fetched=fetched, bytes_total=total,
-                            state=images.LayerProgress.State.Value(state))
+        progress.items.add(id="sha256:" + HEX[i], bytes_fetched=fetched, bytes_total=total,
+                           state=jobs.JobItem.State.Value(state))
     for key, value in more.items():
         setattr(progress, key, value)
-    return images.PullResponse(progress=progress)
+    return jobs.JobUpdate(job=job)
 
 
 def finish(fake, sequence, layers, up_to_date=False):
-    last = snapshot(fake, sequence, [("EXISTS" if up_to_date else "DONE", total, total)
+    last = snapshot(fake, sequence, [("PRESENT" if up_to_date else "DONE", total, total)
                                      for _, _, total in layers], phase=4)
-    last.result.reference = "docker.io/library/busybox:latest"
-    last.result.digest = "sha256:" + "d" * 64
-    last.result.image_id = "sha256:" + "e" * 64
-    last.result.up_to_date = up_to_date
+    last.job.state = fake.jobs.Job.DONE
+    result = last.job.pull_result
+    result.reference = "docker.io/library/busybox:latest"
+    result.digest = "sha256:" + "d" * 64
+    result.image_id = "sha256:" + "e" * 64
+    result.up_to_date = up_to_date
     return last
 
 
 def two_layers(fake):
     def pull(request, context):
         yield snapshot(fake, 1, [])
-        yield snapshot(fake, 2, [("EXISTS", 10, 10), ("FETCHING", 5, 10)])
-        yield snapshot(fake, 3, [("EXISTS", 10, 10), ("STORING", 10, 10)])
+        yield snapshot(fake, 2, [("PRESENT", 10, 10), ("FETCHING", 5, 10)])
+        yield snapshot(fake, 3, [("PRESENT", 10, 10), ("STORING", 10, 10)])
         yield finish(fake, 4, [("", 0, 10)] * 2)
     return pull
 

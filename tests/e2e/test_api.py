@@ -25,7 +25,7 @@ def messages(tmp_path_factory):
 class Api:
     def __init__(self, daemon, messages):
         self.daemon = daemon
-        self.containers, self.error, self.images, self.system = messages
+        vars(self).update(vars(messages))
         self.channel = grpc.insecure_channel(f"unix:{daemon.socket}", [
             ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0),
             ("grpc.max_send_message_length", 16 * MIB)])
@@ -40,8 +40,9 @@ class Api:
         return stub(self.system.InfoRequest(), timeout=WAIT, **options)
 
     def pull(self, name, **options):
-        stub = self.stub("Images/Pull", "unary_stream", self.images.PullResponse)
-        return stub(self.images.PullRequest(reference=name), **{"timeout": WAIT, **options})
+        stub = self.stub("Images/Pull", "unary_stream", self.jobs.JobUpdate)
+        request = self.images.PullRequest(reference=name, cancel_on_leave=True)
+        return stub(request, **{"timeout": WAIT, **options})
 
     def list(self):
         stub = self.stub("Images/List", "unary_unary", self.images.ListImagesResponse)
@@ -89,9 +90,9 @@ def test_info_and_version(api):
 def test_pull_streams_snapshots_and_a_result(api, liar):
     made = images.busybox_image()
     seen = list(api.pull(liar.push("api/app", made)))
-    assert seen[-1].result.digest == made.digest
-    assert seen[-1].result.image_id == made.id
-    assert not any(one.HasField("result") for one in seen[:-1])
+    assert seen[-1].job.pull_result.digest == made.digest
+    assert seen[-1].job.pull_result.image_id == made.id
+    assert not any(one.job.HasField("pull_result") for one in seen[:-1])
     assert [one.id for one in api.list()] == [made.id]
 
 
@@ -143,7 +144,7 @@ def test_a_deadline_ends_the_pull(davitd, api, liar, wait_until):
 
 
 def test_a_message_over_four_mebibytes_is_refused(api):
-    stub = api.stub("Images/Pull", "unary_stream", api.images.PullResponse)
+    stub = api.stub("Images/Pull", "unary_stream", api.jobs.JobUpdate)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub(api.images.PullRequest(reference="x" * (4 * MIB + 1)), timeout=WAIT))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -173,11 +174,11 @@ def test_many_watchers_of_one_transfer(api, liar):
     liar.fault(made.layers[0].digest, Fault(hold=True))
     calls = [api.pull(name) for _ in range(30)]
     for call in calls:
-        while not next(call).progress.layers:
+        while not next(call).job.progress.items:
             pass
     liar.wait_stalled()
     liar.release()
-    assert {list(call)[-1].result.digest for call in calls} == {made.digest}
+    assert {list(call)[-1].job.pull_result.digest for call in calls} == {made.digest}
     assert liar.count("GET", made.layers[0].digest) == 1
 
 

@@ -256,7 +256,7 @@ def frames(output):
 
 
 def test_pull_on_a_terminal(cli, fake):
-    stalled = Stalled(fake, [("EXISTS", 10, 10), ("FETCHING", 2500000, 10000000),
+    stalled = Stalled(fake, [("PRESENT", 10, 10), ("FETCHING", 2500000, 10000000),
                              ("WAITING", 0, 10)])
     terminal = cli.pty("pull", "busybox", columns=80)
     terminal.wait_for(r"Total: 25%")

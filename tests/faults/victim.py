@@ -123,7 +123,7 @@ class Victim:
 
     def begin_pull(self, letter):
         """Begins it; the result is for end()."""
-        stub = self._stub("Images/Pull", "unary_stream", self.messages.images.PullResponse)
+        stub = self._stub("Images/Pull", "unary_stream", self.messages.jobs.JobUpdate)
         request = self.messages.images.PullRequest(reference=self.shelf.names[letter])
         stream = stub(request, timeout=CALL_SECONDS)
         return lambda: collections.deque(stream, 0)

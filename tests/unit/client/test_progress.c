@@ -3,34 +3,43 @@
 #include "client/ui/progress.h"
 #include "proto/base/json.h"
 
-#define LAYER(state) DAVIT__V1__LAYER_PROGRESS__STATE__##state
-#define PHASE(phase) DAVIT__V1__PULL_PROGRESS__PHASE__##phase
+#define LAYER(state) DAVIT__V1__JOB_ITEM__STATE__##state
+#define PHASE(phase) DAVIT__V1__JOB_PROGRESS__PHASE__##phase
 #define LAYERS_MAX 20
 
 /* --- Snapshots ---------------------------------------------------------------------------------
  */
 
 struct snapshot {
-    pull_progress progress;
-    Davit__V1__LayerProgress layers[LAYERS_MAX], *pointers[LAYERS_MAX];
+    pull_job job;
+    Davit__V1__PullDetails pull;
+    Davit__V1__JobProgress progress;
+    Davit__V1__JobItem layers[LAYERS_MAX], *pointers[LAYERS_MAX];
     char digests[LAYERS_MAX][80];
 };
 
 static void snapshot_init(struct snapshot *s, size_t layers)
 {
-    *s = (struct snapshot){.progress = DAVIT__V1__PULL_PROGRESS__INIT};
-    s->progress.reference = "busybox:latest";
-    s->progress.repository = "library/busybox";
-    s->progress.tag = "latest";
-    s->progress.default_tag = true;
-    s->progress.phase = PHASE(FETCHING);
+    *s = (struct snapshot){
+        .job = DAVIT__V1__JOB__INIT,
+        .pull = DAVIT__V1__PULL_DETAILS__INIT,
+        .progress = DAVIT__V1__JOB_PROGRESS__INIT,
+    };
+    s->job.id = "0123456789ab";
+    s->job.subject = "busybox:latest";
+    s->job.pull = &s->pull;
+    s->job.progress = &s->progress;
+    s->pull.repository = "library/busybox";
+    s->pull.tag = "latest";
+    s->pull.default_tag = true;
+    s->progress.phase = PHASE(TRANSFERRING);
     s->progress.eta_ms = -1;
-    s->progress.n_layers = layers;
-    s->progress.layers = s->pointers;
+    s->progress.n_items = layers;
+    s->progress.items = s->pointers;
     for (size_t i = 0; i < layers; i++) {
-        s->layers[i] = (Davit__V1__LayerProgress)DAVIT__V1__LAYER_PROGRESS__INIT;
+        s->layers[i] = (Davit__V1__JobItem)DAVIT__V1__JOB_ITEM__INIT;
         snprintf(s->digests[i], sizeof(s->digests[i]), "sha256:%012zx%052d", i + 10, 0);
-        s->layers[i].digest = s->digests[i];
+        s->layers[i].id = s->digests[i];
         s->layers[i].state = LAYER(WAITING);
         s->layers[i].bytes_total = 10000000;
         s->pointers[i] = &s->layers[i];
@@ -40,7 +49,7 @@ static void snapshot_init(struct snapshot *s, size_t layers)
 
 static void set_layer(struct snapshot *s, size_t i, int state, uint64_t fetched, uint64_t stored)
 {
-    s->layers[i].state = (Davit__V1__LayerProgress__State)state;
+    s->layers[i].state = (Davit__V1__JobItem__State)state;
     s->progress.bytes_fetched += fetched - s->layers[i].bytes_fetched;
     s->layers[i].bytes_fetched = fetched;
     s->layers[i].bytes_stored = stored;
@@ -52,7 +61,7 @@ static void set_layer(struct snapshot *s, size_t i, int state, uint64_t fetched,
 static void snapshot_midway(struct snapshot *s)
 {
     snapshot_init(s, 4);
-    set_layer(s, 0, LAYER(EXISTS), 10000000, 0);
+    set_layer(s, 0, LAYER(PRESENT), 10000000, 0);
     set_layer(s, 1, LAYER(FETCHING), 2500000, 0);
     set_layer(s, 2, LAYER(STORING), 10000000, 23400000);
     s->progress.bytes_per_second = 1250000;
@@ -86,7 +95,7 @@ static struct terminal_size size_of(const struct viewer *viewer)
 static void draw(struct viewer *viewer, const struct snapshot *s)
 {
     CLEANUP_STRBUF struct strbuf bytes = {0};
-    progress_draw(&viewer->view, &s->progress, size_of(viewer), &bytes);
+    progress_draw(&viewer->view, &s->job, size_of(viewer), &bytes);
     screen_write(&viewer->terminal, &bytes);
     assert_true(viewer->terminal.hidden);
     assert_false(viewer->terminal.no_wrap);
@@ -96,7 +105,7 @@ static void draw(struct viewer *viewer, const struct snapshot *s)
 static void draw_last(struct viewer *viewer, const struct snapshot *s)
 {
     CLEANUP_STRBUF struct strbuf bytes = {0};
-    progress_draw_last(&viewer->view, &s->progress, size_of(viewer), &bytes);
+    progress_draw_last(&viewer->view, &s->job, size_of(viewer), &bytes);
     screen_write(&viewer->terminal, &bytes);
     assert_false(viewer->terminal.hidden);
     assert_false(viewer->terminal.no_wrap);
@@ -173,8 +182,8 @@ static void test_screen_20_columns(void **state UNUSED)
     viewer_init(&viewer, 20, 24);
     snapshot_midway(&s);
     viewer.view.heading.within_run = true;
-    s.progress.repository = "a/b"; /* what is printed once may wrap */
-    s.progress.tag = "1";
+    s.pull.repository = "a/b"; /* what is printed once may wrap */
+    s.pull.tag = "1";
     draw(&viewer, &s);
     assert_screen(&viewer, "1: Pulling from a/b\n"
                            "00000000000a: Alrea\n"
@@ -230,7 +239,7 @@ static void test_screen_more_layers_than_rows(void **state UNUSED)
     viewer.view.heading.within_run = true;
     snapshot_init(&s, 9);
     set_layer(&s, 0, LAYER(DONE), 10000000, 0);
-    set_layer(&s, 1, LAYER(EXISTS), 10000000, 0);
+    set_layer(&s, 1, LAYER(PRESENT), 10000000, 0);
     set_layer(&s, 4, LAYER(FETCHING), 1000000, 0);
     set_layer(&s, 7, LAYER(STORING), 10000000, 5);
     draw(&viewer, &s);
@@ -321,8 +330,8 @@ static void test_color(void **state UNUSED)
     const struct terminal_size size = {80, 24};
     struct snapshot s;
     snapshot_midway(&s);
-    progress_draw(&without, &s.progress, size, &plain);
-    progress_draw(&with, &s.progress, size, &green);
+    progress_draw(&without, &s.job, size, &plain);
+    progress_draw(&with, &s.job, size, &green);
     assert_null(strstr(strbuf_text(&plain), "\033[3"));
     assert_non_null(strstr(strbuf_text(&green), "00000000000a: \033[32mAlready exists\033[0m"));
 }
@@ -337,8 +346,8 @@ static void test_nonsense(void **state UNUSED)
     set_layer(&s, 0, LAYER(FETCHING), 30000000, 0); /* more than there is */
     s.layers[1].bytes_total = 0;
     set_layer(&s, 1, LAYER(FETCHING), 5, 0);
-    s.layers[2].state = (Davit__V1__LayerProgress__State)77;
-    s.layers[2].digest = "";
+    s.layers[2].state = (Davit__V1__JobItem__State)77;
+    s.layers[2].id = "";
     s.progress.eta_ms = INT64_MAX;
     s.progress.percent = UINT32_MAX;
     draw(&viewer, &s);
@@ -355,27 +364,27 @@ static void test_lines(void **state UNUSED)
     struct snapshot s;
     snapshot_init(&s, 0);
     s.progress.phase = PHASE(RESOLVING);
-    progress_say(&lines, &s.progress, &text);
+    progress_say(&lines, &s.job, &text);
     assert_string_equal(strbuf_text(&text), "Using default tag: latest\n");
 
     strbuf_clear(&text);
     snapshot_init(&s, 3);
-    set_layer(&s, 0, LAYER(EXISTS), 10000000, 0);
+    set_layer(&s, 0, LAYER(PRESENT), 10000000, 0);
     set_layer(&s, 1, LAYER(FETCHING), 1, 0);
-    progress_say(&lines, &s.progress, &text);
+    progress_say(&lines, &s.job, &text);
     assert_string_equal(strbuf_text(&text), "latest: Pulling from library/busybox\n"
                                             "00000000000a: Already exists\n"
                                             "00000000000b: Pulling fs layer\n"
                                             "00000000000c: Pulling fs layer\n");
     strbuf_clear(&text);
-    progress_say(&lines, &s.progress, &text);
+    progress_say(&lines, &s.job, &text);
     assert_string_equal(strbuf_text(&text), "");
 
     set_layer(&s, 1, LAYER(STORING), 10000000, 0);
     set_layer(&s, 2, LAYER(DONE), 10000000, 0); /* nobody saw it being stored */
-    progress_say(&lines, &s.progress, &text);
+    progress_say(&lines, &s.job, &text);
     set_layer(&s, 1, LAYER(DONE), 10000000, 0);
-    progress_say(&lines, &s.progress, &text);
+    progress_say(&lines, &s.job, &text);
     assert_string_equal(strbuf_text(&text), "00000000000b: Download complete\n"
                                             "00000000000c: Download complete\n"
                                             "00000000000c: Pull complete\n"
@@ -388,8 +397,8 @@ static void test_lines_within_run(void **state UNUSED)
     CLEANUP_STRBUF struct strbuf text = {0};
     struct snapshot s;
     snapshot_init(&s, 1);
-    set_layer(&s, 0, LAYER(EXISTS), 10000000, 0);
-    progress_say(&lines, &s.progress, &text);
+    set_layer(&s, 0, LAYER(PRESENT), 10000000, 0);
+    progress_say(&lines, &s.job, &text);
     assert_string_equal(strbuf_text(&text), "latest: Pulling from library/busybox\n"
                                             "00000000000a: Already exists\n");
 }
@@ -413,12 +422,12 @@ static void test_result(void **state UNUSED)
     pull_result result = make_result(false);
     struct snapshot s;
     snapshot_init(&s, 1);
-    progress_add_result(&s.progress, &result, false, &newer);
+    progress_add_result(&s.job, &result, false, &newer);
     assert_string_equal(strbuf_text(&newer), "Digest: sha256:aa\n"
                                              "Status: Downloaded newer image for busybox:latest\n"
                                              "docker.io/library/busybox:latest\n");
     result = make_result(true);
-    progress_add_result(&s.progress, &result, true, &same);
+    progress_add_result(&s.job, &result, true, &same);
     assert_string_equal(strbuf_text(&same), "Digest: sha256:aa\n"
                                             "Status: Image is up to date for busybox:latest\n");
     progress_add_result(NULL, &result, true, &alone);
@@ -432,11 +441,11 @@ static void test_json(void **state UNUSED)
     struct snapshot s;
     pull_result result = make_result(true);
     snapshot_midway(&s);
-    progress_add_json(&s.progress, &result, &text);
+    progress_add_json(&s.job, &result, &text);
     assert_ptr_equal(strchr(text.data, '\n'), text.data + text.length - 1);
     CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
     assert_ok(json, &err);
-    assert_string_equal(json_str(json, "phase"), "FETCHING");
+    assert_string_equal(json_str(json, "phase"), "TRANSFERRING");
     assert_int_equal(json_int(json, "percent", -1), 56);
     assert_int_equal(json_int(json, "bytes_total", -1), 40000000);
     assert_int_equal(json_int(json, "eta_ms", -1), 14000);
@@ -453,7 +462,7 @@ static void test_json_without_result(void **state UNUSED)
     CLEANUP_ERROR struct error err = {0};
     struct snapshot s;
     snapshot_init(&s, 0);
-    progress_add_json(&s.progress, NULL, &text);
+    progress_add_json(&s.job, NULL, &text);
     CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
     assert_ok(json, &err);
     assert_true(json_is_null(json_object_get(json, "eta_ms"))); /* unknown */

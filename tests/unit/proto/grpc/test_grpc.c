@@ -741,8 +741,8 @@ static void check_reflection(struct fixture *f, const char *method)
 
     check_symbol(call, "davit.v1.Images", "davit/v1/images.proto");
     check_symbol(call, "davit.v1.Images.Pull", "davit/v1/images.proto");
-    check_symbol(call, "davit.v1.PullProgress.Phase", "davit/v1/images.proto");
-    check_symbol(call, "davit.v1.PullProgress.RESOLVING", "davit/v1/images.proto");
+    check_symbol(call, "davit.v1.JobProgress.Phase", "davit/v1/jobs.proto");
+    check_symbol(call, "davit.v1.JobProgress.RESOLVING", "davit/v1/jobs.proto");
     check_symbol(call, "davit.v1.RemoveImageResponse.Removed.untagged", "davit/v1/images.proto");
     check_symbol(call, "davit.v1.ErrorDetail", "davit/v1/error.proto");
     check_symbol(call, "grpc.health.v1.Health", "grpc/health/v1/health.proto");

@@ -1,0 +1,129 @@
+/* Jobs: what runs, and what became of what has ended. */
+#include "daemon/server/handlers.h"
+#include "daemon/server/job_message.h"
+#include "proto/base/log.h"
+
+/* The one of this id or unique prefix; the caller's. */
+static struct job *find_job(const struct engines *engines, const char *prefix, struct error *err)
+{
+    size_t count, found = 0;
+    CLEANUP_FREE struct job **list = job_list(engines->jobs, &count);
+    struct job *job = NULL;
+
+    for (size_t i = 0; i < count && !str_empty(prefix); i++) {
+        if (str_starts(job_info(list[i]).id, prefix)) {
+            job = list[i];
+            found++;
+        }
+    }
+    if (found == 1)
+        return job_ref(job);
+    if (found > 1) {
+        error_set(err, ERROR_INVALID_ARGUMENT, "AMBIGUOUS_ID",
+                  "%zu jobs have an id that begins with %s", found, prefix);
+        error_hint(err, "give more of it: see 'davit jobs -a'");
+        return NULL;
+    }
+    error_set(err, ERROR_NOT_FOUND, "JOB_NOT_FOUND", "there is no job %s", prefix);
+    error_hint(err, "see 'davit jobs -a' for those of the last days");
+    return NULL;
+}
+
+static bool handle_list(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    CLEANUP_FREE struct job **list = NULL;
+    Davit__V1__ListJobsResponse *response;
+    size_t count;
+    bool sent;
+
+    if (!message)
+        return false;
+    list = job_list(engines->jobs, &count);
+    response = xcalloc(1, sizeof(*response));
+    davit__v1__list_jobs_response__init(response);
+    response->jobs = xcalloc(count, sizeof(struct Davit__V1__Job *));
+    while (count > 0) {
+        const struct job_info info = job_info(list[--count]);
+        response->jobs[response->n_jobs++] = job_message(&info);
+    }
+    sent = await_grpc_send(call, &response->base, err);
+    davit__v1__list_jobs_response__free_unpacked(response, NULL);
+    return sent;
+}
+
+static bool handle_watch(struct grpc_call *call, void *context, struct error *err)
+{
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__WatchJobRequest *request = (const Davit__V1__WatchJobRequest *)message;
+    CLEANUP(job_cleanup) struct job *job = NULL;
+
+    if (!message)
+        return false;
+    job = find_job(context, request->id, err);
+    return job && await_send_snapshots(call, job, JOB_LEAVE_OBSERVER, request->since_sequence, err);
+}
+
+static bool handle_cancel(struct grpc_call *call, void *context, struct error *err)
+{
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__CancelJobRequest *request = (const Davit__V1__CancelJobRequest *)message;
+    Davit__V1__CancelJobResponse response = DAVIT__V1__CANCEL_JOB_RESPONSE__INIT;
+    CLEANUP(job_cleanup) struct job *job = NULL;
+    struct job_info info;
+    bool sent;
+
+    if (!message)
+        return false;
+    job = find_job(context, request->id, err);
+    if (!job)
+        return false;
+    job_cancel(job);
+    info = job_info(job);
+    log_info("cancel", LOG("job", info.id), LOG("subject", info.subject),
+             LOG("peer", grpc_call_peer(call)));
+    response.job = job_message(&info);
+    sent = await_grpc_send(call, &response.base, err);
+    davit__v1__job__free_unpacked(response.job, NULL);
+    return sent;
+}
+
+static bool handle_update(struct grpc_call *call, void *context, struct error *err)
+{
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__UpdateJobRequest *request = (const Davit__V1__UpdateJobRequest *)message;
+    Davit__V1__UpdateJobResponse response = DAVIT__V1__UPDATE_JOB_RESPONSE__INIT;
+    CLEANUP(job_cleanup) struct job *job = NULL;
+    struct job_info info;
+    bool sent;
+
+    if (!message)
+        return false;
+    job = find_job(context, request->id, err);
+    if (!job ||
+        (request->limit_case == DAVIT__V1__UPDATE_JOB_REQUEST__LIMIT_LIMIT_BYTES_PER_SECOND &&
+         !job_set_limit(job, request->limit_bytes_per_second, err)))
+        return false;
+    info = job_info(job);
+    log_info("update", LOG("job", info.id), LOG("subject", info.subject),
+             LOG("limit_bytes_per_second", info.limit_bytes_per_second),
+             LOG("peer", grpc_call_peer(call)));
+    response.job = job_message(&info);
+    sent = await_grpc_send(call, &response.base, err);
+    davit__v1__job__free_unpacked(response.job, NULL);
+    return sent;
+}
+
+void handlers_jobs_add(struct grpc_server *server, const struct engines *engines)
+{
+    static const struct grpc_method methods[] = {
+        {"List", handle_list},
+        {"Watch", handle_watch},
+        {"Cancel", handle_cancel},
+        {"Update", handle_update},
+    };
+
+    grpc_server_add(server, &davit__v1__jobs__descriptor, methods, ARRAY_SIZE(methods),
+                    (void *)engines);
+}
