@@ -64,9 +64,20 @@ static const char *await_find_scheme(struct registry_client *client, const char 
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
+/* What a token that does not go far enough is told (RFC 6750, 3.1). */
+static bool lacks_scope(const struct http_response *response)
+{
+    const char *header = http_header(response, "WWW-Authenticate", 0);
+
+    return header && strstr(header, "error=\"insufficient_scope\"");
+}
+
 static bool refused_twice(const struct source *source, struct http_response *response,
                           const struct origin *origin, struct error *err)
 {
+    if (lacks_scope(response))
+        return error_set(err, ERROR_PERMISSION_DENIED, "DENIED",
+                         "denied: requested access to the resource is denied");
     await_refusal(response, origin->name, err);
     if (!str_empty(source->username))
         error_prefix(err, "registry %s refuses the credentials of user %s", origin->name,
@@ -77,13 +88,16 @@ static bool refused_twice(const struct source *source, struct http_response *res
 /* Once with what was granted before, or without; after a 401 once more with what it asks for. */
 static struct http_response *await_authorized(struct registry_client *client,
                                               const struct source *source,
+                                              const struct source_request *request,
                                               struct exchange *exchange, struct error *err)
 {
     CLEANUP_ORIGIN struct origin origin = {0};
     const struct registry_auth auth = source_auth(source);
     struct auth_subject subject = {.origin = &origin,
                                    .repository = source->repository,
-                                   .auth = &auth};
+                                   .auth = &auth,
+                                   .push = request->push,
+                                   .mount_from = request->mount_from};
     struct auth_cache *cache = client->auth_cache;
 
     if (!origin_parse(exchange->url, &origin, err))
@@ -125,33 +139,58 @@ char *await_source_base(struct registry_client *client, const struct source *sou
     return scheme ? xasprintf("%s://%s/v2", scheme, source->scheme_key) : NULL;
 }
 
-struct http_response *await_source_get(struct registry_client *client, const struct source *source,
+/* Credentials are for the registry, not for wherever it has uploads sent to. */
+static bool is_elsewhere(const char *base, const char *url)
+{
+    CLEANUP_ORIGIN struct origin own = {0}, other = {0};
+
+    return !origin_parse(base, &own, NULL) || !origin_parse(url, &other, NULL) ||
+           !origin_eq(&own, &other);
+}
+
+static char *request_url(const struct source *source, const struct source_request *request,
+                         const char *base)
+{
+    if (request->url)
+        return xstrdup(request->url);
+    if (request->path)
+        return xasprintf("%s%s", base, request->path);
+    return xasprintf("%s/%s/%s/%s", base, source->repository, request->kind, request->name);
+}
+
+struct http_response *await_source_ask(struct registry_client *client, const struct source *source,
                                        const struct source_request *request, struct error *err)
 {
     CLEANUP_FREE char *base = await_source_base(client, source, err), *url = NULL;
     struct http_response *response = NULL;
 
     if (base) {
-        url = request->path ? xasprintf("%s%s", base, request->path)
-                            : xasprintf("%s/%s/%s/%s", base, source->repository, request->kind,
-                                        request->name);
-        response = await_authorized(client, source,
-                                    &(struct exchange){
-                                        .url = url,
-                                        .headers = request->headers,
-                                        .attempts = request->attempts,
-                                        .body = request->body,
-                                        .body_limit_bytes = request->body_limit_bytes,
-                                        .flow = request->flow,
-                                    },
-                                    err);
+        url = request_url(source, request, base);
+        struct exchange exchange = {
+            .url = url,
+            .method = request->method,
+            .headers = request->headers,
+            .request_body = request->request_body,
+            .answer_timeout_ms = request->answer_timeout_ms,
+            .attempts = request->attempts,
+            .body = request->body,
+            .body_limit_bytes = request->body_limit_bytes,
+            .ret_url = request->ret_url,
+            .flow = request->flow,
+        };
+        response = request->url && is_elsewhere(base, url)
+                       ? await_exchange(&client->transport, &exchange, NULL, err)
+                       : await_authorized(client, source, request, &exchange, err);
     }
     if (response)
         return response;
     /* The host may speak the other scheme by now. */
     if (source->scheme_key && err->code == ERROR_UNAVAILABLE && !error_is(err, "REGISTRY_BUSY"))
         map_remove(client->schemes, source->scheme_key);
-    explain(source, err);
+    if (request->push)
+        explain_push(source, err);
+    else
+        explain(source, err);
     return NULL;
 }
 
@@ -187,7 +226,8 @@ static void explain_denied(const struct source *source, struct error *err)
                    domain);
 }
 
-bool explain(const struct source *source, struct error *err)
+/* What goes wrong on the way. */
+static void explain_transport(struct error *err)
 {
     if (error_is(err, "CONNECTION_REFUSED") || error_is(err, "CONNECTION_LOST") ||
         error_is(err, "TRUNCATED")) {
@@ -197,11 +237,34 @@ bool explain(const struct source *source, struct error *err)
     } else if (error_is(err, "BODY_TOO_LARGE")) {
         err->code = ERROR_FAILED_PRECONDITION;
         set_reason(err, "REGISTRY_PROTOCOL");
-    } else if (error_is(err, "NAME_UNKNOWN")) {
+    }
+}
+
+bool explain(const struct source *source, struct error *err)
+{
+    explain_transport(err);
+    if (error_is(err, "NAME_UNKNOWN")) {
         set_reason(err, "MANIFEST_UNKNOWN");
         explain_denied(source, err);
     } else if (error_is(err, "UNAUTHORIZED") || error_is(err, "DENIED")) {
         explain_denied(source, err);
     }
     return false;
+}
+
+bool explain_push(const struct source *source, struct error *err)
+{
+    const char *domain = source->reference.domain;
+
+    explain_transport(err);
+    if (error_is(err, "NAME_UNKNOWN"))
+        return error_hint(err, "check the name; some registries want a repository to be made "
+                               "before it is pushed to");
+    if (!error_is(err, "UNAUTHORIZED") && !error_is(err, "DENIED"))
+        return false;
+    if (!str_empty(source->username))
+        return error_hint(err, "check the name, and that user %s may push to it", source->username);
+    if (!str_empty(source->identity_token))
+        return error_hint(err, "check the name, or log in to %s again", domain);
+    return error_hint(err, "log in first: davit login %s", domain);
 }

@@ -201,7 +201,7 @@ struct blob_stream *await_blob_open(struct registry_client *client,
     /* Nothing is to be asked for: the stream is at its end. */
     if (request->offset == request->end)
         return TAKE(stream);
-    stream->response = await_source_get(client, request->source, &get, err);
+    stream->response = await_source_ask(client, request->source, &get, err);
     if (!stream->response || !await_take_answer(stream, request, part, err))
         return NULL;
     take_validator(stream);

@@ -334,8 +334,10 @@ static struct http_response *await_follow(struct transport *transport,
             if (!await_body(exchange, response, err))
                 return NULL;
             *ret_elsewhere = !here;
-            if (exchange->ret_url)
+            if (exchange->ret_url) {
+                free(*exchange->ret_url); /* of an answer before this one */
                 *exchange->ret_url = TAKE(url);
+            }
             return TAKE(response);
         }
         if (!check_redirected(exchange, http_status(response), &first, err))

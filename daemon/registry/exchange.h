@@ -31,7 +31,7 @@ struct exchange {
     unsigned int attempts; /* at least 1; more than one while the server is busy or breaks off */
     struct strbuf *body;   /* takes the body of a 200 as part of the exchange; NULL: read later */
     size_t body_limit_bytes;
-    char **ret_url; /* where the answer came from, the caller's; NULL: it does not matter */
+    char **ret_url;        /* where the answer came from, the caller's; NULL: it does not matter */
     struct http_flow flow; /* of what is read later */
 };
 

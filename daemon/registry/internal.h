@@ -1,4 +1,4 @@
-/* Shared between registry.c, source.c, ask.c and blob.c only. */
+/* Shared between registry.c, source.c, ask.c, blob.c and upload.c only. */
 #pragma once
 
 #include "daemon/registry/auth.h"
@@ -40,6 +40,7 @@ char *await_source_base(struct registry_client *client, const struct source *sou
 
 /* A request for BASE/REPOSITORY/KIND/NAME with the credentials that it takes. */
 struct source_request {
+    const char *method;         /* NULL: GET */
     const char *kind, *name;    /* "manifests", "latest" */
     const char *path;           /* below the base, "" or "/_catalog", instead of both; or NULL */
     const char *const *headers; /* NULL-terminated, such as Accept; or NULL */
@@ -47,13 +48,24 @@ struct source_request {
     struct strbuf *body; /* as in struct exchange */
     size_t body_limit_bytes;
     struct http_flow flow;
+    /* Of a push. */
+    const char *url; /* an upload's, instead of what is above; if it is of another origin than
+                        the base, it gets no credentials */
+    bool push;       /* needs more than to read */
+    const char *mount_from; /* as in struct auth_subject */
+    const struct http_body *request_body;
+    uint64_t answer_timeout_ms; /* as in struct http_request */
+    char **ret_url;             /* as in struct exchange */
 };
 
-/* A GET: any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as
+/* Any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as
  * explain() makes them. */
-struct http_response *await_source_get(struct registry_client *client, const struct source *source,
+struct http_response *await_source_ask(struct registry_client *client, const struct source *source,
                                        const struct source_request *request, struct error *err);
 
 /* Turns err into what registry.h promises: reasons, and Docker's words where its users know them.
  */
 bool explain(const struct source *source, struct error *err);
+
+/* The same of a push. */
+bool explain_push(const struct source *source, struct error *err);

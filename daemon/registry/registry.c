@@ -207,7 +207,7 @@ static bool await_manifest(const struct resolution *resolution, const char *name
     };
     CLEANUP(http_response_cleanup)
     struct http_response *response =
-        await_source_get(resolution->client, resolution->source, &request, err);
+        await_source_ask(resolution->client, resolution->source, &request, err);
 
     if (!response)
         return false;
@@ -237,7 +237,7 @@ static bool await_config(const struct resolution *resolution, const struct descr
     };
     CLEANUP(http_response_cleanup)
     struct http_response *response =
-        await_source_get(resolution->client, resolution->source, &request, err);
+        await_source_ask(resolution->client, resolution->source, &request, err);
 
     if (!response)
         return false;
