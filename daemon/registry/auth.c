@@ -152,6 +152,11 @@ static bool has_password(const struct registry_auth *auth)
     return auth && !str_empty(auth->username) && auth->password;
 }
 
+char *auth_basic(const struct registry_auth *auth)
+{
+    return has_password(auth) ? basic_header(auth) : NULL;
+}
+
 /* --- Bearer ----------------------------------------------------------------------------------- */
 
 /* Where the token server is: https, or as little trusted as the registry that names it. */

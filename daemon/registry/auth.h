@@ -45,3 +45,7 @@ bool await_authenticate(struct transport *transport, struct auth_cache *cache,
 bool await_auth_login(struct transport *transport, struct auth_cache *cache,
                       const struct auth_subject *subject, struct http_response *refused,
                       char **ret_identity_token, struct error *err);
+
+/* "Basic ..." of a user's name and password, for a server that is known to want it without asking;
+ * NULL if there is no password. The caller wipes and frees it. */
+char *auth_basic(const struct registry_auth *auth);

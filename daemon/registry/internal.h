@@ -1,4 +1,4 @@
-/* Shared between registry.c, source.c, ask.c, blob.c and upload.c only. */
+/* Shared within this folder only. */
 #pragma once
 
 #include "daemon/registry/auth.h"
@@ -26,6 +26,11 @@ struct source {
     struct health *health;
 };
 
+static inline void source_cleanup(struct source **source)
+{
+    *source = source_unref(*source);
+}
+
 /* The credentials, borrowed from the source. */
 struct registry_auth source_auth(const struct source *source);
 
@@ -37,6 +42,12 @@ struct source *registry_itself(struct registry_client *client, const struct refe
  * suspend. The caller frees it. */
 char *await_source_base(struct registry_client *client, const struct source *source,
                         struct error *err);
+
+/* The manifests and indexes that there are. */
+#define ACCEPT_MANIFESTS                                             \
+    "Accept: application/vnd.docker.distribution.manifest.v2+json, " \
+    "application/vnd.docker.distribution.manifest.list.v2+json, "    \
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
 
 /* A request for BASE/REPOSITORY/KIND/NAME with the credentials that it takes. */
 struct source_request {

@@ -192,9 +192,7 @@ static bool await_manifest(const struct resolution *resolution, const char *name
 {
     static const char *const headers[] = {
         "Accept-Encoding: identity",
-        "Accept: application/vnd.docker.distribution.manifest.v2+json, "
-        "application/vnd.docker.distribution.manifest.list.v2+json, "
-        "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json",
+        ACCEPT_MANIFESTS,
         NULL,
     };
     const struct source_request request = {
