@@ -90,6 +90,9 @@ bool http_failed(const struct http_response *response, struct error *err)
         return error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL", "%s: %s",
                          response->host_port, response->refusal);
     switch (response->result) {
+    case CURLE_OK: /* so libcurl says where it was cut off inside the headers */
+        return set_unavailable(err, "CONNECTION_LOST", response->host_port,
+                               "the connection was closed in the middle of the answer's headers");
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_CONNECT:
