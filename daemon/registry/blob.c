@@ -213,6 +213,11 @@ uint64_t blob_stream_offset(const struct blob_stream *stream)
     return stream->offset;
 }
 
+uint64_t blob_stream_end(const struct blob_stream *stream)
+{
+    return stream->end;
+}
+
 const char *blob_stream_validator(const struct blob_stream *stream)
 {
     return stream->validator;

@@ -89,6 +89,9 @@ struct blob_stream *await_blob_open(struct registry_client *client,
 /* Where it begins: what was asked for, or 0 where the server ignores ranges and sends all. */
 uint64_t blob_stream_offset(const struct blob_stream *stream);
 
+/* Where it ends, likewise; exclusive. */
+uint64_t blob_stream_end(const struct blob_stream *stream);
+
 /* What to ask this source with for other ranges of the same bytes: a strong ETag, a Last-Modified,
  * or NULL. Owned by the stream. */
 const char *blob_stream_validator(const struct blob_stream *stream);
