@@ -181,8 +181,9 @@ class Registry:
     """docker-registry, as its users run it."""
 
     def __init__(self, root, htpasswd=None, tls=False, mirror_of=None, port=0, token_server=None,
-                 content_of=None):
-        """content_of: another registry, of the same content but perhaps other guards."""
+                 content_of=None, prefix=None):
+        """content_of: another registry, of the same content but perhaps other guards. prefix: what
+        stands before /v2/, "/path/"."""
         self.root = pathlib.Path(root)
         self.data = content_of.data if content_of else self.root / "data"
         self.token_server = token_server
@@ -201,6 +202,8 @@ class Registry:
         if htpasswd:
             self._write_htpasswd(htpasswd)
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(self.root / "htpasswd")}}
+        if prefix:
+            http["prefix"] = prefix
         if token_server:
             config["auth"] = {"token": token_server.registry_config()}
         if tls:
@@ -264,6 +267,10 @@ class Registry:
         return [(match[0], match[1], int(match[2])) for match in
                 re.findall(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/\S+" (\d+)', self.log())]
 
+    def asked(self, text):
+        """How often somebody got what has this in its path."""
+        return sum(method == "GET" and text in path for method, path, _ in self.requests())
+
     def blob_path(self, digest):
         hexadecimal = digest.split(":")[1]
         return (self.data / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] /
@@ -286,6 +293,19 @@ def registry():
 
 @pytest.fixture
 def make_registry():
+    with registry_maker() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_registry():
+    """make_registry for all tests of a file."""
+    with registry_maker() as make:
+        yield make
+
+
+@contextlib.contextmanager
+def registry_maker():
     made = []
 
     def make(**options):
@@ -294,10 +314,12 @@ def make_registry():
         made.append((server, root))
         return server
 
-    yield make
-    for server, root in made:
-        server.stop()
-        shutil.rmtree(root)
+    try:
+        yield make
+    finally:
+        for server, root in made:
+            server.stop()
+            shutil.rmtree(root)
 
 
 # --- Daemon --------------------------------------------------------------------------------------

@@ -233,6 +233,12 @@ def layer(entries, compression="gzip"):
     return Layer(tar, compress(tar, compression), compression)
 
 
+def random_layer(name, size):
+    """A layer of one file, as large compressed as on the disk; gzip that costs nothing to make."""
+    tar = make_tar([file(name, payload(size, name, 0))])
+    return Layer(tar, compress(tar, "gzip", 0), "gzip")
+
+
 def parse_platform(text):
     system, architecture, *variant = text.split("/")
     platform = {"architecture": architecture, "os": system}

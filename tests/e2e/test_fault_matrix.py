@@ -303,9 +303,9 @@ class Run:
         self.stage, self.kind, self.case = stage, kind, case
         self.number = next(self.numbers)
         self.repository = f"matrix/{kind}-{self.number}"
-        self.witness = random_layer(f"witness{self.number}", 200_000)
+        self.witness = images.random_layer(f"witness{self.number}", 200_000)
         size = 3_000_000 if kind == "layer" else 20_000
-        self.target = random_layer(f"target{self.number}", size)
+        self.target = images.random_layer(f"target{self.number}", size)
         self.image = images.image([self.witness, self.target])
         self.pushed = stage.registry.push(self.repository, self.image)
         self.registry = FaultProxy(stage.registry)
@@ -406,11 +406,6 @@ class Run:
             for text in (PASSWORD, basic, urllib.request.quote(basic)):
                 assert text not in f"{one.path}{one.headers}{one.body}", one
         assert any(one.authorization == f"Basic {basic}" for one in self.tokens.requests)
-
-
-def random_layer(name, size):
-    tar = images.make_tar([images.file(name, images.payload(size, name, 0))])
-    return images.Layer(tar, images.compress(tar, "gzip", 0), "gzip")
 
 
 # --- All of them ---------------------------------------------------------------------------------

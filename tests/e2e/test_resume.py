@@ -24,21 +24,11 @@ TWICE_BYTES = 1 << 20
 TWICE_SHARE = 0.02
 PACE = 24 << 20
 # Connections that break are noticed at once; only tests of slowness wait for time to pass.
-import subprocess as sp
-from conftest import BIN_DIR
-KNOWN = sp.run([BIN_DIR / "davitd", "--help"], capture_output=True, text=True).stdout
 SETTINGS = {"retry-backoff": "50ms", "stall-timeout": "5s", "low-speed-time": "2s"}
-SETTINGS = {k: v for k, v in SETTINGS.items() if "--" + k in KNOWN}
-
-
-def random_layer(name, size):
-    """As large compressed as on the disk; gzip that costs nothing to make."""
-    tar = images.make_tar([images.file(name, images.payload(size, name, 0))])
-    return images.Layer(tar, images.compress(tar, "gzip", 0), "gzip")
 
 
 def random_image(name, *sizes):
-    return images.image([random_layer(f"{name}{number}", size)
+    return images.image([images.random_layer(f"{name}{number}", size)
                          for number, size in enumerate(sizes)])
 
 
@@ -349,7 +339,7 @@ def push_through(line, repository, image):
 def test_ten_pulls_of_ten_images_fetch_each_shared_digest_once(make_davitd, two):
     davit = Davit(make_davitd("--max-concurrent-downloads", "10", config=SETTINGS))
     shared = random_image("shared", *[400_000] * 5).layers
-    made = [images.image(shared + [random_layer(f"own{number}", 50_000)]) for number in range(10)]
+    made = [images.image(shared + [images.random_layer(f"own{number}", 50_000)]) for number in range(10)]
     names = [push_through(two[number % 2], f"ten/app{number}", one)
              for number, one in enumerate(made)]
     for line in two:
@@ -374,7 +364,7 @@ def test_ten_pulls_of_ten_images_fetch_each_shared_digest_once(make_davitd, two)
 
 def sharing(two, davit, size=4 * MB):
     """The layer, and the clients, first that of the first registry, where it stalls half-way."""
-    shared = random_layer(f"sharing{size}", size)
+    shared = images.random_layer(f"sharing{size}", size)
     made = [images.image([shared, images.layer([images.file("own", text)])]) for text in "ab"]
     names = [push_through(line, "sharing/app" + text, one)
              for line, one, text in zip(two, made, "ab")]
