@@ -4,9 +4,12 @@
 static const struct command_name top_names[] = {
     {.name = "images", .command = &images_command},
     {.name = "info", .command = &info_command},
+    {.name = "login", .command = &login_command},
+    {.name = "logout", .command = &logout_command},
     {.name = "pull", .command = &pull_command},
     {.name = "rmi", .command = &rmi_command},
     {.name = "run", .command = &run_command},
+    {.name = "search", .command = &search_command},
     {.name = "version", .command = &version_command},
     {.name = "__complete", .command = &complete_command, .hidden = true},
 };
@@ -21,6 +24,10 @@ static const struct command_name image_names[] = {
     {.name = "rm", .alias = "remove", .command = &rmi_command},
 };
 
+static const struct command_name manifest_names[] = {
+    {.name = "inspect", .command = &manifest_inspect_command},
+};
+
 static const struct command_name system_names[] = {
     {.name = "df", .command = &df_command},
     {.name = "info", .command = &info_command},
@@ -33,6 +40,9 @@ const struct command_group command_groups[] = {
     {.name = NULL, .summary = "A container engine for servers", NAMES(top_names)},
     {.name = "container", .summary = "Manage containers", NAMES(container_names)},
     {.name = "image", .summary = "Manage images", NAMES(image_names)},
+    {.name = "manifest",
+     .summary = "Look at image manifests and manifest lists",
+     NAMES(manifest_names)},
     {.name = "system", .summary = "Manage davit", NAMES(system_names)},
 };
 const size_t command_group_count = ARRAY_SIZE(command_groups);

@@ -1,30 +1,16 @@
 #include "client/credentials.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
-#include <pwd.h>
-#include <signal.h>
-#include <stdio.h>
 
-#include "proto/async/await.h"
-#include "proto/async/stream.h"
-#include "proto/base/json.h"
+#include "client/credential_file.h"
+#include "client/credential_helper.h"
+#include "client/secrets.h"
 #include "proto/base/strbuf.h"
 
-#define CONFIG_MAX_BYTES (4 * MIB)
-#define HELPER_OUTPUT_MAX_BYTES (1 * MIB)
+#define AUTH_MAX_BYTES (64 * KIB)
 #define DOMAIN_MAX_LENGTH 255
 #define DOCKER_DOMAIN "docker.io"
 #define DOCKER_KEY "https://index.docker.io/v1/"
-#define TOKEN_USER "<token>" /* helpers give an identity token in place of a password */
-
-static void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
 
 void credentials_done(struct credentials *credentials)
 {
@@ -34,29 +20,34 @@ void credentials_done(struct credentials *credentials)
     *credentials = (struct credentials){0};
 }
 
-static void wipe_strbuf(struct strbuf *buf)
-{
-    if (buf->data)
-        explicit_bzero(buf->data, buf->length);
-    strbuf_done(buf);
-}
-
-/* The parser quotes what it stumbles over, and that may be a secret. */
-static void drop_quotation(struct error *err)
-{
-    char *quotation = strstr(err->message, " near '");
-
-    if (quotation)
-        *quotation = '\0';
-}
-
 /* --- Whose ------------------------------------------------------------------------------------ */
+
+static const char domain_characters[] = "0123456789abcdefghijklmnopqrstuvwxyz"
+                                        "ABCDEFGHIJKLMNOPQRSTUVWXYZ-.:[]";
+
+char *registry_of_argument(const char *argument, struct error *err)
+{
+    const char *start = argument ? argument : "";
+    size_t length;
+
+    if (str_starts(start, "https://"))
+        start += strlen("https://");
+    else if (str_starts(start, "http://"))
+        start += strlen("http://");
+    length = strcspn(start, "/");
+    CLEANUP_FREE char *domain = xstrndup(start, length);
+    if (str_empty(argument) || str_eq(domain, DOCKER_DOMAIN) || str_eq(domain, "index.docker.io"))
+        return xstrdup(DOCKER_DOMAIN);
+    if (length > 0 && length <= DOMAIN_MAX_LENGTH && strspn(domain, domain_characters) == length)
+        return TAKE(domain);
+    error_set(err, ERROR_INVALID_ARGUMENT, NULL, "\"%s\" is no registry", argument);
+    error_hint(err, "name it as HOST or HOST:PORT");
+    return NULL;
+}
 
 /* distribution/reference, splitDockerDomain() */
 char *registry_domain(const char *reference)
 {
-    static const char domain_characters[] = "0123456789abcdefghijklmnopqrstuvwxyz"
-                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ-.:[]";
     const size_t length = strcspn(reference, "/");
     CLEANUP_FREE char *first = xstrndup(reference, length);
     bool is_domain = strpbrk(first, ".:") || str_eq(first, "localhost") ||
@@ -69,87 +60,17 @@ char *registry_domain(const char *reference)
     return TAKE(first);
 }
 
-/* --- The file --------------------------------------------------------------------------------- */
-
-static char *config_path(void)
-{
-    const char *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-    const struct passwd *user;
-
-    if (!str_empty(dir))
-        return xasprintf("%s/config.json", dir);
-    if (str_empty(home)) {
-        user = getpwuid(getuid());
-        home = user ? user->pw_dir : "/";
-    }
-    return xasprintf("%s/.docker/config.json", home);
-}
-
-/* True with *ret NULL if there is no such file. */
-static bool load_config(const char *path, json_t **ret, struct error *err)
-{
-    CLEANUP(wipe_strbuf) struct strbuf text = {0};
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-        return true;
-    if (fd < 0)
-        return error_set_errno(err, errno, "cannot read %s", path);
-    do {
-        strbuf_reserve(&text, 16 * KIB);
-        n = read(fd, text.data + text.length, 16 * KIB);
-        if (n < 0)
-            return error_set_errno(err, errno, "cannot read %s", path);
-        text.length += (size_t)n;
-        text.data[text.length] = '\0';
-    } while (n > 0 && text.length <= CONFIG_MAX_BYTES);
-    *ret = json_parse(text.data, text.length, CONFIG_MAX_BYTES, path, err);
-    if (!*ret)
-        drop_quotation(err);
-    return *ret != NULL;
-}
-
 /* --- Entries ---------------------------------------------------------------------------------- */
-
-/* "https://host:port/v1/" is "host:port". */
-static bool is_key_of(const char *key, const char *domain)
-{
-    size_t length;
-
-    if (str_starts(key, "https://"))
-        key += strlen("https://");
-    else if (str_starts(key, "http://"))
-        key += strlen("http://");
-    length = strcspn(key, "/");
-    return length == strlen(domain) && strncmp(key, domain, length) == 0;
-}
-
-/* The exact key first, then any that names the same host, as Docker does. */
-static const json_t *find_entry(const json_t *entries, const char *server, const char *domain)
-{
-    const json_t *exact = json_object_get(entries, server);
-    const char *key;
-    json_t *value;
-
-    if (exact)
-        return exact;
-    json_object_foreach ((json_t *)entries, key, value) {
-        if (is_key_of(key, domain))
-            return value;
-    }
-    return NULL;
-}
 
 /* base64 of "user:password". */
 static bool decode_auth(const char *text, struct credentials *ret)
 {
     size_t size = strlen(text);
-    CLEANUP(wipe_strbuf) struct strbuf plain = {0};
+    CLEANUP_SECRET_STRBUF struct strbuf plain = {0};
     char *colon;
     int length;
 
-    if (size == 0 || size % 4 || size > CONFIG_MAX_BYTES)
+    if (size == 0 || size % 4 || size > AUTH_MAX_BYTES)
         return false;
     strbuf_reserve(&plain, size);
     length = EVP_DecodeBlock((unsigned char *)plain.data, (const unsigned char *)text, (int)size);
@@ -191,115 +112,48 @@ static bool take_entry(const json_t *entry, const char *path, const char *server
     return true;
 }
 
-/* --- Helpers ---------------------------------------------------------------------------------- */
+/* --- Where ------------------------------------------------------------------------------------ */
 
-/* Starts it with the server's name as its input. */
-static struct process *await_start_helper(const char *program, const char *server, int *ret_out,
-                                          struct error *err)
+/* What the file says about one registry. */
+struct place {
+    char *path;
+    json_t *config;     /* NULL: there is no file */
+    const char *key;    /* "https://index.docker.io/v1/" */
+    const char *domain; /* "index.docker.io" */
+    const char *helper; /* of config; NULL or "": the file itself */
+};
+
+static void place_done(struct place *place)
 {
-    char *argv[] = {(char *)program, (char *)"get", NULL};
-    CLEANUP_CLOSE int in_read = -1;
-    CLEANUP_CLOSE int in_write = -1;
-    CLEANUP_CLOSE int out_read = -1;
-    CLEANUP_CLOSE int out_write = -1;
-    struct process_options options = {.argv = argv, .fd_count = 3};
-    struct process *process;
-    int r;
-
-    if ((r = pipe_cloexec(&in_read, &in_write)) < 0 ||
-        (r = pipe_cloexec(&out_read, &out_write)) < 0) {
-        error_set_errno(err, r, "cannot run %s", program);
-        return NULL;
-    }
-    /* A pipe takes this much without a reader. */
-    if (write(in_write, server, strlen(server)) != (ssize_t)strlen(server)) {
-        error_set_errno(err, errno, "cannot write to %s", program);
-        return NULL;
-    }
-    options.fds[0] = in_read;
-    options.fds[1] = out_write;
-    options.fds[2] = STDERR_FILENO;
-    process = await_process_start(&options, err);
-    if (process)
-        *ret_out = TAKE_FD(out_read);
-    return process;
+    free(place->path);
+    json_decref(place->config);
 }
 
-static bool await_helper_output(const char *program, const char *server, struct strbuf *ret,
-                                int *ret_status, struct error *err)
+static bool find_place(const char *registry_domain, struct place *ret, struct error *err)
 {
-    CLEANUP(process_cleanup) struct process *process = NULL;
-    CLEANUP(stream_cleanup) struct stream *out = NULL;
-    int fd = -1, r = 0;
-    ssize_t n;
+    const bool hub = str_eq(registry_domain, DOCKER_DOMAIN);
 
-    process = await_start_helper(program, server, &fd, err);
-    if (!process)
-        return false;
-    out = stream_new(fd);
-    do {
-        strbuf_reserve(ret, 4096);
-        n = await_read(out, ret->data + ret->length, 4096);
-        if (n > 0)
-            ret->length += (size_t)n;
-        ret->data[ret->length] = '\0';
-    } while (n > 0 && ret->length <= HELPER_OUTPUT_MAX_BYTES);
-    if (n > 0) /* it has not ended, nor will it: freeing it kills it */
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, NULL, "its output has no end");
-    if (n < 0 || (r = await_process(process, ret_status)) < 0)
-        return await_error(err, n < 0 ? (int)n : r, "running %s", program);
+    ret->path = credential_file_path();
+    ret->key = credentials_key(registry_domain);
+    ret->domain = hub ? "index.docker.io" : registry_domain;
+    if (!credential_file_load(ret->path, &ret->config, err)) {
+        free(err->reason);
+        err->reason = xstrdup("CREDENTIALS");
+        return error_prefix(err, "Error loading config file");
+    }
+    ret->helper = json_string_value(
+        credential_entry_find(json_object_get(ret->config, "credHelpers"), ret->key, ret->domain));
+    if (!ret->helper)
+        ret->helper = json_str(ret->config, "credsStore");
     return true;
 }
 
-static bool helper_failed(const char *program, const char *why, struct error *err)
+const char *credentials_key(const char *registry_domain)
 {
-    error_set(err, ERROR_FAILED_PRECONDITION, "CREDENTIALS",
-              "the credential helper %s does not work: %.200s", program, why);
-    return error_hint(err,
-                      "install it, or remove its name from \"credsStore\" and \"credHelpers\" in "
-                      "Docker's config.json");
+    return str_eq(registry_domain, DOCKER_DOMAIN) ? DOCKER_KEY : registry_domain;
 }
 
-/* docker-credential-NAME get: JSON on its output, or a complaint there and an exit status. */
-static bool await_helper(const char *name, const char *server, struct credentials *ret,
-                         struct error *err)
-{
-    CLEANUP_FREE char *program = xasprintf("docker-credential-%s", name);
-    CLEANUP(wipe_strbuf) struct strbuf output = {0};
-    CLEANUP_JSON json_t *json = NULL;
-    CLEANUP_ERROR struct error problem = {0};
-    const char *username, *secret;
-    int status = 0;
-
-    if (strchr(name, '/'))
-        return helper_failed(program, "its name has a slash in it", err);
-    if (!await_helper_output(program, server, &output, &status, &problem))
-        return problem.code == ERROR_CANCELLED ? error_move(err, &problem)
-                                               : helper_failed(program, problem.message, err);
-    if (status != 0) {
-        output.data[strcspn(output.data, "\r\n")] = '\0';
-        if (strstr(output.data, "credentials not found"))
-            return true;
-        return helper_failed(program, output.data, err);
-    }
-    json = json_parse(output.data, output.length, HELPER_OUTPUT_MAX_BYTES, "its output", &problem);
-    username = json_str(json, "Username");
-    secret = json_str(json, "Secret");
-    if (!json)
-        drop_quotation(&problem);
-    if (!username || !secret)
-        return helper_failed(program,
-                             json ? "its output lacks Username or Secret" : problem.message, err);
-    if (strcmp(username, TOKEN_USER) == 0) {
-        ret->identity_token = xstrdup(secret);
-    } else if (*username) {
-        ret->username = xstrdup(username);
-        ret->password = xstrdup(secret);
-    }
-    return true;
-}
-
-/* --- All together ----------------------------------------------------------------------------- */
+/* --- Finding ---------------------------------------------------------------------------------- */
 
 static bool is_empty(const struct credentials *credentials)
 {
@@ -309,29 +163,77 @@ static bool is_empty(const struct credentials *credentials)
 bool await_credentials_find(const char *registry_domain, struct credentials *ret, struct error *err)
 {
     CLEANUP_CREDENTIALS struct credentials found = {0};
-    CLEANUP_FREE char *path = config_path();
-    CLEANUP_JSON json_t *config = NULL;
-    bool hub = str_eq(registry_domain, DOCKER_DOMAIN);
-    const char *server = hub ? DOCKER_KEY : registry_domain;
-    const char *domain = hub ? "index.docker.io" : registry_domain;
-    const char *helper;
+    CLEANUP(place_done) struct place place = {0};
     const json_t *entry;
 
     *ret = (struct credentials){0};
-    if (!load_config(path, &config, err)) {
-        free(err->reason);
-        err->reason = xstrdup("CREDENTIALS");
-        return error_prefix(err, "Error loading config file");
-    }
-    helper = json_string_value(find_entry(json_object_get(config, "credHelpers"), server, domain));
-    if (!helper)
-        helper = json_str(config, "credsStore");
-    if (!str_empty(helper) && !await_helper(helper, server, &found, err))
+    if (!find_place(registry_domain, &place, err) ||
+        (!str_empty(place.helper) && !await_helper_get(place.helper, place.key, &found, err)))
         return false;
-    entry = find_entry(json_object_get(config, "auths"), server, domain);
-    if (is_empty(&found) && entry && !take_entry(entry, path, server, &found, err))
+    entry = credential_entry_find(json_object_get(place.config, "auths"), place.key, place.domain);
+    if (is_empty(&found) && entry && !take_entry(entry, place.path, place.key, &found, err))
         return false;
     *ret = found;
     found = (struct credentials){0};
     return true;
+}
+
+/* --- Keeping ---------------------------------------------------------------------------------- */
+
+/* As Docker has it: {"auth": base64 of "user:password"}, or an identity token and no password. */
+static json_t *make_entry(const struct credentials *credentials)
+{
+    CLEANUP_SECRET_STRBUF struct strbuf plain = {0}, encoded = {0};
+    const bool token = credentials->identity_token != NULL;
+    json_t *entry = json_object();
+
+    strbuf_reserve(&plain, strlen(credentials->username) + AUTH_MAX_BYTES);
+    strbuf_addf(&plain, "%s:%s", credentials->username, token ? "" : credentials->password);
+    strbuf_reserve(&encoded, plain.length * 4 / 3 + 8);
+    EVP_EncodeBlock((unsigned char *)encoded.data, (const unsigned char *)plain.data,
+                    (int)plain.length);
+    json_object_set_new(entry, "auth", json_string(encoded.data));
+    if (token)
+        json_object_set_new(entry, "identitytoken", json_string(credentials->identity_token));
+    encoded.length = 0; /* it is wiped by its capacity */
+    return entry;
+}
+
+bool await_credentials_store(const char *registry_domain, const struct credentials *credentials,
+                             char **ret_unencrypted, struct error *err)
+{
+    CLEANUP(place_done) struct place place = {0};
+    CLEANUP_JSON json_t *entry = NULL;
+    bool changed = false, helped;
+
+    *ret_unencrypted = NULL;
+    if (strlen(credentials->username) + strlen(credentials->password) >= AUTH_MAX_BYTES / 2)
+        return error_set(err, ERROR_INVALID_ARGUMENT, NULL, "the credentials are too long");
+    if (!find_place(registry_domain, &place, err))
+        return false;
+    helped = !str_empty(place.helper);
+    if (helped && !await_helper_store(place.helper, place.key, credentials, err))
+        return error_prefix(err, "Error saving credentials");
+    /* Docker, too, notes the name of a registry that a helper knows. */
+    entry = helped ? json_object() : make_entry(credentials);
+    const struct credential_edit edit = {place.path, place.key, place.domain, entry};
+    if (!await_credential_file_edit(&edit, &changed, err))
+        return error_prefix(err, "Error saving credentials");
+    if (changed && !helped && !credentials->identity_token)
+        *ret_unencrypted = xstrdup(place.path);
+    return true;
+}
+
+bool await_credentials_erase(const char *registry_domain, struct error *err)
+{
+    CLEANUP(place_done) struct place place = {0};
+    CLEANUP_ERROR struct error problem = {0};
+    bool changed, erased;
+
+    if (!find_place(registry_domain, &place, err))
+        return false;
+    erased = str_empty(place.helper) || await_helper_erase(place.helper, place.key, &problem);
+    const struct credential_edit edit = {place.path, place.key, place.domain, NULL};
+    return await_credential_file_edit(&edit, &changed, err) &&
+           (erased || error_move(err, &problem));
 }

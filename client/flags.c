@@ -252,11 +252,14 @@ bool flag_is_set(const struct flags *flags, const char *name)
 
 static void add_left_column(const struct flag *flag, struct strbuf *out)
 {
-    static const char *const kinds[] = {[FLAG_BOOL] = "", " string", " list"};
+    static const char *const kinds[] = {[FLAG_BOOL] = "", "string", "list"};
+    const char *kind = flag->kind ? flag->kind : kinds[flag->type];
     if (flag->shorthand)
-        strbuf_addf(out, "  -%c, --%s%s", flag->shorthand, flag->name, kinds[flag->type]);
+        strbuf_addf(out, "  -%c, --%s", flag->shorthand, flag->name);
     else
-        strbuf_addf(out, "      --%s%s", flag->name, kinds[flag->type]);
+        strbuf_addf(out, "      --%s", flag->name);
+    if (*kind)
+        strbuf_addf(out, " %s", kind);
 }
 
 /* Adds text at column indent, breaking at blanks and at its newlines so that lines fit width. */
@@ -300,7 +303,8 @@ void flags_describe(const struct flag *table, size_t count, size_t width, struct
         if (table[i].choices)
             strbuf_addf(&help, " (%s)", table[i].choices);
         if (table[i].fallback)
-            strbuf_addf(&help, " (default \"%s\")", table[i].fallback);
+            strbuf_addf(&help, table[i].kind ? " (default %s)" : " (default \"%s\")",
+                        table[i].fallback);
         strbuf_addf(out, "%-*s   ", (int)widest, strbuf_text(&left));
         add_wrapped(strbuf_text(&help), widest + 3, width, out);
     }

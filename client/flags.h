@@ -18,6 +18,7 @@ struct flag {
     const char *name; /* without the dashes */
     char shorthand;   /* 0: none */
     enum flag_type type;
+    const char *kind; /* what the help calls its value; NULL: "string" or "list" */
     const char *help;
     const char *choices;  /* "auto|tty": the only values allowed; NULL: any */
     const char *fallback; /* default, shown in the help and returned by flag_string; or NULL */

@@ -53,7 +53,7 @@ static bool visit_page(const struct listing *listing, const struct strbuf *body,
     const json_t *name;
     size_t i;
 
-    if (!json_is_object(page) || (names && !json_is_array(names) && !json_is_null(names)))
+    if (!names || (!json_is_array(names) && !json_is_null(names)))
         return broken(listing, "it sends a list that makes no sense", err);
     json_array_foreach ((json_t *)names, i, name) {
         if (!json_is_string(name))

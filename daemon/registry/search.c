@@ -135,7 +135,7 @@ static bool await_catalogue(struct search *search, struct error *err)
         return explain(source, err);
     if (await_listing(&listing, err))
         return true;
-    if (err->code != ERROR_NOT_FOUND)
+    if (err->code != ERROR_NOT_FOUND && !error_is(err, "REGISTRY_PROTOCOL"))
         return error_prefix(err, "the catalogue of %s", search->domain);
     error_done(err);
     base[strlen(base) - strlen("/v2")] = '\0';

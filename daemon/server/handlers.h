@@ -10,6 +10,7 @@ void handlers_system_add(struct grpc_server *server, const struct engines *engin
 void handlers_images_add(struct grpc_server *server, const struct engines *engines);
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines);
 void handlers_jobs_add(struct grpc_server *server, const struct engines *engines);
+void handlers_registries_add(struct grpc_server *server, const struct engines *engines);
 
 /* Methods that have a file of their own. */
 bool handle_pull(struct grpc_call *call, void *context, struct error *err);
