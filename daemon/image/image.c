@@ -116,10 +116,11 @@ static void add_removal(struct image_removals *removals, bool untagged, char *wh
     removals->count++;
 }
 
-static bool await_untag(struct store *store, const char *canonical, struct image_removals *ret,
-                        struct error *err)
+static bool await_untag(struct store *store, const char *canonical,
+                        bool (*await_drop)(struct store *, const char *, struct error *),
+                        struct image_removals *ret, struct error *err)
 {
-    if (!await_image_untag(store, canonical, err))
+    if (!await_drop(store, canonical, err))
         return false;
     add_removal(ret, true, image_familiar(canonical));
     return true;
@@ -155,7 +156,7 @@ static void add_deleted_layers(struct image_removals *ret, const struct digest *
     }
 }
 
-static bool await_delete(struct store *store, const struct digest *image_id,
+static bool await_delete(struct store *store, const struct digest *image_id, size_t untagged,
                          struct image_removals *ret, struct error *err)
 {
     CLEANUP(strv_cleanup) char **deleted = NULL;
@@ -167,7 +168,7 @@ static bool await_delete(struct store *store, const struct digest *image_id,
 
     if (!image)
         return true; /* another client was faster */
-    if (!await_image_delete(store, &id, &deleted, err))
+    if (!await_image_delete(store, &id, untagged, &deleted, err))
         return false;
     add_removal(ret, false, xstrdup(id.text));
     add_deleted_layers(ret, diff_ids, count, deleted);
@@ -199,13 +200,14 @@ static bool in_one_repository(char *const *names)
     return true;
 }
 
+/* untagged: how many of the names were asked for; the others go with them. */
 static bool await_remove_whole(struct store *store, const struct digest *id, char *const *names,
-                               struct image_removals *ret, struct error *err)
+                               size_t untagged, struct image_removals *ret, struct error *err)
 {
     /* The image goes first: if it cannot (a container holds it) its names stay. */
     CLEANUP(image_removals_done) struct image_removals deleted = {0};
 
-    if (!await_delete(store, id, &deleted, err))
+    if (!await_delete(store, id, untagged, &deleted, err))
         return false;
     for (; *names; names++)
         add_removal(ret, true, image_familiar(*names));
@@ -250,7 +252,8 @@ static bool await_untag_digests(struct store *store, const struct digest *id, co
     }
     for (char **other = names; other && *other; other++) {
         CLEANUP_FREE char *other_repository = repository_of(*other);
-        if (strcmp(other_repository, repository) == 0 && !await_untag(store, *other, ret, err))
+        if (strcmp(other_repository, repository) == 0 &&
+            !await_untag(store, *other, await_image_forget_name, ret, err))
             return false;
     }
     return true;
@@ -271,9 +274,10 @@ bool await_image_remove(struct store *store, const char *text, bool force,
     if (!name) {
         if (!force && !in_one_repository(names))
             return conflict(&id, err);
-        return await_remove_whole(store, &id, names, ret, err);
+        return await_remove_whole(store, &id, names, strv_count(names), ret, err);
     }
     if (!has_other_tag(image, name) && (!strchr(name, '@') || !image->tags || !image->tags[0]))
-        return await_remove_whole(store, &id, names, ret, err);
-    return await_untag(store, name, ret, err) && await_untag_digests(store, &id, name, ret, err);
+        return await_remove_whole(store, &id, names, 1, ret, err);
+    return await_untag(store, name, await_image_untag, ret, err) &&
+           await_untag_digests(store, &id, name, ret, err);
 }

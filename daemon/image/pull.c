@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 
+#include "daemon/store/event.h"
 #include "proto/base/log.h"
 #include "proto/base/size.h"
 
@@ -188,6 +189,10 @@ static bool await_commit(struct pull *pull, struct error *err)
     CLEANUP_FREE char *repo_digest = xasprintf("%s@%s", name, resolved->digest.text);
     CLEANUP_FREE char *tag = NULL;
     CLEANUP_FREE struct layer_blob *blobs = pull_blobs(pull);
+    CLEANUP_FREE char *familiar = reference_familiar(&pull->reference);
+    CLEANUP_FREE char *familiar_name = reference_familiar_name(&pull->reference);
+    const struct event_note event = {"pull", familiar, familiar_name,
+                                     .image = &resolved->manifest->config.digest};
     bool changed = false;
     struct image image = {
         .manifest_digest = resolved->manifest_digest,
@@ -198,6 +203,7 @@ static bool await_commit(struct pull *pull, struct error *err)
         .config_size = resolved->config_size,
         .blobs = blobs,
         .repository = name,
+        .event = &event,
         .created_unix_ns = config->created_unix_ns,
         .os = config->os,
         .architecture = config->architecture,

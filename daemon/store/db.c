@@ -67,6 +67,36 @@ static const char *const migrations[] = {
     "    seen_unix_ns INTEGER NOT NULL,"
     "    PRIMARY KEY (diff_id, digest, repository)"
     ") STRICT, WITHOUT ROWID;",
+
+    "CREATE TABLE events ("
+    "    id INTEGER PRIMARY KEY AUTOINCREMENT," /* never used twice */
+    "    time_unix_ns INTEGER NOT NULL,"
+    "    type TEXT NOT NULL,"
+    "    action TEXT NOT NULL,"
+    "    actor TEXT NOT NULL,"
+    "    attributes TEXT NOT NULL" /* a JSON object */
+    ") STRICT;"
+    "CREATE TABLE jobs ("
+    "    id TEXT PRIMARY KEY,"
+    "    kind TEXT NOT NULL,"
+    "    state TEXT NOT NULL,"
+    "    subject TEXT NOT NULL,"
+    "    ended INTEGER NOT NULL,"
+    "    started_unix_ms INTEGER NOT NULL,"
+    "    ended_unix_ms INTEGER NOT NULL,"
+    "    attempts INTEGER NOT NULL,"
+    "    limit_bytes_per_second INTEGER NOT NULL,"
+    "    sequence INTEGER NOT NULL,"
+    "    percent INTEGER NOT NULL,"
+    "    bytes_fetched INTEGER NOT NULL,"
+    "    bytes_total INTEGER NOT NULL,"
+    "    error_code INTEGER NOT NULL,"
+    "    error_reason TEXT,"
+    "    error_message TEXT,"
+    "    error_hint TEXT,"
+    "    details BLOB NOT NULL,"
+    "    request BLOB" /* to begin it again; no secrets. NULL: that cannot be done */
+    ") STRICT;",
 };
 
 int db_schema_version(void)
@@ -155,6 +185,11 @@ void db_query_done(sqlite3_stmt **statement)
 {
     sqlite3_finalize(*statement);
     *statement = NULL;
+}
+
+int64_t db_last_id(const struct db *db)
+{
+    return sqlite3_last_insert_rowid(db->sqlite);
 }
 
 char *db_column_text(sqlite3_stmt *statement, int column)

@@ -70,6 +70,8 @@ bool db_run_values(struct db *db, const char *sql, const struct db_value *values
 /* Statements without parameters, several with semicolons. */
 bool db_run_script(struct db *db, const char *sql, struct error *err);
 
+int64_t db_last_id(const struct db *db); /* of the row that was inserted last */
+
 /* Rows: begin, db_step until it is 0 or -1, read columns with sqlite3_column_*, db_query_done. */
 sqlite3_stmt *db_query(struct db *db, const char *sql, const struct db_value *values, size_t count,
                        struct error *err);

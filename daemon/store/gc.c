@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "daemon/store/event.h"
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
 #include "proto/base/fault.h"
@@ -29,17 +30,38 @@ bool layer_in_use(const struct store *store, const struct layer *layer, const st
  */
 
 struct removal {
-    const struct store *store;
+    struct store *store;
+    struct event_record **events; /* one for each name that goes, and that of the image */
+    size_t untagged;
     const struct digest *image_id; /* or NULL */
     struct digest *diff_ids;
     char **tmp_names;
     size_t count;
 };
 
+/* While the image still has its labels. */
+static bool write_events(struct db *db, const struct removal *removal, struct error *err)
+{
+    const char *id = removal->image_id->text;
+    const struct event_note untag = {.action = "untag",
+                                     .actor = id,
+                                     .name = id,
+                                     .image = removal->image_id};
+    const struct event_note delete = {.action = "delete", .actor = id, .name = id};
+
+    for (size_t i = 0; i < removal->untagged; i++) {
+        if (!event_write(db, removal->store, &untag, &removal->events[i], err))
+            return false;
+    }
+    return event_write(db, removal->store, &delete, &removal->events[removal->untagged], err);
+}
+
 static bool delete_rows(struct db *db, void *arg, struct error *err)
 {
     const struct removal *removal = arg;
 
+    if (removal->image_id && !write_events(db, removal, err))
+        return false;
     if (removal->image_id &&
         !db_run(db, "DELETE FROM images WHERE id = ?", err, db_text(removal->image_id->text)))
         return false;
@@ -80,17 +102,22 @@ static void removal_done(struct removal *removal)
 {
     for (size_t i = 0; i < removal->count; i++)
         free(removal->tmp_names[i]);
+    for (size_t i = 0; i <= removal->untagged; i++)
+        event_record_unref(removal->events[i]);
+    free(removal->events);
     free(removal->tmp_names);
     free(removal->diff_ids);
 }
 
-bool await_remove(struct store *store, struct image *image, struct layer *const *layers,
-                  size_t count, struct error *err)
+bool await_remove(struct store *store, struct image *image, size_t untagged,
+                  struct layer *const *layers, size_t count, struct error *err)
 {
     CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
     CLEANUP(removal_done)
     struct removal removal = {
         .store = store,
+        .events = xcalloc(untagged + 1, sizeof(struct event_record *)),
+        .untagged = untagged,
         .image_id = image ? &image->id : NULL,
         .diff_ids = xcalloc(count + 1, sizeof(*removal.diff_ids)),
         .tmp_names = xcalloc(count + 1, sizeof(*removal.tmp_names)),
@@ -107,6 +134,8 @@ bool await_remove(struct store *store, struct image *image, struct layer *const 
         set_hidden(image, layers, count, false);
         return false;
     }
+    for (size_t i = 0; i <= untagged; i++)
+        event_publish(store, TAKE(removal.events[i]));
     fault_point("removal.committed");
     for (size_t i = 0; i < count; i++)
         layer_unmount_unused_await(store, &removal.diff_ids[i]);
@@ -141,7 +170,7 @@ static bool await_collect(struct store *store, struct error *err)
     }
     if (count == 0)
         return true;
-    if (!await_remove(store, NULL, unused, count, err))
+    if (!await_remove(store, NULL, 0, unused, count, err))
         return false;
     log_info("removed layers that nothing uses", LOG("count", count));
     return true;

@@ -1,5 +1,6 @@
 #include <errno.h>
 
+#include "daemon/store/event.h"
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
 #include "proto/base/fault.h"
@@ -268,8 +269,10 @@ bool await_image_data(struct store *store, const struct digest *id, struct image
 struct image_work {
     const struct image *image;
     const char *tag, *repo_digest;
+    const struct store *store;
     bool new_image;
     uint64_t size_bytes;
+    struct event_record *event;
 };
 
 static bool write_names(struct db *db, const struct image_work *work, struct error *err)
@@ -285,7 +288,7 @@ static bool write_names(struct db *db, const struct image_work *work, struct err
 
 static bool write_image(struct db *db, void *arg, struct error *err)
 {
-    const struct image_work *work = arg;
+    struct image_work *work = arg;
     const struct image *image = work->image;
 
     if (!db_run(db,
@@ -304,7 +307,8 @@ static bool write_image(struct db *db, void *arg, struct error *err)
             return false;
     }
     fault_point("image.rows");
-    return write_names(db, work, err) && sources_write(db, image, err);
+    return write_names(db, work, err) && sources_write(db, image, err) &&
+           event_write(db, work->store, image->event, &work->event, err);
 }
 
 static bool sum_layers(const struct store *store, const struct image *image, uint64_t *ret_bytes,
@@ -345,7 +349,10 @@ static struct image *copy_image(const struct image *image, uint64_t size_bytes)
 bool await_image_commit(struct store *store, const struct image *image, const char *tag,
                         const char *repo_digest, bool *ret_changed, struct error *err)
 {
-    struct image_work work = {.image = image, .tag = tag, .repo_digest = repo_digest};
+    struct image_work work = {.store = store,
+                              .image = image,
+                              .tag = tag,
+                              .repo_digest = repo_digest};
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
     struct image *kept;
     bool changed;
@@ -356,8 +363,10 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
     work.new_image = !kept;
     if (!sum_layers(store, image, &work.size_bytes, err))
         return false;
-    if (!await_db_transaction(locked, write_image, &work, err))
+    if (!await_db_transaction(locked, write_image, &work, err)) {
+        event_record_unref(work.event);
         return error_prefix(err, "cannot store image %.19s", image->id.text);
+    }
     fault_point("image.committed");
     if (!kept) {
         kept = copy_image(image, work.size_bytes);
@@ -373,6 +382,7 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
         image_add_name(store, kept, repo_digest, false);
     if (ret_changed)
         *ret_changed = changed;
+    event_publish(store, work.event);
     return true;
 }
 
@@ -408,25 +418,57 @@ bool await_image_restore(struct store *store, const struct image *image, struct 
 /* --- Untag and delete --------------------------------------------------------------------------
  */
 
+struct untag_work {
+    const struct store *store;
+    const char *name;
+    struct event_note note;
+    struct event_record *event;
+};
+
 static bool delete_name(struct db *db, void *arg, struct error *err)
 {
-    return db_run(db, "DELETE FROM image_names WHERE name = ?", err, db_text(arg));
+    struct untag_work *work = arg;
+
+    return db_run(db, "DELETE FROM image_names WHERE name = ?", err, db_text(work->name)) &&
+           event_write(db, work->store, &work->note, &work->event, err);
+}
+
+static bool await_drop_name(struct store *store, const char *canonical, bool tell,
+                            struct error *err)
+{
+    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
+    CLEANUP_FREE char *name = xstrdup(canonical); /* the caller's may be the image's own */
+    struct untag_work work = {.store = store};
+    const struct image *image;
+    struct digest id;
+
+    if (!locked)
+        return false;
+    image = image_find(store, name);
+    if (!image)
+        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image named %s",
+                         name);
+    id = image->id;
+    if (tell)
+        work.note = (struct event_note){"untag", id.text, id.text, .image = &id};
+    work.name = name;
+    if (!await_db_transaction(locked, delete_name, &work, err)) {
+        event_record_unref(work.event);
+        return error_prefix(err, "cannot remove the name %s", name);
+    }
+    drop_name(store, name);
+    event_publish(store, work.event);
+    return true;
 }
 
 bool await_image_untag(struct store *store, const char *canonical, struct error *err)
 {
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    CLEANUP_FREE char *name = xstrdup(canonical); /* the caller's may be the image's own */
+    return await_drop_name(store, canonical, true, err);
+}
 
-    if (!locked)
-        return false;
-    if (!image_find(store, name))
-        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image named %s",
-                         name);
-    if (!await_db_transaction(locked, delete_name, name, err))
-        return error_prefix(err, "cannot remove the name %s", name);
-    drop_name(store, name);
-    return true;
+bool await_image_forget_name(struct store *store, const char *canonical, struct error *err)
+{
+    return await_drop_name(store, canonical, false, err);
 }
 
 struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder)
@@ -463,8 +505,8 @@ static bool check_not_held(const struct store *store, const struct digest *id, s
     return true;
 }
 
-bool await_image_delete(struct store *store, const struct digest *id, char ***ret_deleted,
-                        struct error *err)
+bool await_image_delete(struct store *store, const struct digest *id, size_t untagged,
+                        char ***ret_deleted, struct error *err)
 {
     struct digest image_id = *id; /* the caller's may be the image's own */
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
@@ -492,7 +534,7 @@ bool await_image_delete(struct store *store, const struct digest *id, char ***re
             strv_add(&deleted, layer->info.diff_id.text);
         }
     }
-    if (!await_remove(store, image, layers, count, err))
+    if (!await_remove(store, image, untagged, layers, count, err))
         return error_prefix(err, "cannot remove image %.19s", image_id.text);
     if (ret_deleted)
         *ret_deleted = deleted ? TAKE(deleted) : xcalloc(1, sizeof(char *));

@@ -70,6 +70,15 @@ struct partials {
     char boot_id[40]; /* of the running kernel */
 };
 
+/* The newest events, so that readers who keep up need not ask the database. */
+#define EVENTS_RECENT 64
+struct event_log {
+    int64_t max; /* that are kept */
+    int64_t last_id;
+    struct event_record *recent[EVENTS_RECENT]; /* at id % EVENTS_RECENT */
+    struct wait_queue changed;
+};
+
 struct store {
     char *data_root;
     char *untar_path, *index_path; /* the confined readers of archives */
@@ -94,6 +103,7 @@ struct store {
     size_t image_count;
     struct map *names; /* of images, by canonical name */
     struct list holds;
+    struct event_log events;
     struct trash trash;
     struct partials partials;
     struct group background;
@@ -203,6 +213,23 @@ void image_add_name(struct store *store, struct image *image, const char *name, 
 
 unsigned int image_uses(const struct image *image, const struct digest *diff_id);
 
+/* --- event.c -----------------------------------------------------------------------------------
+ */
+
+struct event_note;
+
+void event_log_init(struct event_log *log, int64_t max);
+void event_log_done(struct event_log *log);
+bool event_log_load(struct db *db, struct event_log *log, struct error *err);
+
+/* In the transaction of a change: writes the event of it (note may be NULL: none). *ret is NULL or
+ * what an earlier try of the transaction wrote. */
+bool event_write(struct db *db, const struct store *store, const struct event_note *note,
+                 struct event_record **ret, struct error *err);
+
+/* Once that is committed, the database still being locked; takes the event over (may be NULL). */
+void event_publish(struct store *store, struct event_record *event);
+
 /* --- gc.c --------------------------------------------------------------------------------------
  */
 
@@ -210,9 +237,10 @@ unsigned int image_uses(const struct image *image, const struct digest *diff_id)
 bool layer_in_use(const struct store *store, const struct layer *layer, const struct image *except);
 
 /* Removes the image (may be NULL) and layers that nothing else uses, rows first. The database is
- * locked. Suspends, cannot be cancelled once it has begun. */
-bool await_remove(struct store *store, struct image *image, struct layer *const *layers,
-                  size_t count, struct error *err);
+ * locked. untagged: so many of its names go, for the events. Suspends, cannot be cancelled once it
+ * has begun. */
+bool await_remove(struct store *store, struct image *image, size_t untagged,
+                  struct layer *const *layers, size_t count, struct error *err);
 
 /* Background task: removes layers that nothing has used for the grace time. */
 bool await_collect_task(void *store, struct error *err);

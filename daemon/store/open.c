@@ -385,7 +385,8 @@ static bool load(struct db *db, void *arg, struct error *err)
 
     return load_id(db, store, err) && load_scrub(db, store, err) && load_layers(db, store, err) &&
            load_driver(db, store, work->options->driver, err) &&
-           forget_lost_layers(db, store, err) && load_images(db, store, err);
+           forget_lost_layers(db, store, err) && load_images(db, store, err) &&
+           event_log_load(db, &store->events, err);
 }
 
 static bool has_programs(struct store *store, const char *dir)

@@ -23,6 +23,7 @@ static struct store *store_new(const struct store_options *options)
     store->layers = map_new();
     store->names = map_new();
     list_init(&store->holds);
+    event_log_init(&store->events, options->events_max);
     wait_queue_init(&store->mount_queue);
     list_init(&store->leases);
     store->partials.open = map_new();
@@ -43,6 +44,7 @@ static void store_free(struct store *store)
 
     db_close(store->db);
     trash_clear(store);
+    event_log_done(&store->events);
     while (store->image_count > 0)
         image_drop(store, store->images[store->image_count - 1]);
     while (map_next(store->layers, &iterator, NULL, &layer))

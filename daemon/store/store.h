@@ -11,6 +11,7 @@
 
 struct store;
 struct image;
+struct event_note;
 
 struct store_options {
     const char *data_root;
@@ -21,6 +22,7 @@ struct store_options {
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
                                 again; 0: a day */
     uint64_t scrub_interval_ms; /* everything is verified as often as this; 0: never */
+    int64_t events_max;         /* that are kept; 0: EVENTS_MAX_DEFAULT */
 };
 
 /* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
@@ -199,6 +201,7 @@ struct image {
     size_t manifest_size, config_size;
     const struct layer_blob *blobs; /* also: what its layers were, as many as diff_ids, */
     const char *repository;         /* and where; NULL: it came another way */
+    const struct event_note *event; /* and: how it came, told in the same transaction; or NULL */
     int64_t created_unix_ns;
     char *os, *architecture;
     struct digest *diff_ids; /* bottom first */
@@ -245,11 +248,15 @@ const struct image *image_find_id(const struct store *store, const char *prefix,
 /* Removes one tag or repo digest; the image stays. */
 bool await_image_untag(struct store *store, const char *canonical, struct error *err);
 
+/* The same without an event: for a digest that goes because its last tag went. */
+bool await_image_forget_name(struct store *store, const char *canonical, struct error *err);
+
 /* Removes the image with all its names, and the layers that no other image and no lease or mount
  * uses. FAILED_PRECONDITION (IMAGE_IN_USE) if a container holds it. Layers' files are removed in
- * the background by the store. ret_deleted: NULL-terminated ids of removed layers, the caller's. */
-bool await_image_delete(struct store *store, const struct digest *id, char ***ret_deleted,
-                        struct error *err);
+ * the background by the store. untagged: so many "untag" events come before that of "delete".
+ * ret_deleted: NULL-terminated ids of removed layers, the caller's. */
+bool await_image_delete(struct store *store, const struct digest *id, size_t untagged,
+                        char ***ret_deleted, struct error *err);
 
 /* A container holds its image: it cannot be deleted meanwhile. `holder` is how the error calls the
  * container ("running container 1a2b..."); copied. Does not suspend. */

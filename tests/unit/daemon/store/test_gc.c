@@ -104,7 +104,7 @@ static void await_use(struct user *user, const struct sample *sample)
     CLEANUP_FREE char *file = NULL;
 
     if (!await_layer_mount(user->store, diff_id, &path, &err) ||
-        !await_image_delete(user->store, &sample->image.id, NULL, &err))
+        !await_image_delete(user->store, &sample->image.id, 0, NULL, &err))
         die("%s", err.message);
     await_collector(user->store);
     file = xasprintf("%s/file", path);
@@ -128,7 +128,7 @@ static bool task_user(void *arg, struct error *err)
             CHECK(layer_find(user->store, &sample.diff_ids[i], NULL));
         if (round % 2)
             await_use(user, &sample);
-        else if (!await_image_delete(user->store, &sample.image.id, NULL, err))
+        else if (!await_image_delete(user->store, &sample.image.id, 0, NULL, err))
             return false;
     }
     return true;
@@ -184,7 +184,7 @@ static bool body_mount(void *arg UNUSED, struct error *err)
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     layer_lease_free(lease);
     CHECK(await_layer_mount(store, &diff_id, &path, err));
-    CHECK(await_image_delete(store, &sample.image.id, &deleted, err) && !*deleted);
+    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err) && !*deleted);
     await_collector(store);
     CHECK(layer_find(store, &diff_id, NULL));
     layer_unmount_await(store, &diff_id);
@@ -210,12 +210,12 @@ static bool body_hold(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     hold = image_hold_new(store, &sample.image.id, "running container 1");
-    CHECK(!await_image_delete(store, &sample.image.id, NULL, err));
+    CHECK(!await_image_delete(store, &sample.image.id, 0, NULL, err));
     CHECK(error_is(err, "IMAGE_IN_USE") && strstr(err->message, "running container 1"));
     error_done(err);
     CHECK(image_find(store, "a:1") && layer_find(store, &diff_ids[2], NULL));
     image_hold_free(hold);
-    CHECK(await_image_delete(store, &sample.image.id, NULL, err));
+    CHECK(await_image_delete(store, &sample.image.id, 0, NULL, err));
     CHECK(!layer_find(store, &diff_ids[0], NULL));
     store_close_await(store);
     return true;
@@ -244,7 +244,7 @@ static bool body_untagged(void *arg UNUSED, struct error *err)
     CHECK(await_image_untag(store, "a:1", err));
     await_collector(store);
     CHECK(layer_find(store, &diff_id, NULL));
-    CHECK(await_image_delete(store, &sample.image.id, NULL, err));
+    CHECK(await_image_delete(store, &sample.image.id, 0, NULL, err));
     await_nothing(store, "untagged");
     store_close_await(store);
     return true;

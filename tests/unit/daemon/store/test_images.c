@@ -187,23 +187,24 @@ static bool body_remove(void *arg UNUSED, struct error *err)
     holds[0] = image_hold_new(store, &first.image.id, "running container 0");
     holds[1] = image_hold_new(store, &first.image.id, "running container 1");
     holds[0] = image_hold_free(holds[0]);
-    CHECK(!await_image_delete(store, &first.image.id, NULL, err) && error_is(err, "IMAGE_IN_USE"));
+    CHECK(!await_image_delete(store, &first.image.id, 0, NULL, err) &&
+          error_is(err, "IMAGE_IN_USE"));
     CHECK(err->code == ERROR_FAILED_PRECONDITION && image_find(store, "a@x"));
     CHECK(str_ends(err->message, "image is being used by running container 1"));
     error_done(err);
     holds[1] = image_hold_free(holds[1]);
     /* The layer that the other image has as well stays. */
-    CHECK(await_image_delete(store, &first.image.id, &deleted, err));
+    CHECK(await_image_delete(store, &first.image.id, 0, &deleted, err));
     CHECK(strv_count(deleted) == 1 && str_eq(deleted[0], diff_ids[0].text));
     CHECK(!layer_find(store, &diff_ids[0], NULL) && layer_find(store, &diff_ids[1], NULL));
     CHECK(!image_find(store, "a@x") && !image_find_id(store, first.image.id.text, NULL));
-    CHECK(!await_image_delete(store, &first.image.id, NULL, err));
+    CHECK(!await_image_delete(store, &first.image.id, 0, NULL, err));
     CHECK(error_is(err, "IMAGE_NOT_FOUND"));
     error_done(err);
     /* So does one that is mounted. */
     CHECK(await_layer_mount(store, &diff_ids[2], &path, err));
     deleted = strv_free(deleted);
-    CHECK(await_image_delete(store, &second.image.id, &deleted, err));
+    CHECK(await_image_delete(store, &second.image.id, 0, &deleted, err));
     CHECK(strv_count(deleted) == 1 && layer_find(store, &diff_ids[2], NULL));
     layer_unmount_await(store, &diff_ids[2]);
     CHECK(count_entries("remove/layers") == 1);
@@ -227,7 +228,7 @@ static bool task_delete(void *arg, struct error *err)
 {
     struct deletion *deletion = arg;
 
-    return await_image_delete(deletion->store, &deletion->id, NULL, err);
+    return await_image_delete(deletion->store, &deletion->id, 0, NULL, err);
 }
 
 /* From its begin on nobody finds what is being removed, so that nobody begins to use it. */
@@ -278,7 +279,7 @@ static bool body_same_layer_twice(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     CHECK(image_find(store, "a:1")->size_bytes == 1 + 1 + 3);
-    CHECK(await_image_delete(store, &sample.image.id, &deleted, err));
+    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err));
     CHECK(strv_count(deleted) == 2);
     store_close_await(store);
     return true;
@@ -305,7 +306,7 @@ static bool body_lease(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     lease = layer_lease_new(store, diff_ids, 2);
-    CHECK(await_image_delete(store, &sample.image.id, &deleted, err));
+    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err));
     CHECK(strv_count(deleted) == 1 && str_eq(deleted[0], diff_ids[2].text));
     CHECK(layer_find(store, &diff_ids[0], NULL) && layer_find(store, &diff_ids[1], NULL));
     CHECK(!layer_lease_free(lease));
