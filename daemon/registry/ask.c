@@ -172,6 +172,7 @@ struct http_response *await_source_ask(struct registry_client *client, const str
             .headers = request->headers,
             .request_body = request->request_body,
             .answer_timeout_ms = request->answer_timeout_ms,
+            .own_connection = request->own_connection,
             .attempts = request->attempts,
             .body = request->body,
             .body_limit_bytes = request->body_limit_bytes,

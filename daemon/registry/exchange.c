@@ -241,6 +241,7 @@ static struct http_response *await_hop(struct transport *transport, const struct
                                    .post_body = exchange->post_body,
                                    .body = exchange->request_body,
                                    .answer_timeout_ms = exchange->answer_timeout_ms,
+                                   .own_connection = exchange->own_connection,
                                    .tls = {.verify = verify,
                                            .roots = files.roots,
                                            .certificate_file = files.certificate_file,
@@ -288,6 +289,29 @@ static bool take_redirect(const struct transport *transport, const struct http_r
     *origin = next;
     next = (struct origin){0};
     return true;
+}
+
+char *exchange_location(const struct transport *transport, const char *url, const char *location,
+                        struct error *err)
+{
+    CLEANUP_FREE char *target = location ? url_resolve(url, location, NULL) : NULL;
+    CLEANUP_ORIGIN struct origin from = {0}, to = {0};
+
+    if (!origin_parse(url, &from, err))
+        return NULL;
+    if (!target || !origin_parse(target, &to, NULL)) {
+        error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
+                  "%s: its Location is no valid URL", from.name);
+        return NULL;
+    }
+    if (str_eq(to.scheme, "http") && str_eq(from.scheme, "https") &&
+        host_trust(transport->insecure, from.name) != HOST_INSECURE) {
+        error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
+                  "%s: refused to go on at %s: its Location leads from HTTPS to plain HTTP",
+                  from.name, to.name);
+        return NULL;
+    }
+    return TAKE(target);
 }
 
 static bool await_body(const struct exchange *exchange, struct http_response *response,

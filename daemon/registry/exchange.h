@@ -28,6 +28,7 @@ struct exchange {
     const char *post_body;
     const struct http_body *request_body;
     uint64_t answer_timeout_ms;
+    bool own_connection;
     unsigned int attempts; /* at least 1; more than one while the server is busy or breaks off */
     struct strbuf *body;   /* takes the body of a 200 as part of the exchange; NULL: read later */
     size_t body_limit_bytes;
@@ -43,6 +44,12 @@ struct exchange {
  * Suspends. Cancel aborts it. */
 struct http_response *await_exchange(struct transport *transport, const struct exchange *exchange,
                                      bool *ret_elsewhere, struct error *err);
+
+/* A URL that a server gave in its answer to url, such as where to send an upload, if it may be
+ * followed; the caller frees it. Not from HTTPS to plain HTTP, unless that server is insecure
+ * anyway. Errors as for redirects. */
+char *exchange_location(const struct transport *transport, const char *url, const char *location,
+                        struct error *err);
 
 /* Reads the rest of a refusal, and makes an error of it: 401 UNAUTHENTICATED (UNAUTHORIZED), 403
  * PERMISSION_DENIED (DENIED), 404 NOT_FOUND (NAME_UNKNOWN, MANIFEST_UNKNOWN, BLOB_UNKNOWN, or

@@ -57,6 +57,7 @@ struct http_request {
     const char *post_body;        /* a form; NULL: none */
     const struct http_body *body; /* of a POST, PUT or PATCH; NULL: none */
     uint64_t answer_timeout_ms;   /* once all is sent; 0: the stall timeout */
+    bool own_connection;          /* a new one, which nobody uses afterwards */
     struct http_tls tls;
     struct http_flow flow;
 };

@@ -54,9 +54,13 @@ void http_set_method(struct http_response *response, const struct http_request *
         curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
         curl_easy_setopt(easy, CURLOPT_SEEKDATA, response);
         response->body = size_bytes ? request->body : NULL;
+    } else if (str_eq(method, "DELETE")) {
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
     } else {
         CHECK(!method || str_eq(method, "GET"));
     }
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, (long)request->own_connection);
+    curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, (long)request->own_connection);
 }
 
 /* Fetches the next piece, and has libcurl go on. */

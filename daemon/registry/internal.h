@@ -66,7 +66,8 @@ struct source_request {
     const char *mount_from; /* as in struct auth_subject */
     const struct http_body *request_body;
     uint64_t answer_timeout_ms; /* as in struct http_request */
-    char **ret_url;             /* as in struct exchange */
+    bool own_connection;
+    char **ret_url; /* as in struct exchange */
 };
 
 /* Any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as
