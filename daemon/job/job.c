@@ -405,16 +405,29 @@ struct job_watch *job_watch_new(struct job *job, enum job_leave leave)
     return watch;
 }
 
-/* Somebody who asked for it, not one who merely looks. */
-static bool is_wanted(const struct job *job)
+/* How many asked for it, not merely look. */
+static size_t wanted_by(const struct job *job)
 {
-    if (job->detached)
-        return true;
+    size_t count = 0;
+
     LIST_FOR_EACH (node, &job->watches) {
         if (LIST_ITEM(node, struct job_watch, node)->leave != JOB_LEAVE_OBSERVER)
-            return true;
+            count++;
     }
-    return false;
+    return count;
+}
+
+static bool is_wanted(const struct job *job)
+{
+    return job->detached || wanted_by(job) > 0;
+}
+
+bool job_cancel_unless_wanted(struct job *job)
+{
+    if (job->detached || wanted_by(job) > 1)
+        return false;
+    job_cancel(job);
+    return true;
 }
 
 struct job_watch *job_watch_free(struct job_watch *watch)

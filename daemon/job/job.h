@@ -120,6 +120,9 @@ void job_detach(struct job *job);
 /* Asks it to end, if it runs. Does not suspend. */
 void job_cancel(struct job *job);
 
+/* The same for one who watches it and asked for it; false if others asked for it, too. */
+bool job_cancel_unless_wanted(struct job *job);
+
 /* FAILED_PRECONDITION (JOB_ENDED, JOB_HAS_NO_LIMIT). */
 bool job_set_limit(struct job *job, uint64_t bytes_per_second, struct error *err);
 

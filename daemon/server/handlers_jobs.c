@@ -79,9 +79,12 @@ static bool handle_cancel(struct grpc_call *call, void *context, struct error *e
     job = find_job(context, request->id, err);
     if (!job)
         return false;
-    job_cancel(job);
+    if (request->unless_wanted)
+        response.wanted = !job_cancel_unless_wanted(job);
+    else
+        job_cancel(job);
     info = job_info(job);
-    log_info("cancel", LOG("job", info.id), LOG("subject", info.subject),
+    log_info(response.wanted ? "not cancelled: others wait for it" : "cancel", LOG("job", info.id), LOG("subject", info.subject),
              LOG("peer", grpc_call_peer(call)));
     response.job = job_message(&info);
     sent = await_grpc_send(call, &response.base, err);
