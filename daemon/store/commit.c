@@ -28,7 +28,7 @@ static uint64_t measure(const struct commit_work *work)
     struct stat dir, blob = {0};
 
     if (work->content_disk_bytes == 0 || fstat(writer->dir_fd, &dir) < 0 ||
-        (writer->blob_fd >= 0 && fstat(writer->blob_fd, &blob) < 0))
+        (writer->blob_bytes && fstatat(writer->dir_fd, LAYER_BLOB, &blob, 0) < 0))
         return tree_disk_bytes(writer->dir_fd, NULL);
     return work->content_disk_bytes + (uint64_t)(dir.st_blocks + blob.st_blocks) * STAT_BLOCK_BYTES;
 }
@@ -36,8 +36,12 @@ static uint64_t measure(const struct commit_work *work)
 /* What the driver wrote is durable already. */
 static bool sync_blob(const struct layer_writer *writer, struct error *err)
 {
-    return writer->blob_fd < 0 || (fsync(writer->blob_fd) == 0 && fsync(writer->dir_fd) == 0) ||
-           error_set_errno(err, errno, "cannot sync " LAYER_BLOB);
+    if (writer->adopted && !partial_link_blocking(writer->adopted, writer->dir_fd, LAYER_BLOB, err))
+        return false;
+    if (writer->blob_fd >= 0 && fsync(writer->blob_fd) < 0)
+        return error_set_errno(err, errno, "cannot sync " LAYER_BLOB);
+    return !writer->blob_bytes || fsync(writer->dir_fd) == 0 ||
+           error_set_errno(err, errno, "cannot sync its directory");
 }
 
 /* What is in the place goes where we were, and is removed with that: a damaged layer, or what has

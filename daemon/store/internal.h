@@ -5,6 +5,7 @@
 
 #include "daemon/store/db.h"
 #include "daemon/store/layer_driver.h"
+#include "daemon/store/partial.h"
 #include "daemon/store/store.h"
 #include "proto/base/list.h"
 #include "proto/base/map.h"
@@ -66,8 +67,12 @@ struct partials {
     int dir_fd;
     struct map *open; /* by digest: those that somebody works on, or removes */
     struct wait_queue closed, opened;
+    struct wait_queue changes; /* woken when more may be kept, or removed */
+    bool changed;              /* since that was looked at */
     struct list leases;
     char boot_id[40]; /* of the running kernel */
+    int64_t ttl_ns;
+    uint64_t max_bytes;
 };
 
 /* The newest events, so that readers who keep up need not ask the database. */
@@ -169,6 +174,7 @@ struct layer_writer {
     int blob_fd; /* of the compressed blob, if it is to be kept; -1 until its first bytes */
     struct digest blob;
     uint64_t blob_bytes;
+    struct partial *adopted; /* or NULL: its file becomes the kept blob */
 };
 
 /* Says that this layer could not be stored, and where. Returns false. */
@@ -252,11 +258,38 @@ bool await_collect_task(void *store, struct error *err);
  * looks at the disk only every now and then. NO_SPACE if it would get into the reserve. */
 bool space_grow_blocking(struct store *store, uint64_t bytes, struct error *err);
 
+/* While something is fetched: sees to it that there is room for a while, as long as there is
+ * something kept that can go. */
+bool await_headroom(struct store *store, struct error *err);
+
 /* --- partial.c ---------------------------------------------------------------------------------
  */
 
 /* Background task: makes durable what is fetched, every two seconds. */
 bool await_partial_sync_task(void *store, struct error *err);
+
+/* Removes the file of a partial that nobody has open. */
+bool await_partial_remove(struct store *store, const struct digest *blob, struct error *err);
+
+/* Puts a partial whose blob is complete and was checked into a directory, durable, as a second
+ * name. Blocks; nobody else uses it meanwhile. */
+bool partial_link_blocking(struct partial *partial, int dir_fd, const char *name,
+                           struct error *err);
+
+/* --- kept.c ------------------------------------------------------------------------------------
+ */
+
+/* Background task: removes of what is kept what is old or too much. */
+bool await_sweep_task(void *store, struct error *err);
+
+/* There may be more that is kept, or that can be removed. Does not suspend. */
+void kept_changed(struct store *store);
+
+/* Removes the oldest that nobody uses; ret_dropped: there was one. */
+bool await_kept_drop_oldest(struct store *store, bool *ret_dropped, struct error *err);
+
+/* Fills the members that tell of partials. */
+bool await_kept_usage(struct store *store, struct store_usage *ret, struct error *err);
 
 /* --- trash.c -----------------------------------------------------------------------------------
  */

@@ -115,7 +115,7 @@ bool await_store_usage(struct store *store, struct store_usage *ret, struct erro
         .metadata_bytes = work.metadata_bytes,
     };
     add_active(store, ret);
-    return true;
+    return await_kept_usage(store, ret, err);
 }
 
 /* --- Layers that have not been counted ---------------------------------------------------------

@@ -293,28 +293,42 @@ static bool list_directory(const struct store *store, int fd, const char *name, 
     return true;
 }
 
-/* Everything in tmp/, and every directory in layers/ that has no row: what was on its way in or
- * out when the last daemon ended. */
+static bool move_litter(struct store *store, int fd, const char *name, struct error *err)
+{
+    CLEANUP_FREE char *trash_name = xasprintf("litter.%llu", (unsigned long long)store->sequence++);
+
+    if (renameat(fd, name, store->tmp_fd, trash_name) < 0)
+        return unusable(store->data_root, name, err);
+    fault_point("open.litter");
+    trash_add(store, trash_name);
+    return true;
+}
+
+/* Everything in tmp/, every directory in layers/ that has no row: what was on its way in or out
+ * when the last daemon ended; and what is no blob in partial/. */
 static bool find_litter(struct store *store, struct error *err)
 {
     CLEANUP(strv_cleanup) char **tmp_names = NULL;
     CLEANUP(strv_cleanup) char **layer_names = NULL;
+    CLEANUP(strv_cleanup) char **partial_names = NULL;
+    struct digest digest;
 
     if (!list_directory(store, store->tmp_fd, "tmp", &tmp_names, err) ||
-        !list_directory(store, store->layers_fd, "layers", &layer_names, err))
+        !list_directory(store, store->layers_fd, "layers", &layer_names, err) ||
+        !list_directory(store, store->partials.dir_fd, "partial", &partial_names, err))
         return false;
     for (char **name = tmp_names; *name; name++)
         trash_add(store, *name);
     for (char **name = layer_names; *name; name++) {
         CLEANUP_FREE char *diff_id = xasprintf("sha256:%s", *name);
-        CLEANUP_FREE char *trash_name = NULL;
-        if (map_get(store->layers, diff_id))
-            continue;
-        trash_name = xasprintf("litter.%llu", (unsigned long long)store->sequence++);
-        if (renameat(store->layers_fd, *name, store->tmp_fd, trash_name) < 0)
-            return unusable(store->data_root, *name, err);
-        fault_point("open.litter");
-        trash_add(store, trash_name);
+        if (!map_get(store->layers, diff_id) && !move_litter(store, store->layers_fd, *name, err))
+            return false;
+    }
+    for (char **name = partial_names; *name; name++) {
+        CLEANUP_FREE char *blob = xasprintf("sha256:%s", *name);
+        if (!digest_parse(blob, &digest, NULL) &&
+            !move_litter(store, store->partials.dir_fd, *name, err))
+            return false;
     }
     return true;
 }

@@ -360,12 +360,115 @@ struct partial *partial_close_await(struct partial *partial)
     CHECK(list_empty(&partial->writings));
     stop_sync_await(partial);
     await_work(close_in_pool, partial, "closing a partial blob");
+    kept_changed(partial->store);
     return partial_free(partial);
 }
 
 void partial_discard(struct partial *partial)
 {
     partial->discarded = true;
+}
+
+/* --- Without its user --------------------------------------------------------------------------
+ */
+
+static void remove_in_pool(void *arg)
+{
+    struct open_work *work = arg;
+    const struct partial *partial = work->partial;
+    int r = tree_remove(partial->store->partials.dir_fd, digest_hex(&partial->blob), NULL);
+
+    work->ok = r == 0 || error_set_errno(&work->err, r, "cannot remove blob %.19s from %s",
+                                         partial->blob.text, partial->store->data_root);
+    fault_point("partial.removed");
+}
+
+bool await_partial_remove(struct store *store, const struct digest *blob, struct error *err)
+{
+    const struct partial_layout layout = {0};
+    struct open_work work = {.partial = partial_new(store, blob, &layout)};
+    int r;
+
+    /* Who wants to open it waits until it has gone. */
+    CHECK(!map_put(store->partials.open, blob->text, work.partial));
+    r = await_work(remove_in_pool, &work, "removing a partial blob");
+    partial_free(work.partial);
+    if (r < 0)
+        return await_error(err, r, "removing blob %.19s", blob->text);
+    return work.ok || error_move(err, &work.err);
+}
+
+struct look_work {
+    const struct store *store;
+    const struct digest *blob;
+    struct partial_layout layout;
+    uint64_t bytes;
+};
+
+static void look_in_pool(void *arg)
+{
+    struct look_work *work = arg;
+    const struct partials *partials = &work->store->partials;
+    CLEANUP_CLOSE int fd = openat(partials->dir_fd, digest_hex(work->blob),
+                                  O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    CLEANUP(partial_state_done) struct partial_state state = {0};
+
+    if (fd >= 0 &&
+        partial_file_read(fd, &work->layout, work->blob, partials->boot_id, &state, NULL))
+        work->bytes = state.have.bytes;
+}
+
+bool await_partial_kept(struct store *store, const struct digest *blob, uint64_t size_bytes,
+                        uint64_t *ret_bytes, struct error *err)
+{
+    struct partial *open = map_get(store->partials.open, blob->text);
+    struct look_work work = {.store = store, .blob = blob};
+    int r;
+
+    if (!partial_layout_make(size_bytes, &work.layout, err))
+        return false;
+    if (open && !open->no_sync) {
+        *ret_bytes = partial_bytes(open);
+        return true;
+    }
+    r = await_work(look_in_pool, &work, "looking for a partial blob");
+    *ret_bytes = work.bytes;
+    return r == 0 || await_error(err, r, "looking for blob %.19s", blob->text);
+}
+
+/* --- In the layer ------------------------------------------------------------------------------
+ */
+
+bool partial_link_blocking(struct partial *partial, int dir_fd, const char *name, struct error *err)
+{
+    struct partial_state *state = &partial->state;
+    CLEANUP_ERROR struct error failure = {0};
+
+    CHECK(state->have.bytes == partial->layout.size_bytes);
+    if (!sync_data(partial, &failure)) {
+        error_copy(err, &failure);
+        note_sync_error(partial, &failure);
+        return false;
+    }
+    byte_ranges_add(&state->durable, 0, partial->layout.size_bytes);
+    if (ftruncate(partial->fd, (off_t)partial->layout.size_bytes) < 0)
+        return error_set_errno(err, errno, "cannot cut %s", name);
+    state->bare = true;
+    state->current = false;
+    fault_point("partial.bare");
+    if (!sync_data(partial, err))
+        return false;
+    if (linkat(partial->store->partials.dir_fd, digest_hex(&partial->blob), dir_fd, name, 0) < 0)
+        return error_set_errno(err, errno, "cannot link %s", name);
+    return true;
+}
+
+void layer_adopt_blob_await(struct layer_writer *writer, struct partial *partial)
+{
+    stop_sync_await(partial);
+    writer->adopted = partial;
+    writer->blob = partial->blob;
+    writer->blob_bytes = partial->layout.size_bytes;
 }
 
 /* --- What it holds ---------------------------------------------------------------------------- */
@@ -603,12 +706,15 @@ bool await_partial_sync_task(void *arg, struct error *err)
     int r = 0;
 
     while (r == 0) {
+        CLEANUP_ERROR struct error failure = {0};
         while (r == 0 && map_count(store->partials.open) == 0)
             r = await_wake(&store->partials.opened, "waiting for partial blobs");
         if (r == 0)
             r = await_sleep(SYNC_INTERVAL_MS);
         if (r == 0)
             r = await_sync_due(&store->partials);
+        if (r == 0 && !await_headroom(store, &failure) && failure.code != ERROR_CANCELLED)
+            log_warn("cannot make room for what is fetched", LOG("error", failure.message));
     }
     return await_error(err, r, "syncing partial blobs");
 }

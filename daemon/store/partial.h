@@ -51,8 +51,7 @@ bool await_partial_reset(struct partial *partial, struct error *err);
 /* Keeps the blob beside the layer when that is committed. All of it is there, and its digest was
  * checked. It stays the caller's, to be closed after the commit; if that succeeded it is to be
  * discarded, which leaves the layer's copy alone. Suspends. */
-bool await_layer_adopt_blob(struct layer_writer *writer, struct partial *partial,
-                            struct error *err);
+void layer_adopt_blob_await(struct layer_writer *writer, struct partial *partial);
 
 /* --- What is kept ------------------------------------------------------------------------------
  */
@@ -67,6 +66,7 @@ struct partial_lease *partial_lease_free(struct partial_lease *lease); /* does n
 bool await_partial_kept(struct store *store, const struct digest *blob, uint64_t size_bytes,
                         uint64_t *ret_bytes, struct error *err);
 
-/* Removes what is kept and neither in use nor leased. ret_freed (may be NULL): bytes on the disk;
- * also after an error. */
-bool await_partials_prune(struct store *store, uint64_t *ret_freed, struct error *err);
+/* Removes what was written last before a moment (INT64_MAX: all) and is neither in use nor leased.
+ * ret_freed: bytes on the disk, also after an error. */
+bool await_partials_prune(struct store *store, int64_t before_unix_ns, uint64_t *ret_freed,
+                          struct error *err);

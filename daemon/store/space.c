@@ -11,6 +11,10 @@
 #define LOOK_BYTES (1 * MIB)
 #define LOOK_MARGIN_BYTES (8 * LOOK_BYTES)
 
+/* What layers may grow by until somebody looks again whether to remove what is kept. */
+#define HEADROOM_BYTES (1 * GIB)
+#define HEADROOM_DISK_PERCENT 5
+
 /* --- Looking -----------------------------------------------------------------------------------
  */
 
@@ -20,8 +24,9 @@ static bool look_blocking(const struct store *store, struct space *ret, struct e
 
     if (fstatvfs(store->layers_fd, &fs) < 0)
         return error_set_errno(err, errno, "cannot look at the free space of %s", store->data_root);
+    ret->disk_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
     ret->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-    ret->reserve_bytes = (uint64_t)fs.f_blocks * fs.f_frsize / 100 * store->reserve_percent;
+    ret->reserve_bytes = ret->disk_bytes / 100 * store->reserve_percent;
     ret->reserve_bytes = MIN(ret->reserve_bytes, store->reserve_bytes);
     ret->inodes_spent = fs.f_files > 0 && fs.f_favail == 0; /* some count none at all */
     return true;
@@ -47,22 +52,52 @@ static bool fits(const struct space *space, uint64_t needed_bytes)
            space->free_bytes - space->reserve_bytes >= needed_bytes;
 }
 
+static bool await_look(const struct store *store, struct space *ret, struct error *err)
+{
+    struct look_work work = {.store = store};
+    int r = await_work(look_in_pool, &work, "looking at the free space");
+
+    *ret = work.space;
+    if (r < 0)
+        return await_error(err, r, "looking at the free space of %s", store->data_root);
+    return work.ok || error_move(err, &work.err);
+}
+
 bool await_space(struct store *store, uint64_t needed_bytes, struct space *ret, struct error *err)
 {
-    for (;;) {
-        struct look_work work = {.store = store};
+    bool more_to_come = true;
+
+    while (more_to_come) {
         bool nothing_goes = list_empty(&store->trash.names);
-        int r = await_work(look_in_pool, &work, "looking at the free space");
-        if (r == 0 && !work.ok)
-            return error_move(err, &work.err);
-        *ret = work.space;
-        if (r == 0 && (nothing_goes || (!ret->inodes_spent && fits(ret, needed_bytes))))
+        int r = 0;
+        if (!await_look(store, ret, err))
+            return false;
+        if (!ret->inodes_spent && fits(ret, needed_bytes))
             return true;
-        if (r == 0 && !list_empty(&store->trash.names))
+        if (!list_empty(&store->trash.names))
             r = await_wake(&store->trash.removed, "waiting for space that is being freed");
         if (r < 0)
             return await_error(err, r, "looking at the free space of %s", store->data_root);
+        if (nothing_goes && !await_kept_drop_oldest(store, &more_to_come, err))
+            return false;
     }
+    return true;
+}
+
+bool await_headroom(struct store *store, struct error *err)
+{
+    bool more_to_come = true;
+
+    while (more_to_come) {
+        struct space space;
+        if (!await_look(store, &space, err))
+            return false;
+        if (fits(&space, MIN(HEADROOM_BYTES, space.disk_bytes / 100 * HEADROOM_DISK_PERCENT)))
+            return true;
+        if (!await_kept_drop_oldest(store, &more_to_come, err))
+            return false;
+    }
+    return true;
 }
 
 /* --- What does not fit -------------------------------------------------------------------------

@@ -6,11 +6,14 @@
 #include "proto/async/await.h"
 
 #define GRACE_DEFAULT_MS (24ULL * 3600 * 1000)
+#define PARTIAL_TTL_DEFAULT_MS (72ULL * 3600 * 1000)
+#define PARTIAL_MAX_DEFAULT_BYTES (20ULL * 1000 * 1000 * 1000)
 
 static struct store *store_new(const struct store_options *options)
 {
     struct store *store = xcalloc(1, sizeof(*store));
     uint64_t grace_ms = options->layer_grace_ms ? options->layer_grace_ms : GRACE_DEFAULT_MS;
+    uint64_t ttl_ms = options->partial_ttl_ms ? options->partial_ttl_ms : PARTIAL_TTL_DEFAULT_MS;
 
     store->data_root = xstrdup(options->data_root);
     store->reserve_bytes = options->reserve_bytes;
@@ -26,9 +29,13 @@ static struct store *store_new(const struct store_options *options)
     event_log_init(&store->events, options->events_max);
     wait_queue_init(&store->mount_queue);
     list_init(&store->leases);
+    store->partials.ttl_ns = (int64_t)ttl_ms * 1000000;
+    store->partials.max_bytes =
+        options->partial_max_bytes ? options->partial_max_bytes : PARTIAL_MAX_DEFAULT_BYTES;
     store->partials.open = map_new();
     wait_queue_init(&store->partials.closed);
     wait_queue_init(&store->partials.opened);
+    wait_queue_init(&store->partials.changes);
     list_init(&store->partials.leases);
     list_init(&store->trash.names);
     wait_queue_init(&store->trash.waiters);
@@ -92,6 +99,7 @@ static bool start_background(struct store *store, struct error *err)
            task_spawn(group, "collect layers", NULL, await_collect_task, store, err) &&
            task_spawn(group, "count layers", NULL, await_count_task, store, err) &&
            task_spawn(group, "sync partials", NULL, await_partial_sync_task, store, err) &&
+           task_spawn(group, "sweep partials", NULL, await_sweep_task, store, err) &&
            (store->scrub_interval_ms == 0 ||
             task_spawn(group, "scrub", NULL, await_scrub_task, store, err));
 }

@@ -23,6 +23,8 @@ struct store_options {
                                 again; 0: a day */
     uint64_t scrub_interval_ms; /* everything is verified as often as this; 0: never */
     int64_t events_max;         /* that are kept; 0: EVENTS_MAX_DEFAULT */
+    uint64_t partial_ttl_ms;    /* how long blobs that did not arrive are kept; 0: three days */
+    uint64_t partial_max_bytes; /* and how much of them; 0: 20 GB */
 };
 
 /* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
@@ -103,13 +105,14 @@ void store_unmount_unused_await(struct store *store);
 
 /* Of the file system that the data root lies on. */
 struct space {
+    uint64_t disk_bytes;
     uint64_t free_bytes; /* as df(1) has it */
     uint64_t reserve_bytes;
     bool inodes_spent;
 };
 
 /* What there is now. Where needed_bytes do not fit, it first waits for what is being removed in the
- * background. */
+ * background, then removes partial blobs that nobody uses, the oldest first. */
 bool await_space(struct store *store, uint64_t needed_bytes, struct space *ret, struct error *err);
 
 /* False with NO_SPACE, which says what is needed, what there is, and what to do, if needed_bytes do
@@ -154,11 +157,13 @@ size_t store_damaged_count(const struct store *store); /* layers in quarantine *
 struct store_usage {
     size_t image_count, active_image_count; /* active: a container holds it */
     size_t layer_count;
-    uint64_t layer_bytes;        /* of all layers, also those of no image */
-    uint64_t active_layer_bytes; /* of active images */
-    uint64_t metadata_bytes;     /* the database and what else there is */
+    uint64_t layer_bytes;                       /* of all layers, also those of no image */
+    uint64_t active_layer_bytes;                /* of active images */
+    uint64_t metadata_bytes;                    /* the database and what else there is */
+    size_t partial_count, active_partial_count; /* active: it is being fetched, or about to be */
+    uint64_t partial_bytes, active_partial_bytes;
 };
-/* From memory, but for the size of the database. */
+/* From memory, but for the sizes of the database and of partial blobs. */
 bool await_store_usage(struct store *store, struct store_usage *ret, struct error *err);
 
 struct image_usage {

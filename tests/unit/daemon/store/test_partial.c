@@ -8,89 +8,12 @@
 #include <sys/statvfs.h>
 
 #include "daemon/store/internal.h"
-#include "daemon/store/partial.h"
 #include "daemon/store/partial_file.h"
 #include "tests/unit/daemon/store/fixture.h"
+#include "tests/unit/daemon/store/partials.h"
 
 #define BLOCK PARTIAL_BLOCK_BYTES
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
-
-/* Byte at an offset of the blob that the tests fetch. */
-static uint8_t blob_byte(uint64_t offset)
-{
-    return (uint8_t)(offset * 31 + (offset >> 8) * 7 + (offset >> 16));
-}
-
-static struct digest blob_digest(void)
-{
-    return digest_of("a blob", 6);
-}
-
-static struct partial *await_open_sized(struct store *store, uint64_t size, struct error *err)
-{
-    const struct digest digest = blob_digest();
-    struct partial *partial = await_partial_open(store, &digest, size, err);
-
-    assert_ok(partial, err);
-    return partial;
-}
-
-struct io {
-    struct partial *partial;
-    uint64_t offset;
-    uint8_t *data;
-    size_t size;
-    bool ok;
-    struct error err;
-};
-
-static void write_in_pool(void *arg)
-{
-    struct io *io = arg;
-
-    io->ok = partial_write_blocking(io->partial, io->offset, io->data, io->size, &io->err);
-}
-
-static void read_in_pool(void *arg)
-{
-    struct io *io = arg;
-
-    io->ok = partial_read_blocking(io->partial, io->offset, io->data, io->size, &io->err);
-}
-
-/* Writes what belongs at offset..end. */
-static bool await_write(struct partial *partial, uint64_t offset, uint64_t end, struct error *err)
-{
-    CLEANUP_FREE uint8_t *data = xmalloc(end - offset + 1);
-    struct io io = {partial, offset, data, end - offset, false, {0}};
-
-    for (uint64_t i = offset; i < end; i++)
-        data[i - offset] = blob_byte(i);
-    CHECK(await_work(write_in_pool, &io, "writing") == 0);
-    return io.ok || error_move(err, &io.err);
-}
-
-/* Checks that it holds exactly offset..end, and that this is what was written. */
-static void await_check_holds(struct partial *partial, uint64_t offset, uint64_t end)
-{
-    CLEANUP_FREE uint8_t *data = xmalloc(end - offset + 1);
-    struct io io = {partial, offset, data, end - offset, false, {0}};
-    struct byte_range missing;
-
-    assert_int_equal(partial_bytes(partial), end - offset);
-    assert_int_equal(partial_contiguous(partial), offset == 0 ? end : 0);
-    if (offset > 0) {
-        assert_true(partial_missing(partial, 0, &missing));
-        assert_int_equal(missing.offset, 0);
-        assert_int_equal(missing.end, offset == end ? missing.end : offset);
-    }
-    if (offset == end)
-        return;
-    CHECK(await_work(read_in_pool, &io, "reading") == 0);
-    assert_ok(io.ok, &io.err);
-    for (uint64_t i = offset; i < end; i++)
-        assert_int_equal(data[i - offset], blob_byte(i));
-}
 
 static char *blob_path(const char *name)
 {
@@ -158,11 +81,11 @@ static void test_ranges(void **state UNUSED)
 static bool body_close(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("close", err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
     struct byte_range missing;
 
     assert_int_equal(partial_bytes(partial), 0);
-    assert_ok(await_write(partial, 10, 2 * BLOCK + 7, err), err);
+    assert_ok(await_write_blob(partial, 10, 2 * BLOCK + 7, err), err);
     await_check_holds(partial, 10, 2 * BLOCK + 7);
     assert_true(partial_missing(partial, 11, &missing));
     assert_int_equal(missing.offset, 2 * BLOCK + 7);
@@ -171,10 +94,10 @@ static bool body_close(void *arg UNUSED, struct error *err)
     partial_close_await(partial);
 
     /* Whole blocks stay. */
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     await_check_holds(partial, BLOCK, 2 * BLOCK);
-    assert_ok(await_write(partial, 9 * BLOCK + 50, SIZE, err), err);
-    assert_ok(await_write(partial, 0, 9 * BLOCK + 50, err), err);
+    assert_ok(await_write_blob(partial, 9 * BLOCK + 50, SIZE, err), err);
+    assert_ok(await_write_blob(partial, 0, 9 * BLOCK + 50, err), err);
     await_check_holds(partial, 0, SIZE);
     assert_false(partial_missing(partial, 0, &missing));
     partial_close_await(partial);
@@ -182,7 +105,7 @@ static bool body_close(void *arg UNUSED, struct error *err)
 
     /* Also for the next daemon; the last block is a short one. */
     store = await_open_scratch("close", err);
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     await_check_holds(partial, 0, SIZE);
     partial_close_await(partial);
     assert_int_equal(count_entries("close/partial"), 1);
@@ -198,20 +121,20 @@ static void test_kept_when_closed(void **state UNUSED)
 static bool body_nothing(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("nothing", err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
 
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
-    partial = await_open_sized(store, SIZE, err);
-    assert_ok(await_write(partial, 1, BLOCK, err), err); /* no whole block */
+    partial = await_open_blob(store, SIZE, err);
+    assert_ok(await_write_blob(partial, 1, BLOCK, err), err); /* no whole block */
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
-    partial = await_open_sized(store, SIZE, err);
-    assert_ok(await_write(partial, 0, SIZE, err), err);
+    partial = await_open_blob(store, SIZE, err);
+    assert_ok(await_write_blob(partial, 0, SIZE, err), err);
     partial_discard(partial);
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
-    partial = await_open_sized(store, 0, err);
+    partial = await_open_blob(store, 0, err);
     await_check_holds(partial, 0, 0);
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
@@ -228,16 +151,16 @@ static void test_nothing_is_not_kept(void **state UNUSED)
 static bool body_reset(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("reset", err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
 
-    assert_ok(await_write(partial, 0, SIZE, err), err);
+    assert_ok(await_write_blob(partial, 0, SIZE, err), err);
     partial_close_await(partial);
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     assert_ok(await_partial_reset(partial, err), err);
     assert_int_equal(partial_bytes(partial), 0);
-    assert_ok(await_write(partial, BLOCK, 6 * BLOCK, err), err);
+    assert_ok(await_write_blob(partial, BLOCK, 6 * BLOCK, err), err);
     partial_close_await(partial);
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     await_check_holds(partial, BLOCK, 6 * BLOCK);
     assert_ok(await_partial_reset(partial, err), err);
     partial_close_await(partial);
@@ -258,12 +181,12 @@ static void test_reset(void **state UNUSED)
 static bool body_die(void *arg, struct error *err)
 {
     struct store *store = await_open_scratch(arg, err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
 
-    assert_ok(await_write(partial, 0, 5 * BLOCK, err), err);
+    assert_ok(await_write_blob(partial, 0, 5 * BLOCK, err), err);
     partial_close_await(partial);
-    partial = await_open_sized(store, SIZE, err);
-    assert_ok(await_write(partial, 5 * BLOCK, 7 * BLOCK + 50, err), err);
+    partial = await_open_blob(store, SIZE, err);
+    assert_ok(await_write_blob(partial, 5 * BLOCK, 7 * BLOCK + 50, err), err);
     raise(SIGKILL);
     return true;
 }
@@ -282,7 +205,7 @@ static bool body_expect(void *arg, struct error *err)
 {
     const struct expected *expected = arg;
     struct store *store = await_open_scratch(expected->name, err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
 
     await_check_holds(partial, expected->offset, expected->end);
     partial_close_await(partial);
@@ -332,7 +255,7 @@ static void test_after_a_reboot(void **state UNUSED)
 static bool body_background(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("background", err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
     CLEANUP_FREE char *path = blob_path("background");
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct partial_layout layout;
@@ -340,7 +263,7 @@ static bool body_background(void *arg UNUSED, struct error *err)
     uint8_t durable[2] = {0, 0};
 
     assert_ok(partial_layout_make(SIZE, &layout, err), err);
-    assert_ok(await_write(partial, 0, 2 * BLOCK, err), err);
+    assert_ok(await_write_blob(partial, 0, 2 * BLOCK, err), err);
     while (durable[0] == 0) {
         CHECK(now_ms() - begun_ms < 60000 && await_sleep(20) == 0);
         assert_true(pread(fd, durable, 2, (off_t)layout.durable_offset) == 2);
@@ -387,7 +310,7 @@ static bool storm_task(void *arg, struct error *err UNUSED)
 static bool body_threads(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("threads", err);
-    struct partial *partial = await_open_sized(store, SIZE, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
     CLEANUP_FREE uint8_t *seen = xcalloc(1, SIZE), *again = xcalloc(1, SIZE);
     struct storm storms[4];
     uint64_t read_end = 0;
@@ -412,7 +335,7 @@ static bool body_threads(void *arg UNUSED, struct error *err)
     assert_memory_equal(seen, again, SIZE);
     assert_null(memchr(seen, 0, SIZE));
     partial_close_await(partial);
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     assert_int_equal(partial_bytes(partial), SIZE);
     partial_close_await(partial);
     store_close_await(store);
@@ -433,7 +356,7 @@ struct second {
 static bool second_task(void *arg, struct error *err)
 {
     struct second *second = arg;
-    struct partial *partial = await_open_sized(second->store, SIZE, err);
+    struct partial *partial = await_open_blob(second->store, SIZE, err);
 
     second->opened = true;
     await_check_holds(partial, 0, 3 * BLOCK);
@@ -444,12 +367,12 @@ static bool second_task(void *arg, struct error *err)
 static bool body_one_user(void *arg UNUSED, struct error *err)
 {
     struct second second = {.store = await_open_scratch("one", err)};
-    struct partial *partial = await_open_sized(second.store, SIZE, err);
+    struct partial *partial = await_open_blob(second.store, SIZE, err);
     struct group group;
 
     group_init(&group);
     assert_ok(task_spawn(&group, "second", NULL, second_task, &second, err), err);
-    assert_ok(await_write(partial, 0, 3 * BLOCK, err), err);
+    assert_ok(await_write_blob(partial, 0, 3 * BLOCK, err), err);
     for (int i = 0; i < 10; i++)
         CHECK(await_yield() == 0);
     assert_false(second.opened);
@@ -524,18 +447,18 @@ static bool body_damage(void *arg UNUSED, struct error *err)
 
     assert_ok(partial_layout_make(SIZE, &layout, err), err);
     for (unsigned int kind = 0; kind < 10; kind++) {
-        partial = await_open_sized(store, SIZE, err);
+        partial = await_open_blob(store, SIZE, err);
         await_check_holds(partial, 0, 0);
-        assert_ok(await_write(partial, 0, SIZE, err), err);
+        assert_ok(await_write_blob(partial, 0, SIZE, err), err);
         partial_close_await(partial);
         damage(path, &layout, kind);
     }
-    partial = await_open_sized(store, SIZE, err);
+    partial = await_open_blob(store, SIZE, err);
     await_check_holds(partial, 0, 0);
-    assert_ok(await_write(partial, 0, SIZE, err), err);
+    assert_ok(await_write_blob(partial, 0, SIZE, err), err);
     partial_close_await(partial);
     /* Somebody lies about its size. */
-    partial = await_open_sized(store, SIZE + 1, err);
+    partial = await_open_blob(store, SIZE + 1, err);
     await_check_holds(partial, 0, 0);
     partial_close_await(partial);
     store_close_await(store);
@@ -588,12 +511,12 @@ static bool body_full(void *arg UNUSED, struct error *err)
         .programs_dir = PROGRAMS_DIR,
     };
     struct store *store = await_store_open(&options, err);
-    struct partial *partial = await_open_sized(store, 2 * DISK_BYTES, err);
+    struct partial *partial = await_open_blob(store, 2 * DISK_BYTES, err);
     CLEANUP_ERROR struct error failure = {0};
     uint64_t at = 0;
     struct statvfs fs;
 
-    while (at < DISK_BYTES && await_write(partial, at, at + 4 * BLOCK, &failure))
+    while (at < DISK_BYTES && await_write_blob(partial, at, at + 4 * BLOCK, &failure))
         at += 4 * BLOCK;
     if (!error_is(&failure, "NO_SPACE") || !failure.hint)
         fail_msg("%s", failure.message);
@@ -601,7 +524,7 @@ static bool body_full(void *arg UNUSED, struct error *err)
     assert_true(statvfs(data_root, &fs) == 0 && fs.f_bavail * fs.f_frsize >= RESERVE_BYTES);
     await_check_holds(partial, 0, at);
     partial_close_await(partial);
-    partial = await_open_sized(store, 2 * DISK_BYTES, err);
+    partial = await_open_blob(store, 2 * DISK_BYTES, err);
     await_check_holds(partial, 0, at);
     partial_close_await(partial);
     store_close_await(store);

@@ -1,0 +1,294 @@
+/* What is kept of blobs that did not arrive, and for how long: until it is old, too much, or in the
+ * way. Only the files know what is kept: there are few, and nothing that could differ from them. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "daemon/store/internal.h"
+#include "daemon/store/partial.h"
+#include "daemon/store/tree.h"
+#include "daemon/store/tree_walk.h"
+#include "proto/async/await.h"
+#include "proto/base/fault.h"
+#include "proto/base/log.h"
+
+#define SWEEP_MAX_MS (3600 * 1000)
+#define SWEEP_MIN_MS 1000
+
+/* What has been lying for so long may take this part of the disk, whatever the maximum says. */
+#define REST_NS (3600 * 1000000000LL)
+#define REST_DISK_PERCENT 10
+
+/* --- Leases ------------------------------------------------------------------------------------
+ */
+
+struct partial_lease {
+    struct list node;
+    struct store *store;
+    struct digest *blobs;
+    size_t count;
+};
+
+struct partial_lease *partial_lease_new(struct store *store, const struct digest *blobs,
+                                        size_t count)
+{
+    struct partial_lease *lease = xcalloc(1, sizeof(*lease));
+
+    lease->store = store;
+    lease->blobs = xmemdup(blobs, count * sizeof(*blobs));
+    lease->count = count;
+    list_append(&store->partials.leases, &lease->node);
+    return lease;
+}
+
+struct partial_lease *partial_lease_free(struct partial_lease *lease)
+{
+    if (!lease)
+        return NULL;
+    kept_changed(lease->store);
+    list_remove(&lease->node);
+    free(lease->blobs);
+    free(lease);
+    return NULL;
+}
+
+static bool is_leased(const struct store *store, const struct digest *blob)
+{
+    LIST_FOR_EACH (node, &store->partials.leases) {
+        const struct partial_lease *lease = LIST_ITEM(node, struct partial_lease, node);
+        for (size_t i = 0; i < lease->count; i++) {
+            if (digest_eq(&lease->blobs[i], blob))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* --- The list ----------------------------------------------------------------------------------
+ */
+
+struct kept {
+    struct digest blob;
+    int64_t written_unix_ns;
+    uint64_t disk_bytes;
+};
+
+struct kept_list {
+    const struct store *store;
+    struct kept *items; /* oldest first */
+    size_t count;
+    uint64_t disk_capacity;
+};
+
+static void kept_list_done(struct kept_list *list)
+{
+    free(list->items);
+}
+
+static int by_age(const void *a, const void *b)
+{
+    const struct kept *left = a, *right = b;
+
+    return (left->written_unix_ns > right->written_unix_ns) -
+           (left->written_unix_ns < right->written_unix_ns);
+}
+
+static void add_kept(struct kept_list *list, const char *name)
+{
+    CLEANUP_FREE char *text = xasprintf("sha256:%s", name);
+    struct kept kept;
+    struct stat st;
+
+    if (!digest_parse(text, &kept.blob, NULL) ||
+        fstatat(list->store->partials.dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return;
+    kept.written_unix_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    /* With another link it is a layer's, and counted there. */
+    kept.disk_bytes = st.st_nlink > 1 ? 0 : (uint64_t)st.st_blocks * STAT_BLOCK_BYTES;
+    list->items = xrealloc(list->items, (list->count + 1) * sizeof(*list->items));
+    list->items[list->count++] = kept;
+}
+
+static void list_in_pool(void *arg)
+{
+    struct kept_list *list = arg;
+    int fd = openat(list->store->partials.dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *item;
+    struct statvfs fs;
+
+    if (fstatvfs(list->store->partials.dir_fd, &fs) == 0)
+        list->disk_capacity = (uint64_t)fs.f_blocks * fs.f_frsize;
+    while (dir && (item = readdir(dir)))
+        add_kept(list, item->d_name);
+    if (dir)
+        closedir(dir);
+    else
+        close_fd(&fd);
+    if (list->count > 1)
+        qsort(list->items, list->count, sizeof(*list->items), by_age);
+}
+
+/* Also what is in use. */
+static int await_list(const struct store *store, struct kept_list *ret)
+{
+    *ret = (struct kept_list){.store = store};
+    return await_work(list_in_pool, ret, "listing partial blobs");
+}
+
+/* That nobody uses, nor is going to. */
+static bool is_free(const struct store *store, const struct kept *kept)
+{
+    return !map_get(store->partials.open, kept->blob.text) && !is_leased(store, &kept->blob);
+}
+
+bool await_kept_usage(struct store *store, struct store_usage *ret, struct error *err)
+{
+    CLEANUP(kept_list_done) struct kept_list list;
+    int r = await_list(store, &list);
+
+    if (r < 0)
+        return await_error(err, r, "listing partial blobs");
+    for (size_t i = 0; i < list.count; i++) {
+        const struct kept *kept = &list.items[i];
+        bool used = !is_free(store, kept);
+        ret->partial_count++;
+        ret->partial_bytes += kept->disk_bytes;
+        ret->active_partial_count += used;
+        ret->active_partial_bytes += used ? kept->disk_bytes : 0;
+    }
+    return true;
+}
+
+/* --- Removal -----------------------------------------------------------------------------------
+ */
+
+/* Adds to *freed what its removal gave back, if nobody began to use it meanwhile. */
+static bool await_remove_kept(struct store *store, const struct kept *kept, uint64_t *freed,
+                              struct error *err)
+{
+    if (!is_free(store, kept))
+        return true;
+    if (!await_partial_remove(store, &kept->blob, err))
+        return false;
+    *freed += kept->disk_bytes;
+    return true;
+}
+
+bool await_partials_prune(struct store *store, int64_t before_unix_ns, uint64_t *ret_freed,
+                          struct error *err)
+{
+    CLEANUP(kept_list_done) struct kept_list list;
+    int r = await_list(store, &list);
+
+    *ret_freed = 0;
+    if (r < 0)
+        return await_error(err, r, "listing partial blobs");
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.items[i].written_unix_ns < before_unix_ns &&
+            !await_remove_kept(store, &list.items[i], ret_freed, err))
+            return false;
+    }
+    return true;
+}
+
+bool await_kept_drop_oldest(struct store *store, bool *ret_dropped, struct error *err)
+{
+    CLEANUP(kept_list_done) struct kept_list list;
+    uint64_t freed = 0;
+    int r = await_list(store, &list);
+
+    *ret_dropped = false;
+    if (r < 0)
+        return await_error(err, r, "listing partial blobs");
+    for (size_t i = 0; i < list.count; i++) {
+        if (!is_free(store, &list.items[i]))
+            continue;
+        if (!await_remove_kept(store, &list.items[i], &freed, err))
+            return false;
+        log_info("removed what was kept of a blob: space is short",
+                 LOG("blob", (const char *)list.items[i].blob.text), LOG("bytes", freed));
+        *ret_dropped = true;
+        return true;
+    }
+    return true;
+}
+
+/* Removes the oldest of what was written before a moment, until all of that is at most `max_bytes`.
+ */
+static bool await_cut(struct store *store, const struct kept_list *list, int64_t before_unix_ns,
+                      uint64_t max_bytes, struct error *err)
+{
+    uint64_t bytes = 0, freed = 0;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->items[i].written_unix_ns <= before_unix_ns && is_free(store, &list->items[i]))
+            bytes += list->items[i].disk_bytes;
+    }
+    for (size_t i = 0; i < list->count && bytes - freed > max_bytes; i++) {
+        if (list->items[i].written_unix_ns <= before_unix_ns &&
+            !await_remove_kept(store, &list->items[i], &freed, err))
+            return false;
+    }
+    if (freed > 0)
+        log_info("removed what was kept of blobs", LOG("bytes", freed));
+    return true;
+}
+
+static bool await_sweep(struct store *store, struct error *err)
+{
+    int64_t now = wall_clock_ns();
+
+    for (int step = 0; step < 3; step++) {
+        CLEANUP(kept_list_done) struct kept_list list;
+        int r = await_list(store, &list);
+        uint64_t rest_bytes = list.disk_capacity / 100 * REST_DISK_PERCENT;
+        bool ok;
+        if (r < 0)
+            return await_error(err, r, "listing partial blobs");
+        if (step == 0)
+            ok = await_cut(store, &list, now - store->partials.ttl_ns, 0, err);
+        else if (step == 1)
+            ok = await_cut(store, &list, INT64_MAX, store->partials.max_bytes, err);
+        else
+            ok = await_cut(store, &list, now - REST_NS, rest_bytes, err);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+void kept_changed(struct store *store)
+{
+    store->partials.changed = true;
+    wake_all(&store->partials.changes);
+}
+
+/* Waits for that, or until something has become old. */
+static int await_change(struct store *store)
+{
+    CLEANUP(deadline_pop) struct deadline deadline;
+    uint64_t ttl_ms = MAX((uint64_t)store->partials.ttl_ns / 1000000, (uint64_t)SWEEP_MIN_MS);
+    int r = 0;
+
+    deadline_push(&deadline, MIN(ttl_ms, (uint64_t)SWEEP_MAX_MS));
+    while (r == 0 && !store->partials.changed)
+        r = await_wake(&store->partials.changes, "waiting for partial blobs to be kept");
+    store->partials.changed = false;
+    return r == -ETIMEDOUT ? 0 : r;
+}
+
+bool await_sweep_task(void *arg, struct error *err)
+{
+    struct store *store = arg;
+    int r;
+
+    do {
+        CLEANUP_ERROR struct error failure = {0};
+        if (!await_sweep(store, &failure) && failure.code != ERROR_CANCELLED)
+            log_warn("cannot remove what was kept of blobs", LOG("error", failure.message));
+    } while ((r = await_change(store)) == 0);
+    return await_error(err, r, "looking after partial blobs");
+}
