@@ -4,14 +4,14 @@
 
 /* --- HTTPS or HTTP ---------------------------------------------------------------------------- */
 
-static bool await_probe(struct registry_client *client, const char *scheme, const char *host_name,
-                        struct error *err)
+static bool await_probe(struct registry_client *client, const char *scheme,
+                        const struct source *source, struct error *err)
 {
+    const char *host_name = source->scheme_key;
     CLEANUP_FREE char *url = xasprintf("%s://%s/v2/", scheme, host_name);
+    const struct exchange exchange = {.url = url, .access = source->access, .attempts = 1};
     CLEANUP(http_response_cleanup)
-    struct http_response *response =
-        await_exchange(&client->transport, &(struct exchange){.url = url, .attempts = 1}, NULL,
-                       err);
+    struct http_response *response = await_exchange(&client->transport, &exchange, NULL, err);
     CLEANUP_STRBUF struct strbuf body = {0};
 
     if (!response)
@@ -39,22 +39,21 @@ static bool may_be_plain(const struct error *err)
 }
 
 /* For a host that may be plain HTTP: HTTPS if it speaks it, as Docker does. */
-static const char *await_find_scheme(struct registry_client *client, const char *host_name,
+static const char *await_find_scheme(struct registry_client *client, const struct source *source,
                                      struct error *err)
 {
     CLEANUP_ERROR struct error secure = {0};
-    const char *found = map_get(client->schemes, host_name);
+    const char *found = map_get(client->schemes, source->scheme_key);
 
     if (found)
         return found;
-    if (await_probe(client, "https", host_name, &secure) || answered(&secure))
+    if (await_probe(client, "https", source, &secure) || answered(&secure))
         found = "https";
-    else if (may_be_plain(&secure) &&
-             (await_probe(client, "http", host_name, err) || answered(err)))
+    else if (may_be_plain(&secure) && (await_probe(client, "http", source, err) || answered(err)))
         found = "http";
     if (found) {
         error_done(err);
-        map_put(client->schemes, host_name, (void *)found);
+        map_put(client->schemes, source->scheme_key, (void *)found);
         return found;
     }
     if (!error_is_set(err) || (error_is(&secure, "TLS_FAILED") && err->code != ERROR_CANCELLED))
@@ -85,7 +84,24 @@ static bool refused_twice(const struct source *source, struct http_response *res
     return false;
 }
 
-/* Once with what was granted before, or without; after a 401 once more with what it asks for. */
+/* Whether something else was granted since: other requests with these credentials run as well. */
+static bool granted_anew(struct auth_cache *cache, const struct auth_subject *subject,
+                         const char *sent)
+{
+    const char *cached = auth_cached(cache, subject);
+
+    return cached && !str_eq(cached, sent);
+}
+
+static void free_secret(char **secret)
+{
+    if (*secret)
+        explicit_bzero(*secret, strlen(*secret));
+    free(*secret);
+}
+
+/* With what was granted before, or without; after a 401 with what was granted meanwhile, and at
+ * last with what this asks for. */
 static struct http_response *await_authorized(struct registry_client *client,
                                               const struct source *source,
                                               const struct source_request *request,
@@ -99,18 +115,17 @@ static struct http_response *await_authorized(struct registry_client *client,
                                    .push = request->push,
                                    .mount_from = request->mount_from};
     struct auth_cache *cache = client->auth_cache;
+    bool looked_again = false, asked = false;
 
     if (!origin_parse(exchange->url, &origin, err))
         return NULL;
-    for (unsigned int number = 1;; number++) {
-        CLEANUP_FREE char *authorization = xstrdup(auth_cached(cache, &subject));
+    for (;;) {
+        CLEANUP(free_secret) char *authorization = xstrdup(auth_cached(cache, &subject));
         CLEANUP(http_response_cleanup) struct http_response *response = NULL;
         bool elsewhere;
         exchange->authorization = authorization;
         response = await_exchange(&client->transport, exchange, &elsewhere, err);
         exchange->authorization = NULL;
-        if (authorization)
-            explicit_bzero(authorization, strlen(authorization));
         if (!response || http_status(response) != 401)
             return TAKE(response);
         if (elsewhere) {
@@ -118,13 +133,18 @@ static struct http_response *await_authorized(struct registry_client *client,
             error_prefix(err, "%s redirects to a server that wants credentials", origin.name);
             return NULL;
         }
+        if (!asked && !looked_again && granted_anew(cache, &subject, authorization)) {
+            looked_again = true;
+            continue;
+        }
         auth_forget(cache, &subject);
-        if (number == 2) {
+        if (asked) {
             refused_twice(source, response, &origin, err);
             return NULL;
         }
         if (!await_authenticate(&client->transport, cache, &subject, response, err))
             return NULL;
+        asked = true;
     }
 }
 
@@ -135,7 +155,7 @@ char *await_source_base(struct registry_client *client, const struct source *sou
 
     if (source->base)
         return xstrdup(source->base);
-    scheme = await_find_scheme(client, source->scheme_key, err);
+    scheme = await_find_scheme(client, source, err);
     return scheme ? xasprintf("%s://%s/v2", scheme, source->scheme_key) : NULL;
 }
 
@@ -151,11 +171,16 @@ static bool is_elsewhere(const char *base, const char *url)
 static char *request_url(const struct source *source, const struct source_request *request,
                          const char *base)
 {
+    CLEANUP_FREE char *url = NULL;
+
     if (request->url)
         return xstrdup(request->url);
-    if (request->path)
-        return xasprintf("%s%s", base, request->path);
-    return xasprintf("%s/%s/%s/%s", base, source->repository, request->kind, request->name);
+    url = request->path
+              ? xasprintf("%s%s", base, request->path)
+              : xasprintf("%s/%s/%s/%s", base, source->repository, request->kind, request->name);
+    if (!source->query)
+        return TAKE(url);
+    return xasprintf("%s%c%s", url, strchr(url, '?') ? '&' : '?', source->query);
 }
 
 struct http_response *await_source_ask(struct registry_client *client, const struct source *source,
@@ -166,10 +191,12 @@ struct http_response *await_source_ask(struct registry_client *client, const str
 
     if (base) {
         url = request_url(source, request, base);
+        bool elsewhere = request->url && is_elsewhere(base, url);
         struct exchange exchange = {
             .url = url,
             .method = request->method,
             .headers = request->headers,
+            .access = elsewhere ? NULL : source->access,
             .request_body = request->request_body,
             .answer_timeout_ms = request->answer_timeout_ms,
             .own_connection = request->own_connection,
@@ -179,9 +206,8 @@ struct http_response *await_source_ask(struct registry_client *client, const str
             .ret_url = request->ret_url,
             .flow = request->flow,
         };
-        response = request->url && is_elsewhere(base, url)
-                       ? await_exchange(&client->transport, &exchange, NULL, err)
-                       : await_authorized(client, source, request, &exchange, err);
+        response = elsewhere ? await_exchange(&client->transport, &exchange, NULL, err)
+                             : await_authorized(client, source, request, &exchange, err);
     }
     if (response)
         return response;

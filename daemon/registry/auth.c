@@ -159,6 +159,11 @@ char *auth_basic(const struct registry_auth *auth)
 
 /* --- Bearer ----------------------------------------------------------------------------------- */
 
+static bool is_anonymous(const struct registry_auth *auth)
+{
+    return !auth || (str_empty(auth->username) && str_empty(auth->identity_token));
+}
+
 /* Where the token server is: https, or as little trusted as the registry that names it. */
 static bool check_realm(const struct transport *transport, const struct auth_subject *subject,
                         const char *realm, struct origin *ret, struct error *err)
@@ -170,6 +175,9 @@ static bool check_realm(const struct transport *transport, const struct auth_sub
     }
     if (str_eq(ret->scheme, "https") || host_trust(transport->insecure, ret->name) != HOST_SECURE ||
         host_trust(transport->insecure, subject->origin->name) == HOST_INSECURE)
+        return true;
+    /* A mirror without TLS, as configured, and nothing to give away. */
+    if (str_eq(subject->origin->scheme, "http") && is_anonymous(subject->auth))
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL",
               "%s names a token server without TLS, %s: refused", subject->origin->name, realm);

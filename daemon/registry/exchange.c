@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
+#include <strings.h>
 #include <time.h>
 
 #include "proto/async/await.h"
@@ -210,29 +211,48 @@ static void add_tls_hint(struct error *err, const char *name, const char *certs_
     }
 }
 
-static struct http_response *await_hop(struct transport *transport, const struct exchange *exchange,
-                                       const char *url, const struct origin *origin,
-                                       bool authorized, struct error *err)
+static bool is_authorization(const char *header)
 {
+    return strncasecmp(header, "Authorization:", strlen("Authorization:")) == 0;
+}
+
+/* The list for the request; its texts are borrowed. */
+static const char **list_headers(const struct exchange *exchange, const struct host_access *access,
+                                 const char *authorization)
+{
+    size_t count = strv_count((char *const *)exchange->headers), kept = 0;
+    char *const *own = access ? access->headers : NULL;
+    const char **headers = xcalloc(count + strv_count(own) + 2, sizeof(*headers));
+
+    for (; kept < count; kept++)
+        headers[kept] = exchange->headers[kept];
+    for (; own && *own; own++) {
+        if (!authorization || !is_authorization(*own))
+            headers[kept++] = *own;
+    }
+    headers[kept] = authorization;
+    return headers;
+}
+
+/* here: at the origin that the exchange is for, and nowhere else. */
+static struct http_response *await_hop(struct transport *transport, const struct exchange *exchange,
+                                       const char *url, const struct origin *origin, bool here,
+                                       struct error *err)
+{
+    const struct host_access *access = here ? exchange->access : NULL;
     CLEANUP_TLS_FILES struct tls_files files = {0};
     CLEANUP_FREE char *authorization = NULL;
     CLEANUP_FREE const char **headers = NULL;
     bool tls = str_eq(origin->scheme, "https");
-    bool verify = tls && host_trust(transport->insecure, origin->name) != HOST_INSECURE;
+    bool verify = tls && host_trust(transport->insecure, origin->name) != HOST_INSECURE &&
+                  !(access && access->skip_verify);
     struct http_response *response;
-    size_t count = 0;
 
-    if (tls && !await_tls_load(&transport->tls, origin->name, verify, &files, err))
+    if (tls && !await_tls_load(&transport->tls, origin->name, verify, access, &files, err))
         return NULL;
-    while (exchange->headers && exchange->headers[count])
-        count++;
-    headers = xcalloc(count + 2, sizeof(*headers));
-    for (size_t i = 0; i < count; i++)
-        headers[i] = exchange->headers[i];
-    if (authorized && exchange->authorization) {
+    if (here && exchange->authorization)
         authorization = xasprintf("Authorization: %s", exchange->authorization);
-        headers[count] = authorization;
-    }
+    headers = list_headers(exchange, access, authorization);
     response = await_http_open(transport->http,
                                &(struct http_request){
                                    .url = url,
@@ -242,8 +262,10 @@ static struct http_response *await_hop(struct transport *transport, const struct
                                    .body = exchange->request_body,
                                    .answer_timeout_ms = exchange->answer_timeout_ms,
                                    .own_connection = exchange->own_connection,
+                                   .connect_timeout_ms = access ? access->connect_timeout_ms : 0,
                                    .tls = {.verify = verify,
                                            .roots = files.roots,
+                                           .roots_name = files.roots_name,
                                            .certificate_file = files.certificate_file,
                                            .key_file = files.key_file},
                                    .flow = exchange->flow,

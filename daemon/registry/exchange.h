@@ -24,6 +24,7 @@ struct exchange {
     const char *url;
     const char *authorization;  /* the header's value, for the URL's own origin only; or NULL */
     const char *const *headers; /* others, NULL-terminated; may be NULL */
+    const struct host_access *access; /* for the URL's own origin only; or NULL */
     const char *method;         /* as in struct http_request, as are these */
     const char *post_body;
     const struct http_body *request_body;

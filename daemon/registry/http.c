@@ -391,7 +391,8 @@ static void set_tls(struct http_response *response, const struct http_tls *tls)
     /* The roots are ours, loaded outside of the loop and shared; libcurl's cache would give those
      * of one host to another. */
     curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
-    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    /* Never read, for the roots replace it: libcurl compares it to find a connection. */
+    curl_easy_setopt(easy, CURLOPT_CAPATH, tls->roots ? tls->roots_name : NULL);
     curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
     curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_tls_context);
     curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, response);
@@ -422,7 +423,9 @@ static void set_options(struct http_response *response, const struct http_reques
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER_BYTES);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)http->connect_timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                     (long)(request->connect_timeout_ms ? request->connect_timeout_ms
+                                                        : http->connect_timeout_ms));
     /* Else a cancel would wait for a name lookup to end, and the loop with it. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);

@@ -31,6 +31,9 @@ struct http *http_free(struct http *http); /* no response open; returns NULL */
 struct http_tls {
     bool verify;
     X509_STORE *roots; /* borrowed until the response's headers are there; NULL without verify */
+    /* Which roots those are, where they are not the host's usual ones: a connection that was made
+     * with others is not used for this request. */
+    const char *roots_name;
     const char *certificate_file, *key_file; /* NULL: none */
 };
 
@@ -58,6 +61,7 @@ struct http_request {
     const struct http_body *body; /* of a POST, PUT or PATCH; NULL: none */
     uint64_t answer_timeout_ms;   /* once all is sent; 0: the stall timeout */
     bool own_connection;          /* a new one, which nobody uses afterwards */
+    uint64_t connect_timeout_ms;  /* 0: the client's */
     struct http_tls tls;
     struct http_flow flow;
 };

@@ -9,7 +9,8 @@
 struct registry_client {
     struct transport transport;
     struct auth_cache *auth_cache;
-    char **mirrors; /* of docker.io, in order: "https://mirror.example.com" */
+    char **mirrors;    /* of docker.io, in order: "https://mirror.example.com" */
+    char **hosts_dirs; /* where hosts.toml of hosts are */
     struct health_table health;
     struct map *schemes; /* of hosts that may be plain HTTP: "http" or "https", as found */
 };
@@ -20,6 +21,8 @@ struct source {
     char *scheme_key;           /* in client->schemes: "localhost:5000"; NULL where base is set */
     char *name;                 /* "registry-1.docker.io" */
     char *repository;           /* below base: "library/ubuntu" */
+    char *query;                /* "ns=docker.io", for each request; or NULL */
+    struct host_access *access; /* NULL: as always */
     bool mirror;                /* false: the registry itself */
     struct reference reference; /* for errors */
     char *username, *password, *identity_token; /* NULL for mirrors */

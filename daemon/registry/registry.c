@@ -74,6 +74,7 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     client->transport.backoff_ms = options->backoff_ms ? options->backoff_ms : BACKOFF_MS;
     client->auth_cache = auth_cache_new();
     client->schemes = map_new();
+    client->hosts_dirs = strv_dup(options->hosts_dirs);
     client->mirrors = valid_mirrors(options->mirrors);
     health_table_init(&client->health);
     return client;
@@ -89,6 +90,7 @@ struct registry_client *registry_client_free(struct registry_client *client)
     auth_cache_free(client->auth_cache);
     map_free(client->schemes);
     strv_free(client->mirrors);
+    strv_free(client->hosts_dirs);
     health_table_done(&client->health);
     free(client);
     return NULL;

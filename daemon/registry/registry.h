@@ -13,6 +13,7 @@ struct registry_client;
 struct registry_options {
     char *const *insecure_registries; /* "host[:port]" or CIDR; HTTP or unverified TLS allowed */
     char *const *mirrors;             /* URLs, tried in order for docker.io */
+    char *const *hosts_dirs; /* "/etc/containerd/certs.d"; per host: hosts.toml */
     const char *certs_dir; /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
     const char *user_agent;
     /* 0: 30 s to connect, 60 s without a byte, 250 ms before the first of a few retries. */

@@ -1,8 +1,9 @@
 /* Where to ask for a reference. */
+#include "daemon/registry/hosts_dir.h"
 #include "daemon/registry/internal.h"
 #include "proto/base/log.h"
 
-#define DOCKER_HUB_BASE "https://registry-1.docker.io/v2"
+#define DOCKER_HUB_NAME "registry-1.docker.io"
 
 /* --- Life cycle ------------------------------------------------------------------------------- */
 
@@ -27,6 +28,8 @@ struct source *source_unref(struct source *source)
     free(source->scheme_key);
     free(source->name);
     free(source->repository);
+    free(source->query);
+    host_access_unref(source->access);
     reference_done(&source->reference);
     free(source->username);
     free_secret(source->password);
@@ -78,46 +81,106 @@ static struct source *source_new(const struct reference *reference, const char *
     return source;
 }
 
-static void set_health(struct registry_client *client, struct source *source)
+static struct source *finish(struct registry_client *client, struct source *source)
 {
     source->health = health_of(&client->health, source->base ? source->base : source->scheme_key);
+    return source;
 }
 
+/* A place counts once, where it is first. Takes the source. */
 static void add_source(struct source_list *list, struct source *source)
 {
+    bool known = list->count == SOURCES_MAX;
+
+    for (size_t i = 0; i < list->count; i++)
+        known = known || (str_eq(list->items[i]->base, source->base) &&
+                          str_eq(list->items[i]->scheme_key, source->scheme_key) &&
+                          str_eq(list->items[i]->repository, source->repository));
+    if (known) {
+        source_unref(source);
+        return;
+    }
     list->items = xrealloc(list->items, (list->count + 1) * sizeof(*list->items));
     list->items[list->count++] = source;
 }
 
-static void add_mirror(struct registry_client *client, const struct reference *reference,
-                       const char *url, struct source_list *list)
+static void take_auth(struct source *source, const struct registry_auth *auth)
+{
+    if (!auth)
+        return;
+    source->username = xstrdup(auth->username);
+    source->password = xstrdup(auth->password);
+    source->identity_token = xstrdup(auth->identity_token);
+}
+
+static struct source *mirror_new(struct registry_client *client, const struct reference *reference,
+                                 const char *url)
 {
     struct source *source = source_new(reference, strstr(url, "://") + 3);
 
     source->base = xasprintf("%s/v2", url);
     source->mirror = true;
-    set_health(client, source);
-    add_source(list, source);
+    return finish(client, source);
+}
+
+static const char *own_name(const struct reference *reference)
+{
+    return str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN) ? DOCKER_HUB_NAME
+                                                               : reference->domain;
 }
 
 struct source *registry_itself(struct registry_client *client, const struct reference *reference,
                                const struct registry_auth *auth)
 {
-    bool hub = str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN);
-    struct source *source = source_new(reference, hub ? "registry-1.docker.io" : reference->domain);
+    const char *name = own_name(reference);
+    struct source *source = source_new(reference, name);
 
-    if (hub)
-        source->base = xstrdup(DOCKER_HUB_BASE);
-    else if (host_trust(client->transport.insecure, reference->domain) == HOST_SECURE)
-        source->base = xasprintf("https://%s/v2", reference->domain);
+    if (name != reference->domain ||
+        host_trust(client->transport.insecure, reference->domain) == HOST_SECURE)
+        source->base = xasprintf("https://%s/v2", name);
     else
         source->scheme_key = xstrdup(reference->domain);
-    if (auth) {
-        source->username = xstrdup(auth->username);
-        source->password = xstrdup(auth->password);
-        source->identity_token = xstrdup(auth->identity_token);
+    take_auth(source, auth);
+    return finish(client, source);
+}
+
+/* As containerd tells a mirror what it stands in for: "ns=localhost%3A5000". */
+static char *namespace_query(const char *domain)
+{
+    struct strbuf query = {0};
+
+    strbuf_add_str(&query, "ns=");
+    for (const char *c = domain; *c; c++) {
+        if (*c == ':')
+            strbuf_add_str(&query, "%3A");
+        else
+            strbuf_add_char(&query, *c);
     }
-    set_health(client, source);
+    return strbuf_take(&query);
+}
+
+/* A host of hosts.toml. Credentials are for the registry that the reference names, and for no other
+ * host that stands in for it. */
+static struct source *host_source(struct registry_client *client, const struct reference *reference,
+                                  const struct registry_auth *auth, const struct host_entry *entry)
+{
+    struct source *source;
+    bool itself = entry->base && (str_eq(entry->name, own_name(reference)) ||
+                                  str_eq(entry->name, reference->domain));
+
+    if (!entry->base) {
+        source = registry_itself(client, reference, auth);
+    } else {
+        source = source_new(reference, itself ? own_name(reference) : entry->name);
+        source->base = xstrdup(entry->base);
+        if (itself)
+            take_auth(source, auth);
+        else
+            source->query = namespace_query(reference->domain);
+        source->mirror = !itself;
+        finish(client, source);
+    }
+    source->access = host_access_ref(entry->access);
     return source;
 }
 
@@ -137,20 +200,40 @@ static void sort_by_health(struct source_list *list)
     list->items = sorted;
 }
 
+static bool none_left(const struct reference *reference, enum source_use use, struct error *err)
+{
+    const char *what = use == SOURCE_PUSH ? "push" : use == SOURCE_RESOLVE ? "resolve" : "pull";
+
+    error_set(err, ERROR_FAILED_PRECONDITION, "INVALID_CONFIG",
+              "hosts.toml of %s names no host that has the capability \"%s\"", reference->domain,
+              what);
+    return error_hint(err, "add it to the \"capabilities\" of a host, or of the server");
+}
+
 bool await_registry_sources(struct registry_client *client, const struct reference *reference,
                             const struct registry_auth *auth, enum source_use use,
                             struct source_list *ret, struct error *err)
 {
-    int r = task_check();
+    CLEANUP_HOSTS_FILE struct hosts_file file = {0};
+    bool found;
 
     *ret = (struct source_list){0};
-    if (r < 0)
-        return error_set_errno(err, r, "looking for mirrors");
+    if (!await_hosts_load(client->hosts_dirs, reference->domain, &file, &found, err))
+        return false;
     if (str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN) && use != SOURCE_PUSH) {
-        for (char **url = client->mirrors; *url && ret->count < SOURCES_MAX - 1; url++)
-            add_mirror(client, reference, *url, ret);
+        for (char **url = client->mirrors; *url; url++)
+            add_source(ret, mirror_new(client, reference, *url));
     }
-    add_source(ret, registry_itself(client, reference, auth));
+    for (size_t i = 0; i < file.count; i++) {
+        if (file.hosts[i].uses & use)
+            add_source(ret, host_source(client, reference, auth, &file.hosts[i]));
+    }
+    if (!found)
+        add_source(ret, registry_itself(client, reference, auth));
+    else if (file.server.uses & use)
+        add_source(ret, host_source(client, reference, auth, &file.server));
+    if (ret->count == 0)
+        return none_left(reference, use, err);
     sort_by_health(ret);
     return true;
 }

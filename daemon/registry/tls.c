@@ -16,6 +16,7 @@ void tls_loader_done(struct tls_loader *loader)
 void tls_files_done(struct tls_files *files)
 {
     X509_STORE_free(files->roots);
+    free(files->roots_name);
     free(files->certificate_file);
     free(files->key_file);
     *files = (struct tls_files){0};
@@ -23,7 +24,8 @@ void tls_files_done(struct tls_files *files)
 
 /* One load, on the thread pool; nothing of it is shared meanwhile. */
 struct tls_load {
-    char *dir; /* NULL: no directory to look at */
+    char *dir;                        /* NULL: no directory to look at */
+    const struct host_access *access; /* never changes; NULL: none */
     bool verify, need_system_roots;
     X509_STORE *own_roots, *system_roots;
     char *certificate_file, *key_file;
@@ -82,20 +84,42 @@ static bool add_root(struct tls_load *load, const char *path)
     return error_hint(&load->error, "it must be readable and contain certificates in PEM format");
 }
 
-static bool add_client_certificate(struct tls_load *load, const char *path)
+static bool set_certificate(struct tls_load *load, const char *path, const char *key)
 {
-    CLEANUP_FREE char *key = xasprintf("%.*s.key", (int)(strlen(path) - strlen(".cert")), path);
-
-    if (load->certificate_file)
-        return true; /* the first by name counts */
+    if (access(path, R_OK) < 0) {
+        error_set(&load->error, ERROR_FAILED_PRECONDITION, "TLS_FAILED",
+                  "cannot read the client certificate %s", path);
+        return error_hint(&load->error, "put it there, with its key, or do not name it");
+    }
     if (access(key, R_OK) < 0) {
         error_set(&load->error, ERROR_FAILED_PRECONDITION, "TLS_FAILED",
                   "the client certificate %s has no readable key %s", path, key);
         return error_hint(&load->error, "put the key there, or remove the certificate");
     }
     load->certificate_file = xstrdup(path);
-    load->key_file = TAKE(key);
+    load->key_file = xstrdup(key);
     return true;
+}
+
+static bool add_client_certificate(struct tls_load *load, const char *path)
+{
+    CLEANUP_FREE char *key = xasprintf("%.*s.key", (int)(strlen(path) - strlen(".cert")), path);
+
+    if (load->certificate_file)
+        return true; /* the first by name counts */
+    return set_certificate(load, path, key);
+}
+
+static bool add_named_files(struct tls_load *load)
+{
+    const struct host_access *named = load->access;
+    bool ok = true;
+
+    for (char **path = named ? named->ca_files : NULL; ok && load->verify && path && *path; path++)
+        ok = add_root(load, *path);
+    if (ok && named && named->certificate_file)
+        ok = set_certificate(load, named->certificate_file, named->key_file);
+    return ok;
 }
 
 static int not_hidden(const struct dirent *entry)
@@ -112,6 +136,7 @@ static void load_work(void *arg)
 
     if (!ok)
         error_set_errno(&load->error, errno, "cannot read certificates in %s", load->dir);
+    ok = ok && add_named_files(load);
     for (int i = 0; i < count; i++) {
         CLEANUP_FREE char *path = xasprintf("%s/%s", load->dir, entries[i]->d_name);
         if (ok && load->verify && str_ends(path, ".crt"))
@@ -133,13 +158,14 @@ static bool is_plain_name(const char *name)
 }
 
 bool await_tls_load(struct tls_loader *loader, const char *host_name, bool verify,
-                    struct tls_files *ret, struct error *err)
+                    const struct host_access *access, struct tls_files *ret, struct error *err)
 {
     CLEANUP(load_done)
     struct tls_load load = {
         .dir = loader->certs_dir && is_plain_name(host_name)
                    ? xasprintf("%s/%s", loader->certs_dir, host_name)
                    : NULL,
+        .access = access,
         .verify = verify,
         .need_system_roots = !loader->system_roots,
     };
@@ -156,6 +182,11 @@ bool await_tls_load(struct tls_loader *loader, const char *host_name, bool verif
     } else if (verify) {
         X509_STORE_up_ref(loader->system_roots);
         ret->roots = loader->system_roots;
+    }
+    for (char **path = access && verify ? access->ca_files : NULL; path && *path; path++) {
+        char *longer = xasprintf("%s:%s", ret->roots_name ? ret->roots_name : "", *path);
+        free(ret->roots_name);
+        ret->roots_name = longer;
     }
     ret->certificate_file = TAKE(load.certificate_file);
     ret->key_file = TAKE(load.key_file);

@@ -2,7 +2,12 @@
  * one after the other with one client. Each prints a line of JSON: its result, or its error.
  *
  *   resolve REFERENCE                        what it stands for
- *   blob REFERENCE DIGEST SIZE OFFSET        reads it to its end: bytes and their SHA-256
+ *   blob REFERENCE DIGEST SIZE OFFSET        reads it to its end, from the first source that has
+ *                                            it: bytes and their SHA-256
+ *   range REFERENCE DIGEST SIZE OFFSET END VALIDATOR   the same of a range from the first source,
+ *                                            with where it began, its validator ("-": none), and
+ *                                            whether the source does ranges
+ *   sources REFERENCE USE                    for pull, resolve or push: their names in order
  *   blobs COUNT REFERENCE DIGEST SIZE        so many at once, of which the first error counts
  *   slow REFERENCE DIGEST SIZE               one byte; the rest after a line of input
  *   wait                                     for a line of input
@@ -17,6 +22,7 @@
 #include <stdio.h>
 
 #include "daemon/registry/registry.h"
+#include "daemon/registry/source.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/async/stream.h"
@@ -29,6 +35,8 @@ struct tool {
     struct registry_auth auth;
     const char *platform;
     bool cancel;
+    struct http_flow flow;
+    size_t buffer_bytes;
     char **commands;
     struct registry_client *client;
     struct stream *input;
@@ -105,7 +113,8 @@ struct blob_job {
     struct tool *tool;
     struct reference reference;
     struct descriptor blob;
-    uint64_t offset, count;
+    uint64_t offset, end, count; /* end: 0 for the blob's */
+    const char *validator;
     bool slow;
     struct digest digest;
 };
@@ -116,22 +125,21 @@ static void job_done(struct blob_job *job)
     free(job->blob.media_type);
 }
 
-static bool await_blob(void *arg, struct error *err)
+/* Reads what comes from *position on to its end, except for what the job has already. */
+static bool await_read_all(struct blob_job *job, struct blob_stream *stream, struct error *err)
 {
-    struct blob_job *job = arg;
-    CLEANUP(blob_stream_cleanup)
-    struct blob_stream *stream = await_blob_open_any(job->tool->client, &job->reference,
-                                                 &job->tool->auth, &job->blob, job->offset, err);
+    uint64_t position = blob_stream_offset(stream), from = job->offset;
     CLEANUP(hasher_cleanup) struct hasher *hasher = hasher_new();
     CLEANUP_FREE char *buffer = xmalloc(BUFFER_BYTES);
     ssize_t n;
 
-    if (!stream)
-        return false;
+    blob_stream_limit_buffer(stream, job->tool->buffer_bytes);
     while ((n = await_blob_read(stream, buffer, job->slow && !job->count ? 1 : BUFFER_BYTES, err)) >
            0) {
-        hasher_update(hasher, buffer, (size_t)n);
-        job->count += (uint64_t)n;
+        size_t known = position < from ? MIN(from - position, (size_t)n) : 0;
+        hasher_update(hasher, buffer + known, (size_t)n - known);
+        position += (uint64_t)n;
+        job->count += (uint64_t)n - known;
         if (job->slow && job->count == 1) {
             print(json_pack("{s:b}", "waiting", 1));
             if (!await_line(job->tool, err))
@@ -142,6 +150,41 @@ static bool await_blob(void *arg, struct error *err)
         CHECK(await_blob_read(stream, buffer, 1, err) == -1);
     job->digest = hasher_finish(hasher);
     return n == 0;
+}
+
+static struct blob_request request_of(const struct blob_job *job, struct source *source)
+{
+    return (struct blob_request){
+        .source = source,
+        .blob = &job->blob,
+        .offset = job->offset,
+        .end = job->end ? job->end : job->blob.size_bytes,
+        .validator = job->validator,
+        .flow = job->tool->flow,
+    };
+}
+
+/* From the first source that opens it. */
+static bool await_blob(void *arg, struct error *err)
+{
+    struct blob_job *job = arg;
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
+    CLEANUP(blob_stream_cleanup) struct blob_stream *stream = NULL;
+
+    if (!await_registry_sources(job->tool->client, &job->reference, &job->tool->auth, SOURCE_PULL,
+                                &sources, err))
+        return false;
+    for (size_t i = 0; i < sources.count && !stream; i++) {
+        const struct blob_request request = request_of(job, sources.items[i]);
+        error_done(err);
+        stream = await_blob_open(job->tool->client, &request, err);
+        if (stream && await_read_all(job, stream, err)) {
+            source_served(sources.items[i], job->count);
+            return true;
+        }
+        source_failed(sources.items[i], err);
+    }
+    return false;
 }
 
 static bool take_job(struct tool *tool, struct blob_job *job, struct error *err)
@@ -166,6 +209,59 @@ static bool await_one_blob(struct tool *tool, bool slow, struct error *err)
         return false;
     return print(
         json_pack("{s:I, s:s}", "bytes", (json_int_t)job.count, "sha256", job.digest.text));
+}
+
+static bool await_range(struct tool *tool, struct error *err)
+{
+    CLEANUP(job_done) struct blob_job job = {0};
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
+    CLEANUP(blob_stream_cleanup) struct blob_stream *stream = NULL;
+    struct blob_request request;
+    const char *validator;
+
+    if (!take_job(tool, &job, err))
+        return false;
+    job.offset = strtoull(next(tool), NULL, 10);
+    job.end = strtoull(next(tool), NULL, 10);
+    validator = next(tool);
+    job.validator = strcmp(validator, "-") == 0 ? NULL : validator;
+    if (!await_registry_sources(tool->client, &job.reference, &tool->auth, SOURCE_PULL, &sources,
+                                err))
+        return false;
+    request = request_of(&job, sources.items[0]);
+    stream = await_blob_open(tool->client, &request, err);
+    if (!stream)
+        return false;
+    job.offset = 0;
+    if (!await_read_all(&job, stream, err))
+        return false;
+    return print(json_pack("{s:I, s:I, s:s, s:s*, s:b}", "offset",
+                           (json_int_t)blob_stream_offset(stream), "bytes", (json_int_t)job.count,
+                           "sha256", job.digest.text, "validator", blob_stream_validator(stream),
+                           "ranges", !source_ignores_ranges(sources.items[0])));
+}
+
+static bool await_sources(struct tool *tool, struct error *err)
+{
+    CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
+    json_t *names = json_array();
+    const char *use;
+    bool ok;
+
+    ok = reference_parse(next(tool), &reference, err);
+    use = next(tool);
+    ok = ok && await_registry_sources(tool->client, &reference, &tool->auth,
+                                      strcmp(use, "pull") == 0      ? SOURCE_PULL
+                                      : strcmp(use, "resolve") == 0 ? SOURCE_RESOLVE
+                                                                    : SOURCE_PUSH,
+                                      &sources, err);
+    for (size_t i = 0; i < sources.count; i++)
+        json_array_append_new(names, json_string(source_name(sources.items[i])));
+    if (ok)
+        print(json_pack("{s:O}", "sources", names));
+    json_decref(names);
+    return ok;
 }
 
 #define BLOBS_MAX 8
@@ -202,6 +298,10 @@ static bool await_command_named(struct tool *tool, const char *name, struct erro
         return await_resolve(tool, err);
     if (strcmp(name, "blob") == 0)
         return await_one_blob(tool, false, err);
+    if (strcmp(name, "range") == 0)
+        return await_range(tool, err);
+    if (strcmp(name, "sources") == 0)
+        return await_sources(tool, err);
     if (strcmp(name, "slow") == 0)
         return await_one_blob(tool, true, err);
     if (strcmp(name, "blobs") == 0)
@@ -262,15 +362,20 @@ int main(int argc, char **argv)
         {"identity-token", required_argument, NULL, 't'},
         {"stall-ms", required_argument, NULL, 's'},
         {"connect-ms", required_argument, NULL, 'o'},
+        {"low-speed", required_argument, NULL, 'l'}, /* bytes per second */
+        {"low-speed-ms", required_argument, NULL, 'w'},
+        {"buffer", required_argument, NULL, 'b'},
+        {"hosts-dir", required_argument, NULL, 'h'},
         {"platform", required_argument, NULL, 'a'},
         {"cancel", no_argument, NULL, 'x'},
         {NULL, 0, NULL, 0},
     };
-    char *insecure[8] = {0}, *mirrors[8] = {0};
-    size_t insecure_count = 0, mirror_count = 0;
+    char *insecure[8] = {0}, *mirrors[8] = {0}, *hosts_dirs[8] = {0};
+    size_t insecure_count = 0, mirror_count = 0, hosts_dir_count = 0;
     struct tool tool = {.platform = "",
                         .options = {.insecure_registries = insecure,
                                     .mirrors = mirrors,
+                                    .hosts_dirs = hosts_dirs,
                                     .user_agent = "davit/test",
                                     .backoff_ms = 1}};
     CLEANUP_ERROR struct error err = {0};
@@ -303,6 +408,19 @@ int main(int argc, char **argv)
             break;
         case 'o':
             tool.options.connect_timeout_ms = strtoull(optarg, NULL, 10);
+            break;
+        case 'l':
+            tool.flow.low_speed_bytes_per_s = strtoull(optarg, NULL, 10);
+            break;
+        case 'w':
+            tool.flow.low_speed_ms = strtoull(optarg, NULL, 10);
+            break;
+        case 'b':
+            tool.buffer_bytes = strtoull(optarg, NULL, 10);
+            break;
+        case 'h':
+            CHECK(hosts_dir_count < ARRAY_SIZE(hosts_dirs) - 1);
+            hosts_dirs[hosts_dir_count++] = optarg;
             break;
         case 'a':
             tool.platform = optarg;
