@@ -202,6 +202,8 @@ class Registry:
         if htpasswd:
             self._write_htpasswd(htpasswd)
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(self.root / "htpasswd")}}
+        # So that an upload may go on at another registry of the same content.
+        http["secret"] = "tests"
         if prefix:
             http["prefix"] = prefix
         if token_server:

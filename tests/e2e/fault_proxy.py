@@ -7,9 +7,9 @@
 
 Faults, rules and records are a FaultRegistry's. Beyond those:
 
-    Fault(read_stall=N)                 reads so many bytes of the request's body, which the registry
-                                        gets, and then nothing; read_reset=N, read_short=N likewise
-                                        break the connection or close it
+    Fault(read_stall=N)                 reads so many bytes of the request's body, which the
+                                        registry gets, and then nothing; read_reset=N, read_short=N
+                                        likewise break the connection or close it
     Fault(read_drip=(size, seconds))    reads so slowly
     Fault(read_wrong=N)                 the registry gets this byte of the request's body wrong
     Fault(lose_answer=True)             the registry did it, but the connection breaks
@@ -19,7 +19,8 @@ Faults, rules and records are a FaultRegistry's. Beyond those:
     proxy.pace = Pace(bytes_per_second) all answers together are no faster than this
     proxy.replace(a, b)                 in Location and WWW-Authenticate: a realm or host
 
-Bytes count as sent when the kernel took them, and it takes few that the peer has not (SNDBUF_BYTES).
+Bytes count as sent when the kernel took them, and it takes few that the peer has not
+(SNDBUF_BYTES).
 """
 
 import http.client

@@ -209,7 +209,8 @@ def test_headers_go_to_their_mirror_only(world):
 def test_certificates_of_mirrors(world, module_registry, content):
     secure = module_registry(tls=True, content_of=content)
     world.add()
-    base = f'server = "{world.main.url}"\n[host."{secure.url}"]\ncapabilities = ["pull", "resolve"]\n'
+    base = (f'server = "{world.main.url}"\n[host."{secure.url}"]\n'
+            'capabilities = ["pull", "resolve"]\n')
     world.start()
     for number, line in enumerate((f'ca = "{secure.cafile}"', "skip_verify = true",
                                    f'ca = ["{secure.cafile}"]')):

@@ -1,5 +1,5 @@
-"""Pulls that are broken off, by whatever, go on where they stopped: counted in bytes over the wire by
-a proxy in front of a real registry.
+"""Pulls that are broken off, by whatever, go on where they stopped: counted in bytes over the wire
+by a proxy in front of a real registry.
 
 A *line* is a proxy with a pace, so that there is a middle to break off in.
 """
@@ -339,7 +339,8 @@ def push_through(line, repository, image):
 def test_ten_pulls_of_ten_images_fetch_each_shared_digest_once(make_davitd, two):
     davit = Davit(make_davitd("--max-concurrent-downloads", "10", config=SETTINGS))
     shared = random_image("shared", *[400_000] * 5).layers
-    made = [images.image(shared + [images.random_layer(f"own{number}", 50_000)]) for number in range(10)]
+    made = [images.image(shared + [images.random_layer(f"own{number}", 50_000)])
+            for number in range(10)]
     names = [push_through(two[number % 2], f"ten/app{number}", one)
              for number, one in enumerate(made)]
     for line in two:

@@ -6,10 +6,10 @@ JSON Web Tokens, and docker-registry itself checks their signature, scope and ag
     tokens.lifetime_s = 2                             # of those given out from now on
 
 Nouns: a *user* has a password and the actions allowed on every repository; *anonymous* is what
-those without a password may do; "tests" is the user that
-registry.push() of conftest.py works as; a *grant* is the record of a token given out. GET /token takes Basic
-credentials, POST /token a form (OAuth2) with a password or a refresh token. Requests are recorded as
-those of a FaultRegistry, so that tests can tell which credentials came.
+those without a password may do; "tests" is the user that registry.push() of conftest.py works as; a
+*grant* is the record of a token given out. GET /token takes Basic credentials, POST /token a form
+(OAuth2) with a password or a refresh token. Requests are recorded as those of a FaultRegistry, so
+that tests can tell which credentials came.
 """
 
 import base64
