@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "proto/base/duration.h"
 #include "proto/base/json.h"
 #include "proto/base/size.h"
 #include "proto/base/strbuf.h"
@@ -14,7 +15,8 @@
 #define CONFIG_FILE_MAX_BYTES (1 * MIB)
 #define MAX_CONCURRENT_DOWNLOADS 100
 #define SCRUB_INTERVAL_DEFAULT "30d"
-#define DURATION_PART_MAX 1000000
+#define PARTIAL_TTL_DEFAULT "72h"
+#define PARTIAL_MAX_DEFAULT_BYTES 20000000000
 
 /* Enough for logs and for the database to go on, on small disks, too. */
 #define RESERVE_DEFAULT_BYTES 1000000000
@@ -35,7 +37,8 @@ struct raw {
     char *config_file, *log_level, *log_format, *max_downloads, *data_root, *exec_root, *pidfile;
     char *storage_driver, *runtime, *group, *reserve_space;
     char **hosts, **insecure_registries, **registry_mirrors;
-    char *debug, *help, *version, *validate, *keep_compressed, *scrub_interval;
+    char *debug, *help, *version, *validate, *keep_compressed, *resume_jobs, *scrub_interval;
+    char *partial_ttl, *partial_max_size;
 };
 
 #define AT(member) offsetof(struct raw, member)
@@ -64,6 +67,10 @@ static const struct setting settings[] = {
      "Log level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\") (default \"info\")", "string"},
     {"max-concurrent-downloads", "max-concurrent-downloads", 0, SETTING_NUMBER, AT(max_downloads),
      "Layers that download at the same time (default 3)", "int"},
+    {"partial-max-size", "partial-max-size", 0, SETTING_STRING, AT(partial_max_size),
+     "How much to keep of downloads that were broken off (default \"20GB\")", "size"},
+    {"partial-ttl", "partial-ttl", 0, SETTING_STRING, AT(partial_ttl),
+     "How long to keep them (default \"72h\")", "duration"},
     {"pidfile", "pidfile", 'p', SETTING_STRING, AT(pidfile), "File to write the process ID to",
      "string"},
     {"registry-mirror", "registry-mirrors", 0, SETTING_LIST, AT(registry_mirrors),
@@ -71,6 +78,8 @@ static const struct setting settings[] = {
     {"reserve-space", "reserve-space", 0, SETTING_STRING, AT(reserve_space),
      "Space to leave free on the data root's disk, as \"10GB\" or \"5%\" (default 5%, at most 1GB)",
      "size"},
+    {"resume-jobs", "resume-jobs", 0, SETTING_SWITCH, AT(resume_jobs),
+     "Begin pulls again that a stop of the daemon interrupted", NULL},
     {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),
      "OCI runtime, by name or path (default: the first of crun and runc that works)", "string"},
     {"scrub-interval", "scrub-interval", 0, SETTING_STRING, AT(scrub_interval),
@@ -351,46 +360,24 @@ static bool take_reserve(const char *text, struct config *ret, struct error *err
            bad_value("reserve-space", text, "a size such as \"10GB\", or \"0%\" to \"99%\"", err);
 }
 
-static uint64_t seconds_of(char unit)
+static bool take_duration(const char *what, const char *text, const char *fallback,
+                          uint64_t *ret_ms, struct error *err)
 {
-    switch (unit) {
-    case 's':
-        return 1;
-    case 'm':
-        return 60;
-    case 'h':
-        return 3600;
-    case 'd':
-        return 24 * 3600;
-    default:
-        return 0;
-    }
+    return duration_parse(text ? text : fallback, ret_ms) ||
+           bad_value(what, text, "a duration such as 30d, 12h or 0", err);
 }
 
-/* As Go writes durations, "1h30m", and with days; 0 needs no unit. */
-static bool parse_duration(const char *text, uint64_t *ret_seconds)
+/* 0 keeps nothing, though the store takes it for the default. */
+static bool take_partial(const struct raw *raw, struct config *ret, struct error *err)
 {
-    *ret_seconds = 0;
-    if (str_eq(text, "0"))
-        return true;
-    do {
-        char *end;
-        unsigned long number = strtoul(text, &end, 10);
-        if (*text < '0' || *text > '9' || number > DURATION_PART_MAX || !seconds_of(*end))
-            return false;
-        *ret_seconds += number * seconds_of(*end);
-        text = end + 1;
-    } while (*text);
-    return true;
-}
-
-static bool take_scrub_interval(const char *text, uint64_t *ret_ms, struct error *err)
-{
-    uint64_t seconds;
-
-    if (!parse_duration(text ? text : SCRUB_INTERVAL_DEFAULT, &seconds))
-        return bad_value("scrub-interval", text, "a duration such as 30d, 12h or 0", err);
-    *ret_ms = seconds * 1000;
+    ret->partial_max_bytes = PARTIAL_MAX_DEFAULT_BYTES;
+    if (raw->partial_max_size && !size_parse(raw->partial_max_size, &ret->partial_max_bytes))
+        return bad_value("partial-max-size", raw->partial_max_size, "a size such as \"20GB\"", err);
+    if (!take_duration("partial-ttl", raw->partial_ttl, PARTIAL_TTL_DEFAULT, &ret->partial_ttl_ms,
+                       err))
+        return false;
+    ret->partial_ttl_ms = MAX(ret->partial_ttl_ms, 1U);
+    ret->partial_max_bytes = MAX(ret->partial_max_bytes, 1U);
     return true;
 }
 
@@ -415,8 +402,11 @@ static bool take_settings(struct raw *raw, struct config *ret, struct error *err
     if (!take_log(raw, ret, err) ||
         !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err) ||
         !take_reserve(raw->reserve_space, ret, err) ||
-        !take_scrub_interval(raw->scrub_interval, &ret->scrub_interval_ms, err))
+        !take_duration("scrub-interval", raw->scrub_interval, SCRUB_INTERVAL_DEFAULT,
+                       &ret->scrub_interval_ms, err) ||
+        !take_partial(raw, ret, err))
         return false;
+    ret->resume_jobs = str_eq(raw->resume_jobs, "true");
     ret->keep_compressed = str_eq(raw->keep_compressed, "true");
     ret->data_root = take_or(&raw->data_root, CONFIG_DEFAULT_DATA_ROOT);
     ret->exec_root = take_or(&raw->exec_root, CONFIG_DEFAULT_EXEC_ROOT);

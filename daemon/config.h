@@ -21,7 +21,9 @@ struct config {
     uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */
     unsigned int reserve_percent; /* and of this part of it */
     bool keep_compressed;
-    uint64_t scrub_interval_ms; /* 0: never */
+    bool resume_jobs; /* that a stop of the daemon interrupted */
+    uint64_t scrub_interval_ms;                 /* 0: never */
+    uint64_t partial_ttl_ms, partial_max_bytes; /* not 0 */
     enum log_level log_level;
     enum log_format log_format;
     bool show_help, show_version, validate;

@@ -46,6 +46,8 @@ static void test_defaults(void **state)
     assert_null(config.runtime);
     assert_false(config.keep_compressed);
     assert_int_equal(config.scrub_interval_ms, 30LL * 24 * 3600 * 1000);
+    assert_int_equal(config.partial_ttl_ms, 72LL * 3600 * 1000);
+    assert_int_equal(config.partial_max_bytes, 20000000000);
 }
 
 static void test_flags(void **state)
@@ -162,6 +164,9 @@ static void test_bad_input(void **state)
         {"{}", ARGS("--scrub-interval", "99999999999999999999d"), "scrub-interval"},
         {"{\"scrub-interval\": 30}", NULL, "scrub-interval"},
         {"{\"keep-compressed\": \"yes\"}", NULL, "keep-compressed"},
+        {"{\"partial-ttl\": 72}", NULL, "partial-ttl"},
+        {"{}", ARGS("--partial-ttl", "long"), "partial-ttl \"long\""},
+        {"{}", ARGS("--partial-max-size", "20%"), "partial-max-size \"20%\""},
     };
 
     (void)state;
@@ -173,6 +178,23 @@ static void test_bad_input(void **state)
             fail_msg("case %zu was accepted: %s", i, cases[i].file);
         assert_error(&err, ERROR_INVALID_ARGUMENT, cases[i].named);
     }
+}
+
+static void test_partial(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{\"partial-ttl\": \"1h30m\", \"partial-max-size\": \"1GiB\"}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_int_equal(config.partial_ttl_ms, 5400000);
+    assert_int_equal(config.partial_max_bytes, GIB);
+    config_done(&config);
+    write_file("{}");
+    assert_ok(load(&config, &err, ARGS("--partial-ttl=0", "--partial-max-size", "0")), &err);
+    assert_int_equal(config.partial_ttl_ms, 1);
+    assert_int_equal(config.partial_max_bytes, 1);
 }
 
 static void test_scrub_interval(void **state)
@@ -240,10 +262,15 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_file),         cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_reserve),      cmocka_unit_test(test_scrub_interval),
-        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_help_needs_nothing),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_scrub_interval),
+        cmocka_unit_test(test_partial),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_help_needs_nothing),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
