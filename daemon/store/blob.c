@@ -41,8 +41,8 @@ bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *
 /* Of one layer, whatever its blobs are: the newest stay. */
 #define SOURCES_MAX 32
 
-static bool write_source(struct db *db, const char *diff_id, const char *repository,
-                         const struct layer_blob *blob, int64_t now, struct error *err)
+bool source_write(struct db *db, const char *diff_id, const char *repository,
+                  const struct layer_blob *blob, int64_t now, struct error *err)
 {
     return db_run(db, "INSERT OR REPLACE INTO layer_blobs VALUES (?, ?, ?, ?, ?, ?)", err,
                   db_text(diff_id), db_text(blob->digest.text), db_text(repository),
@@ -60,7 +60,7 @@ bool sources_write(struct db *db, const struct image *image, struct error *err)
     int64_t now = wall_clock_ns();
 
     for (size_t i = 0; image->blobs && i < image->diff_id_count; i++) {
-        if (!write_source(db, image->diff_ids[i].text, image->repository, &image->blobs[i], now,
+        if (!source_write(db, image->diff_ids[i].text, image->repository, &image->blobs[i], now,
                           err))
             return false;
     }

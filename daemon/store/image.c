@@ -114,7 +114,7 @@ void image_drop(struct store *store, struct image *image)
     image_free(image);
 }
 
-static struct image *get_image(const struct store *store, const struct digest *id)
+struct image *image_get(const struct store *store, const struct digest *id)
 {
     for (size_t i = 0; i < store->image_count; i++) {
         if (digest_eq(&store->images[i]->id, id))
@@ -228,7 +228,7 @@ void image_data_done(struct image_data *data)
 static bool image_damaged(struct store *store, const struct digest *id, const char *what,
                           struct error *err)
 {
-    struct image *image = get_image(store, id);
+    struct image *image = image_get(store, id);
 
     if (image && !image->damaged)
         log_error("an image is damaged", LOG("image", (const char *)id->text),
@@ -359,7 +359,7 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
 
     if (!locked)
         return false;
-    kept = get_image(store, &image->id);
+    kept = image_get(store, &image->id);
     work.new_image = !kept;
     if (!sum_layers(store, image, &work.size_bytes, err))
         return false;
@@ -404,7 +404,7 @@ bool await_image_restore(struct store *store, const struct image *image, struct 
 
     if (!locked)
         return false;
-    kept = get_image(store, &image->id);
+    kept = image_get(store, &image->id);
     if (!kept)
         return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
                          image->id.text);
@@ -517,7 +517,7 @@ bool await_image_delete(struct store *store, const struct digest *id, size_t unt
 
     if (!locked)
         return false;
-    image = get_image(store, &image_id);
+    image = image_get(store, &image_id);
     if (!image)
         return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
                          image_id.text);

@@ -192,6 +192,10 @@ bool await_commit_row(struct layer_writer *writer, const struct layer_content *c
 /* Notes where the image's layers were seen, if it says so. */
 bool sources_write(struct db *db, const struct image *image, struct error *err);
 
+/* Notes one of them. */
+bool source_write(struct db *db, const char *diff_id, const char *repository,
+                  const struct layer_blob *blob, int64_t now, struct error *err);
+
 /* --- ledger.c ----------------------------------------------------------------------------------
  */
 
@@ -211,6 +215,7 @@ bool await_scrub_task(void *store, struct error *err);
 /* --- image.c -----------------------------------------------------------------------------------
  */
 
+struct image *image_get(const struct store *store, const struct digest *id); /* or NULL */
 struct image *image_new(void);
 struct image *image_free(struct image *image);
 void image_add(struct store *store, struct image *image); /* takes it over */

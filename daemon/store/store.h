@@ -193,6 +193,10 @@ bool await_layer_sources(struct store *store, const struct digest *diff_id,
                          struct layer_sources *ret, struct error *err);
 void layer_sources_done(struct layer_sources *sources);
 
+/* Notes that a repository has a layer, for it was sent there. */
+bool await_layer_sent(struct store *store, const struct digest *diff_id,
+                      const struct layer_blob *blob, const char *repository, struct error *err);
+
 /* --- Images ------------------------------------------------------------------------------------
  */
 
@@ -228,6 +232,11 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
 /* Puts an image's manifest and config back as they were: only id, manifest_digest and
  * the data of `image` are looked at. IMAGE_NOT_FOUND if it has gone. */
 bool await_image_restore(struct store *store, const struct image *image, struct error *err);
+
+/* Notes that an image was pushed: the repository digest that it has there, and what is told of it.
+ * IMAGE_NOT_FOUND if it has gone. */
+bool await_image_pushed(struct store *store, const struct digest *id, const char *repo_digest,
+                        const struct event_note *event, struct error *err);
 
 /* From memory, newest first; the array is the caller's, its members the store's: do not hold them
  * across an await. NULL-terminated. */
