@@ -6,10 +6,24 @@
 #include "daemon/registry/registry.h"
 #include "daemon/registry/source.h"
 
+/* A configured mirror of a registry. */
+struct mirror {
+    char *registry; /* "docker.io" */
+    char *url;      /* as it was given */
+    char *base;     /* "https://mirror.example.com/v2" */
+    char *name;     /* "mirror.example.com" */
+    char *prefix;   /* of repositories there: "", "dockerhub/" */
+};
+
+/* Mirrors of the options; invalid ones are left out, and logged. */
+struct mirror *mirrors_new(const struct registry_options *options, size_t *ret_count);
+void mirrors_free(struct mirror *mirrors, size_t count);
+
 struct registry_client {
     struct transport transport;
     struct auth_cache *auth_cache;
-    char **mirrors;    /* of docker.io, in order: "https://mirror.example.com" */
+    struct mirror *mirrors; /* in order */
+    size_t mirror_count;
     char **hosts_dirs; /* where hosts.toml of hosts are */
     struct health_table health;
     struct map *schemes; /* of hosts that may be plain HTTP: "http" or "https", as found */

@@ -7,56 +7,20 @@
 
 /* --- Life cycle ------------------------------------------------------------------------------- */
 
-/* "https://mirror.example.com[:port]", as Docker takes them. */
-static bool mirror_check(const char *url, struct error *err)
+void registry_client_configure(struct registry_client *client,
+                               const struct registry_options *options)
 {
-    CLEANUP_ORIGIN struct origin origin = {0};
-    CLEANUP_FREE char *base = NULL;
-    size_t length = strlen(url);
-
-    if (!origin_parse(url, &origin, err)) {
-        error_prefix(err, "registry mirror \"%.200s\" is not valid", url);
-        free(err->reason);
-        err->reason = xstrdup("INVALID_CONFIG");
-        return false;
-    }
-    base = xasprintf("%s://%s", origin.scheme, origin.name);
-    while (length && url[length - 1] == '/')
-        length--;
-    if (strlen(base) == length)
-        return true;
-    return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_CONFIG",
-                     "registry mirror \"%.200s\" is not valid: it must be a scheme and a host only",
-                     url);
-}
-
-bool registry_options_check(const struct registry_options *options, struct error *err)
-{
-    for (char *const *entry = options->insecure_registries; entry && *entry; entry++) {
-        if (!insecure_entry_check(*entry, err))
-            return false;
-    }
-    for (char *const *url = options->mirrors; url && *url; url++) {
-        if (!mirror_check(*url, err))
-            return false;
-    }
-    return true;
-}
-
-static char **valid_mirrors(char *const *urls)
-{
-    char **ret = xcalloc(strv_count(urls) + 1, sizeof(*ret));
-    size_t count = 0;
-
-    for (; urls && *urls; urls++) {
-        CLEANUP_ORIGIN struct origin origin = {0};
-        CLEANUP_ERROR struct error err = {0};
-        if (mirror_check(*urls, &err) && origin_parse(*urls, &origin, &err))
-            ret[count++] = xasprintf("%s://%s", origin.scheme, origin.name);
-        else
-            log_warn("a mirror is ignored", LOG("error", err.message));
-    }
-    return ret;
+    strv_free(client->transport.insecure);
+    client->transport.insecure = strv_dup(options->insecure_registries);
+    free(client->transport.tls.certs_dir);
+    client->transport.tls.certs_dir = xstrdup(options->certs_dir);
+    strv_free(client->hosts_dirs);
+    client->hosts_dirs = strv_dup(options->hosts_dirs);
+    mirrors_free(client->mirrors, client->mirror_count);
+    client->mirrors = mirrors_new(options, &client->mirror_count);
+    /* Hosts may be insecure, or not, from now on. */
+    map_free(client->schemes);
+    client->schemes = map_new();
 }
 
 struct registry_client *registry_client_new(const struct registry_options *options)
@@ -69,13 +33,9 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     };
 
     client->transport.http = http_new(&http);
-    client->transport.tls.certs_dir = xstrdup(options->certs_dir);
-    client->transport.insecure = strv_dup(options->insecure_registries);
     client->transport.backoff_ms = options->backoff_ms ? options->backoff_ms : BACKOFF_MS;
     client->auth_cache = auth_cache_new();
-    client->schemes = map_new();
-    client->hosts_dirs = strv_dup(options->hosts_dirs);
-    client->mirrors = valid_mirrors(options->mirrors);
+    registry_client_configure(client, options);
     health_table_init(&client->health);
     return client;
 }
@@ -89,7 +49,7 @@ struct registry_client *registry_client_free(struct registry_client *client)
     strv_free(client->transport.insecure);
     auth_cache_free(client->auth_cache);
     map_free(client->schemes);
-    strv_free(client->mirrors);
+    mirrors_free(client->mirrors, client->mirror_count);
     strv_free(client->hosts_dirs);
     health_table_done(&client->health);
     free(client);

@@ -12,9 +12,12 @@ struct registry_client;
 
 struct registry_options {
     char *const *insecure_registries; /* "host[:port]" or CIDR; HTTP or unverified TLS allowed */
-    char *const *mirrors;             /* URLs, tried in order for docker.io */
+    char *const *mirrors; /* of docker.io: "https://mirror.example.com", tried in order */
+    /* Of any registry: pairs of its name and a URL, whose path comes before the repository, or is
+     * used as it is where it has a "v2" in it. Tried in order, before those above. */
+    char *const *mirrors_of;
     char *const *hosts_dirs; /* "/etc/containerd/certs.d"; per host: hosts.toml */
-    const char *certs_dir; /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
+    const char *certs_dir;   /* "/etc/docker/certs.d"; per host: ca .crt, client .cert+.key */
     const char *user_agent;
     /* 0: 30 s to connect, 60 s without a byte, 250 ms before the first of a few retries. */
     uint64_t connect_timeout_ms, stall_timeout_ms, backoff_ms;
@@ -27,6 +30,23 @@ bool registry_options_check(const struct registry_options *options, struct error
 /* Options are copied, invalid entries are ignored. Curl and the TLS store are set up at the first
  * request, not here. */
 struct registry_client *registry_client_new(const struct registry_options *options);
+
+/* Takes mirrors, insecure registries and directories anew; the rest stays. Sources that are there
+ * stay what they are. */
+void registry_client_configure(struct registry_client *client,
+                               const struct registry_options *options);
+
+/* The mirrors that are configured, with what is known of them; the caller frees the array with
+ * registry_mirrors_free. Those of hosts.toml are not known before they are needed. */
+struct registry_mirror {
+    char *registry, *url;  /* "docker.io", "https://mirror.example.com/cache" */
+    unsigned int failures; /* in a row; 0: healthy, or never asked */
+    uint64_t behind_ms;    /* so long it is asked after the others */
+    uint64_t bytes_served;
+    char *last_error; /* NULL: none since it last served */
+};
+struct registry_mirror *registry_mirrors(const struct registry_client *client, size_t *ret_count);
+void registry_mirrors_free(struct registry_mirror *mirrors, size_t count);
 struct registry_client *registry_client_free(struct registry_client *client); /* no request open */
 
 struct registry_auth {

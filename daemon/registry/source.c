@@ -113,12 +113,14 @@ static void take_auth(struct source *source, const struct registry_auth *auth)
     source->identity_token = xstrdup(auth->identity_token);
 }
 
-static struct source *mirror_new(struct registry_client *client, const struct reference *reference,
-                                 const char *url)
+static struct source *mirror_source(struct registry_client *client,
+                                    const struct reference *reference, const struct mirror *mirror)
 {
-    struct source *source = source_new(reference, strstr(url, "://") + 3);
+    struct source *source = source_new(reference, mirror->name);
 
-    source->base = xasprintf("%s/v2", url);
+    source->base = xstrdup(mirror->base);
+    free(source->repository);
+    source->repository = xasprintf("%s%s", mirror->prefix, reference->path);
     source->mirror = true;
     return finish(client, source);
 }
@@ -220,9 +222,9 @@ bool await_registry_sources(struct registry_client *client, const struct referen
     *ret = (struct source_list){0};
     if (!await_hosts_load(client->hosts_dirs, reference->domain, &file, &found, err))
         return false;
-    if (str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN) && use != SOURCE_PUSH) {
-        for (char **url = client->mirrors; *url; url++)
-            add_source(ret, mirror_new(client, reference, *url));
+    for (size_t i = 0; i < client->mirror_count && use != SOURCE_PUSH; i++) {
+        if (str_eq(client->mirrors[i].registry, reference->domain))
+            add_source(ret, mirror_source(client, reference, &client->mirrors[i]));
     }
     for (size_t i = 0; i < file.count; i++) {
         if (file.hosts[i].uses & use)
