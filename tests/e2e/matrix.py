@@ -124,8 +124,8 @@ class Run:
         self.witness = images.random_layer(f"witness{self.number}", 200_000)
         self.target = images.random_layer(f"target{self.number}", self.size)
         self.image = images.image([self.witness, self.target])
-        self.pushed = stage.registry.push(self.repository, self.image)
-        self.registry = FaultProxy(stage.registry)
+        self.pushed = stage.content.push(self.repository, self.image)
+        self.registry = FaultProxy(stage.content)
         self.tokens = FaultProxy(stage.tokens)
         self.elsewhere = FaultProxy(stage.tokens if kind == "token" else stage.open_registry)
         self.registry.replace(stage.tokens.url, self.tokens.url)
@@ -200,17 +200,20 @@ class Run:
 
 class Stage:
     """What the runs share. Whoever has the password may pull and push; on the open registry, which
-    has the same content, anybody."""
+    has the same content, anybody. `content`: where the images of the runs are put."""
+
+    config = {}
 
     def __init__(self, make_davitd):
         self.roots = []
         self.tokens = TokenServer(self._root(), {USER: (PASSWORD, {"pull", "push"})})
         self.registries = []
-        self.registry = self._registry(token_server=self.tokens)
+        self.content = self.registry = self._registry(token_server=self.tokens)
         self.open_registry = self._registry(content_of=self.registry)
         known = subprocess.run([BIN_DIR / "davitd", "--help"], stdout=subprocess.PIPE,
                                text=True).stdout
-        self.daemon = make_davitd(config={key: value for key, value in SETTINGS.items()
+        self.daemon = make_davitd(config={key: value for key, value
+                                          in {**SETTINGS, **self.config}.items()
                                           if "--" + key in known})
         self.erofs = "erofs" in Davit(self.daemon)("info").stdout
         self.credentials_root = self._root()
