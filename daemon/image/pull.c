@@ -1,8 +1,7 @@
 #include "daemon/image/pull.h"
 
-#include <inttypes.h>
-
 #include "daemon/store/event.h"
+#include "daemon/store/partial.h"
 #include "proto/base/log.h"
 #include "proto/base/size.h"
 
@@ -11,7 +10,8 @@ struct pull_layer {
     const struct descriptor *blob;
     const struct digest *diff_id;
     bool existed;
-    bool repeated; /* the same blob stands further down in the manifest */
+    bool repeated;       /* the same blob stands further down in the manifest */
+    uint64_t bytes_kept; /* of a former try; as of when the pull began */
     struct transfer_share *share;
 };
 
@@ -20,8 +20,10 @@ struct pull {
     struct reference reference;
     struct platform platform;
     char *username, *password, *identity_token;
+    struct requester *requester;
     enum pull_phase phase;
     struct resolved_image *image;
+    struct source_list sources;
     struct pull_layer *layers;
     uint64_t bytes_total;
     unsigned int percent; /* the highest that was shown */
@@ -34,6 +36,7 @@ struct pull *pull_new(const struct pull_engine *engine, const struct pull_reques
     CLEANUP(pull_cleanup) struct pull *pull = xcalloc(1, sizeof(*pull));
 
     pull->engine = *engine;
+    pull->requester = requester_new(request->bytes_per_second);
     pull->username = xstrdup(request->auth.username);
     pull->password = xstrdup(request->auth.password);
     pull->identity_token = xstrdup(request->auth.identity_token);
@@ -57,6 +60,8 @@ struct pull *pull_free(struct pull *pull)
     for (size_t i = 0; pull->layers && i < pull->image->manifest->layer_count; i++)
         transfer_leave(pull->layers[i].share);
     free(pull->layers);
+    requester_free(pull->requester);
+    source_list_done(&pull->sources);
     resolved_image_free(pull->image);
     reference_done(&pull->reference);
     platform_done(&pull->platform);
@@ -69,12 +74,14 @@ struct pull *pull_free(struct pull *pull)
 
 /* --- The flow --------------------------------------------------------------------------------- */
 
+/* What there is of the layers now. They are listed once: their number and sizes are the
+ * manifest's. */
 static void list_layers(struct pull *pull)
 {
     const struct manifest *manifest = pull->image->manifest;
 
-    free(pull->layers);
-    pull->layers = xcalloc(manifest->layer_count, sizeof(*pull->layers));
+    if (!pull->layers)
+        pull->layers = xcalloc(manifest->layer_count, sizeof(*pull->layers));
     pull->bytes_total = 0;
     for (size_t i = 0; i < manifest->layer_count; i++) {
         struct pull_layer *layer = &pull->layers[i];
@@ -82,6 +89,7 @@ static void list_layers(struct pull *pull)
         layer->blob = &manifest->layers[i];
         layer->diff_id = &pull->image->config->diff_ids[i];
         layer->existed = layer_find(pull->engine.store, layer->diff_id, NULL);
+        layer->repeated = false;
         for (size_t j = 0; j < i && !layer->repeated; j++)
             layer->repeated = digest_eq(&pull->layers[j].blob->digest, &layer->blob->digest);
         if (!layer->existed && !layer->repeated)
@@ -89,19 +97,36 @@ static void list_layers(struct pull *pull)
     }
 }
 
+static bool await_find_kept(struct pull *pull, struct error *err)
+{
+    for (size_t i = 0; i < pull->image->manifest->layer_count; i++) {
+        struct pull_layer *layer = &pull->layers[i];
+        if (!layer->existed && !layer->repeated &&
+            !await_partial_kept(pull->engine.store, &layer->blob->digest, layer->blob->size_bytes,
+                                &layer->bytes_kept, err))
+            return false;
+    }
+    return true;
+}
+
+static bool is_to_be_fetched(const struct pull_layer *layer)
+{
+    return !layer->existed && !layer->repeated &&
+           !transfer_runs(layer->pull->engine.transfers, layer->blob, layer->diff_id);
+}
+
 /* A lower bound of what the store will grow by; what others fetch already is not counted. */
 static uint64_t bytes_needed(const struct pull *pull)
 {
-    const struct manifest *manifest = pull->image->manifest;
     uint64_t bytes = 0;
 
-    for (size_t i = 0; i < manifest->layer_count; i++) {
+    for (size_t i = 0; i < pull->image->manifest->layer_count; i++) {
         const struct pull_layer *layer = &pull->layers[i];
-        if (!layer->existed && !layer->repeated &&
-            !transfer_runs(pull->engine.transfers, layer->blob, layer->diff_id))
-            bytes += layer->blob->size_bytes;
+        if (is_to_be_fetched(layer))
+            bytes += transfer_disk_bytes(layer->blob->size_bytes,
+                                         layer->blob->size_bytes - layer->bytes_kept);
     }
-    return transfer_disk_bytes(pull->engine.transfers, bytes);
+    return bytes;
 }
 
 static bool await_look_for_room(struct pull *pull, struct error *err)
@@ -111,6 +136,8 @@ static bool await_look_for_room(struct pull *pull, struct error *err)
     uint64_t needed;
 
     list_layers(pull);
+    if (!await_find_kept(pull, err))
+        return false;
     needed = bytes_needed(pull);
     if (needed == 0)
         return true;
@@ -148,7 +175,7 @@ static bool layer_task(void *arg, struct error *err)
     return error_prefix(err, "layer %.12s", digest_hex(&layer->blob->digest));
 }
 
-static bool await_layers(struct pull *pull, const struct registry_auth *auth, struct error *err)
+static bool await_layers(struct pull *pull, struct error *err)
 {
     CLEANUP(group_done_await) struct group group;
 
@@ -157,8 +184,15 @@ static bool await_layers(struct pull *pull, const struct registry_auth *auth, st
         struct pull_layer *layer = &pull->layers[i];
         if (layer->existed)
             continue;
-        layer->share = transfer_join(pull->engine.transfers, &pull->reference, auth, layer->blob,
-                                     layer->diff_id, err);
+        layer->share = transfer_join(pull->engine.transfers,
+                                     &(struct transfer_request){
+                                         .requester = pull->requester,
+                                         .sources = &pull->sources,
+                                         .blob = layer->blob,
+                                         .diff_id = layer->diff_id,
+                                         .kept_bytes = layer->bytes_kept,
+                                     },
+                                     err);
         if (!layer->share ||
             !task_spawn(&group, "layer", digest_hex(&layer->blob->digest), layer_task, layer, err))
             return false;
@@ -220,60 +254,103 @@ static bool await_commit(struct pull *pull, struct error *err)
     return true;
 }
 
-/* What is there already is not fetched again by the next try: the pull's user is told. */
-static void await_explain_no_space(struct pull *pull, struct error *err)
+/* What there is of the pull's layers by now. */
+static uint64_t await_count_kept(const struct pull *pull)
 {
-    const struct manifest *manifest = pull->image->manifest;
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < pull->image->manifest->layer_count; i++) {
+        const struct pull_layer *layer = &pull->layers[i];
+        uint64_t kept = 0;
+        if (layer->existed || layer->repeated)
+            continue;
+        if (layer_find(pull->engine.store, layer->diff_id, NULL))
+            kept = layer->blob->size_bytes;
+        else
+            await_partial_kept(pull->engine.store, &layer->blob->digest, layer->blob->size_bytes,
+                               &kept, NULL);
+        bytes += kept;
+    }
+    return bytes;
+}
+
+/* What is there already is not fetched again by the next try: the pull's user is told. Also for a
+ * cancelled task. */
+static void explain_failure_await(struct pull *pull, struct error *err)
+{
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
     struct store *store = pull->engine.store;
-    size_t kept = 0, count = 0;
-    uint64_t kept_bytes = 0;
+    uint64_t kept = await_count_kept(pull);
     struct space space;
 
-    for (size_t i = 0; i < manifest->layer_count; i++) {
-        const struct pull_layer *layer = &pull->layers[i];
-        if (layer->repeated)
-            continue;
-        count++;
-        if (!layer_find(store, layer->diff_id, NULL))
-            continue;
-        kept++;
-        kept_bytes += layer->blob->size_bytes;
+    if (kept) {
+        CLEANUP_FREE char *message = TAKE(err->message);
+        err->message = xasprintf("%s; %s of %s are kept: pull again to go on from there", message,
+                                 size_text(kept).text, size_text(pull->bytes_total).text);
     }
-    error_set(err, err->code, err->reason, "%s; %zu of %zu layers (%s) are kept for the next try",
-              err->message, kept, count, size_text(kept_bytes).text);
-    if (await_space(store, 0, &space, NULL))
+    if (error_is(err, "NO_SPACE") && await_space(store, 0, &space, NULL))
         space_hint(store, &space, err);
 }
 
-static bool await_fetch(struct pull *pull, const struct registry_auth *auth, struct error *err)
+static bool await_fetch(struct pull *pull, struct error *err)
 {
     pull->phase = PULL_FETCHING;
-    if (await_layers(pull, auth, err)) {
+    if (await_layers(pull, err)) {
         pull->phase = PULL_COMMITTING;
         if (await_commit(pull, err))
             return true;
     }
-    if (err && error_is(err, "NO_SPACE"))
-        await_explain_no_space(pull, err);
+    if (err)
+        explain_failure_await(pull, err);
     return false;
+}
+
+/* Neither layers nor what is kept of their blobs are removed meanwhile. */
+struct leases {
+    struct layer_lease *layers;
+    struct partial_lease *partials;
+};
+
+static void leases_done(struct leases *leases)
+{
+    layer_lease_free(leases->layers);
+    partial_lease_free(leases->partials);
+}
+
+static struct leases leases_take(const struct pull *pull)
+{
+    const struct manifest *manifest = pull->image->manifest;
+    CLEANUP_FREE struct digest *blobs = xcalloc(manifest->layer_count + 1, sizeof(*blobs));
+    struct store *store = pull->engine.store;
+
+    for (size_t i = 0; i < manifest->layer_count; i++)
+        blobs[i] = manifest->layers[i].digest;
+    return (struct leases){
+        .layers = layer_lease_new(store, pull->image->config->diff_ids,
+                                  pull->image->config->diff_id_count),
+        .partials = partial_lease_new(store, blobs, manifest->layer_count),
+    };
+}
+
+static bool await_resolve(struct pull *pull, struct error *err)
+{
+    const struct registry_auth auth = {pull->username, pull->password, pull->identity_token};
+    struct registry_client *registry = pull->engine.registry;
+
+    pull->image = await_registry_resolve(registry, &pull->reference, &auth, &pull->platform, err);
+    return pull->image && await_registry_sources(registry, &pull->reference, &auth, SOURCE_PULL,
+                                                 &pull->sources, err);
 }
 
 bool await_pull(struct pull *pull, struct error *err)
 {
-    const struct registry_auth auth = {pull->username, pull->password, pull->identity_token};
     CLEANUP_FREE char *name = reference_familiar(&pull->reference);
-    struct layer_lease *lease;
-    bool ok;
+    CLEANUP(leases_done) struct leases leases = {0};
 
-    pull->image = await_registry_resolve(pull->engine.registry, &pull->reference, &auth,
-                                         &pull->platform, err);
-    if (!pull->image)
+    if (!await_resolve(pull, err))
         return false;
-    lease = layer_lease_new(pull->engine.store, pull->image->config->diff_ids,
-                            pull->image->config->diff_id_count);
-    ok = await_room(pull, err) && await_fetch(pull, &auth, err);
-    layer_lease_free(lease);
-    if (!ok)
+    leases = leases_take(pull);
+    if (!await_room(pull, err) || !await_fetch(pull, err))
         return error_prefix(err, "cannot pull %s", name);
     pull->phase = PULL_DONE;
     log_info("pulled image", LOG("image", name), LOG("bytes", pull->bytes_total),
@@ -281,16 +358,25 @@ bool await_pull(struct pull *pull, struct error *err)
     return true;
 }
 
+void pull_set_limit(struct pull *pull, uint64_t bytes_per_second)
+{
+    requester_set_limit(pull->requester, bytes_per_second);
+}
+
 /* --- Looking at it ---------------------------------------------------------------------------- */
 
-static enum pull_layer_state state_of(enum transfer_state state)
+static enum pull_layer_state state_of(enum transfer_state state, bool shared)
 {
     switch (state) {
     case TRANSFER_WAITING:
     case TRANSFER_FAILED:
         return PULL_LAYER_WAITING;
     case TRANSFER_FETCHING:
-        return PULL_LAYER_FETCHING;
+        return shared ? PULL_LAYER_SHARED : PULL_LAYER_FETCHING;
+    case TRANSFER_RATE_LIMITED:
+        return PULL_LAYER_RATE_LIMITED;
+    case TRANSFER_RETRYING:
+        return PULL_LAYER_RETRYING;
     case TRANSFER_STORING:
         return PULL_LAYER_STORING;
     case TRANSFER_DONE:
@@ -301,23 +387,37 @@ static enum pull_layer_state state_of(enum transfer_state state)
 
 static struct pull_layer_progress layer_progress(const struct pull_layer *layer)
 {
-    struct pull_layer_progress progress = {
-        .digest = &layer->blob->digest,
-        .state = PULL_LAYER_WAITING,
-        .bytes_total = layer->blob->size_bytes,
-    };
+    struct transfer_progress transfer;
 
-    if (layer->existed) {
-        progress.state = PULL_LAYER_EXISTS;
-        progress.bytes_fetched = layer->blob->size_bytes;
-    } else if (layer->share) {
-        struct transfer_progress transfer = transfer_progress(layer->share);
-        progress.state = state_of(transfer.state);
-        progress.bytes_fetched = transfer.bytes_fetched;
-        progress.bytes_stored = transfer.bytes_stored;
-        progress.bytes_per_second = transfer.bytes_per_second;
-    }
-    return progress;
+    if (layer->existed)
+        return (struct pull_layer_progress){
+            .digest = &layer->blob->digest,
+            .state = PULL_LAYER_PRESENT,
+            .bytes_fetched = layer->blob->size_bytes,
+            .bytes_total = layer->blob->size_bytes,
+        };
+    if (!layer->share)
+        return (struct pull_layer_progress){
+            .digest = &layer->blob->digest,
+            .state = PULL_LAYER_WAITING,
+            .bytes_fetched = layer->bytes_kept,
+            .bytes_total = layer->blob->size_bytes,
+            .bytes_resumed = layer->bytes_kept,
+        };
+    transfer = transfer_progress(layer->share);
+    return (struct pull_layer_progress){
+        .digest = &layer->blob->digest,
+        .state = state_of(transfer.state, transfer_is_shared(layer->share)),
+        .bytes_fetched = transfer.bytes_fetched,
+        .bytes_total = layer->blob->size_bytes,
+        .bytes_stored = transfer.bytes_stored,
+        .bytes_per_second = transfer.bytes_per_second,
+        .bytes_resumed = transfer.bytes_resumed,
+        .until_unix_ms = transfer.until_unix_ms,
+        .source = transfer.source,
+        .error = transfer.error,
+        .connections = transfer.connections,
+    };
 }
 
 void pull_progress(struct pull *pull, struct pull_progress *ret)
@@ -359,4 +459,55 @@ struct pull_result pull_result(const struct pull *pull)
         .image_id = &pull->image->manifest->config.digest,
         .up_to_date = pull->up_to_date,
     };
+}
+
+/* --- Without fetching ------------------------------------------------------------------------- */
+
+void pull_plan_done(struct pull_plan *plan)
+{
+    free(plan->layers);
+    strv_free(plan->sources);
+    *plan = (struct pull_plan){0};
+}
+
+static void plan_layer(struct pull_plan *plan, const struct pull_layer *layer)
+{
+    struct pull_plan_layer *planned = &plan->layers[plan->layer_count++];
+
+    planned->digest = layer->blob->digest;
+    planned->bytes_total = layer->blob->size_bytes;
+    planned->bytes_kept = layer->bytes_kept;
+    plan->bytes_total += layer->blob->size_bytes;
+    if (layer->existed)
+        planned->what = PLAN_PRESENT;
+    else if (!is_to_be_fetched(layer))
+        planned->what = PLAN_SHARED;
+    else
+        plan->bytes_to_fetch += planned->bytes_total - planned->bytes_kept;
+}
+
+bool await_pull_plan(struct pull *pull, struct pull_plan *ret, struct error *err)
+{
+    struct store *store = pull->engine.store;
+
+    *ret = (struct pull_plan){0};
+    if (!await_resolve(pull, err))
+        return false;
+    list_layers(pull);
+    if (!await_find_kept(pull, err) || !await_space(store, 0, &ret->space, err))
+        return false;
+    ret->digest = pull->image->digest;
+    ret->image_id = pull->image->manifest->config.digest;
+    ret->layers = xcalloc(pull->image->manifest->layer_count + 1, sizeof(*ret->layers));
+    for (size_t i = 0; i < pull->image->manifest->layer_count; i++) {
+        if (!pull->layers[i].repeated)
+            plan_layer(ret, &pull->layers[i]);
+    }
+    for (size_t i = 0; i < pull->sources.count; i++)
+        strv_add(&ret->sources, source_name(pull->sources.items[i]));
+    ret->disk_bytes = bytes_needed(pull);
+    ret->fits = ret->disk_bytes == 0 ||
+                space_check(store, &ret->space, ret->disk_bytes,
+                            transfer_table_disk_bytes_left(pull->engine.transfers), NULL);
+    return true;
 }

@@ -147,15 +147,26 @@ static bool await_fetch_layer(struct repairer *repairer, const struct candidate 
                               const struct digest *diff_id, struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_SOURCE_LIST struct source_list sources = {0};
+    struct requester *requester;
     bool ok;
 
-    if (!reference_parse(candidate->repository, &reference, err))
+    if (!reference_parse(candidate->repository, &reference, err) ||
+        !await_registry_sources(repairer->engine->registry, &reference,
+                                find_auth(repairer, &reference), SOURCE_PULL, &sources, err))
         return false;
-    repairer->share =
-        transfer_join(repairer->engine->transfers, &reference, find_auth(repairer, &reference),
-                      &candidate->blob, diff_id, err);
+    requester = requester_new(0);
+    repairer->share = transfer_join(repairer->engine->transfers,
+                                    &(struct transfer_request){
+                                        .requester = requester,
+                                        .sources = &sources,
+                                        .blob = &candidate->blob,
+                                        .diff_id = diff_id,
+                                    },
+                                    err);
     ok = repairer->share && await_transfer(repairer->share, err);
     repairer->share = transfer_leave(repairer->share);
+    requester_free(requester);
     return ok || error_prefix(err, "%s", candidate->repository);
 }
 

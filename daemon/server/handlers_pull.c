@@ -49,11 +49,17 @@ static enum job_item_state item_state(enum pull_layer_state state)
         return JOB_ITEM_WAITING;
     case PULL_LAYER_FETCHING:
         return JOB_ITEM_FETCHING;
+    case PULL_LAYER_SHARED:
+        return JOB_ITEM_SHARED;
+    case PULL_LAYER_RATE_LIMITED:
+        return JOB_ITEM_RATE_LIMITED;
+    case PULL_LAYER_RETRYING:
+        return JOB_ITEM_RETRYING;
     case PULL_LAYER_STORING:
         return JOB_ITEM_STORING;
     case PULL_LAYER_DONE:
         return JOB_ITEM_DONE;
-    case PULL_LAYER_EXISTS:
+    case PULL_LAYER_PRESENT:
         return JOB_ITEM_PRESENT;
     }
     return JOB_ITEM_WAITING;
@@ -95,7 +101,12 @@ static void fill_progress(void *arg, struct job_progress *ret)
             .bytes_fetched = layer->bytes_fetched,
             .bytes_total = layer->bytes_total,
             .bytes_stored = layer->bytes_stored,
+            .bytes_resumed = layer->bytes_resumed,
             .bytes_per_second = layer->bytes_per_second,
+            .source = layer->source,
+            .until_unix_ms = layer->until_unix_ms,
+            .error = layer->error,
+            .connections = layer->connections,
         };
     }
 }
@@ -124,10 +135,18 @@ static void add_details(void *arg, struct strbuf *ret)
     job_details_add(ret, &message);
 }
 
+static void set_limit(void *arg, uint64_t bytes_per_second)
+{
+    struct pull_job *job = arg;
+
+    pull_set_limit(job->pull, bytes_per_second);
+}
+
 static const struct job_ops pull_ops = {
     .await_run = run_pull,
     .progress = fill_progress,
     .details = add_details,
+    .set_limit = set_limit,
     .free = pull_job_free,
 };
 

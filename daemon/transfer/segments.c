@@ -148,6 +148,16 @@ void segments_give_back(struct segments *segments, struct segment *segment)
     segment->position = segment->end = 0;
 }
 
+void segments_cut(struct segments *segments, struct segment *segment)
+{
+    uint64_t cut = align_up(segment->position + 1), end = segment->end;
+
+    if (cut >= end)
+        return;
+    segment->end = cut;
+    segments_add(segments, cut, end);
+}
+
 bool segments_have_gap(const struct segments *segments)
 {
     return !list_empty(&segments->gaps);

@@ -41,6 +41,9 @@ bool segments_can_steal(const struct segments *segments);
 /* A segment ends: what is left of it is a gap again. Does nothing for one that has ended. */
 void segments_give_back(struct segments *segments, struct segment *segment);
 
+/* A live segment is to end soon: its tail is a gap again. */
+void segments_cut(struct segments *segments, struct segment *segment);
+
 /* All gaps go, to whoever asks for the whole blob. */
 void segments_clear_gaps(struct segments *segments);
 
