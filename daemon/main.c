@@ -194,14 +194,14 @@ static bool await_daemon(void *arg, struct error *err)
         .reserve_bytes = config->reserve_bytes,
         .reserve_percent = config->reserve_percent,
         .scrub_interval_ms = config->scrub_interval_ms,
+        .partial_ttl_ms = config->partial_ttl_ms,
+        .partial_max_bytes = config->partial_max_bytes,
     };
     struct loop_signal *handlers[] = {
         loop_signal_start(SIGTERM, on_stop, daemon),
         loop_signal_start(SIGINT, on_stop, daemon),
         loop_signal_start(SIGUSR1, on_dump, daemon),
     };
-        .partial_ttl_ms = config->partial_ttl_ms,
-        .partial_max_bytes = config->partial_max_bytes,
     struct store *store = NULL;
     bool ok = make_root(config->data_root, 0700, "data root", err) &&
               make_root(config->exec_root, 0711, "exec root", err) &&
