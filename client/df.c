@@ -16,7 +16,7 @@ struct kind {
     uint64_t size_bytes, reclaimable_bytes;
 };
 
-#define KINDS 3
+#define KINDS 4
 
 static struct kind kind_of(const char *name, const Davit__V1__Usage *usage)
 {
@@ -30,7 +30,8 @@ static void list_kinds(const disk_usage *usage, struct kind ret[KINDS])
 {
     ret[0] = kind_of("Images", usage->images);
     ret[1] = kind_of("Containers", usage->containers);
-    ret[2] = (struct kind){"Database", 1, 1, usage->metadata_bytes, 0};
+    ret[2] = kind_of("Partial downloads", usage->partials);
+    ret[3] = (struct kind){"Database", 1, 1, usage->metadata_bytes, 0};
 }
 
 /* "11.63MB (70%)"; Docker gives no part of nothing. */
@@ -180,7 +181,9 @@ void df_print_verbose(const disk_usage *usage, int64_t now_unix, struct strbuf *
     table_print(&image_table, out);
     strbuf_add_str(out, "\nContainers space usage:\n\n");
     table_print(&container_table, out);
-    strbuf_add_str(out, "\nDatabase space usage: ");
+    strbuf_add_str(out, "\nPartial downloads space usage: ");
+    add_size(out, usage->partials ? usage->partials->size_bytes : 0);
+    strbuf_add_str(out, "\n\nDatabase space usage: ");
     add_size(out, usage->metadata_bytes);
     strbuf_add_char(out, '\n');
 }
@@ -210,7 +213,9 @@ void df_print_verbose_json(const disk_usage *usage, struct strbuf *out)
     for (size_t i = 0; i < usage->n_container_list; i++)
         json_array_append_new(containers, container_json(usage->container_list[i]));
     CLEANUP_JSON json_t *object =
-        json_pack("{s:o, s:o, s:I}", "Images", images, "Containers", containers, "DatabaseSize",
+        json_pack("{s:o, s:o, s:I, s:I}", "Images", images, "Containers", containers,
+                  "PartialDownloadsSize",
+                  (json_int_t)(usage->partials ? usage->partials->size_bytes : 0), "DatabaseSize",
                   (json_int_t)usage->metadata_bytes);
     CLEANUP_FREE char *line = json_text(object);
     strbuf_addf(out, "%s\n", line);

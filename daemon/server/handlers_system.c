@@ -142,6 +142,7 @@ void handlers_system_add(struct grpc_server *server, const struct engines *engin
         {"Info", handle_info},
         {"DiskUsage", handle_disk_usage},
         {"Verify", handle_verify},
+        {"Prune", handle_prune},
     };
 
     grpc_server_add(server, &davit__v1__system__descriptor, methods, ARRAY_SIZE(methods),

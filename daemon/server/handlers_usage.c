@@ -89,6 +89,9 @@ bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err)
     davit__v1__disk_usage_response__init(response);
     response->images = usage_message(usage.image_count, usage.active_image_count, usage.layer_bytes,
                                      usage.layer_bytes - usage.active_layer_bytes);
+    response->partials =
+        usage_message(usage.partial_count, usage.active_partial_count, usage.partial_bytes,
+                      usage.partial_bytes - usage.active_partial_bytes);
     response->metadata_bytes = usage.metadata_bytes;
     add_containers(response, engines, request->verbose);
     if (request->verbose)

@@ -152,28 +152,42 @@ bool await_remove(struct store *store, struct image *image, size_t untagged,
 /* --- What nothing uses -------------------------------------------------------------------------
  */
 
-static bool await_collect(struct store *store, struct error *err)
+bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct layers_pruned *ret,
+                        struct error *err)
 {
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
     CLEANUP_FREE struct layer **unused = NULL;
-    int64_t now = wall_clock_ns();
-    size_t count = 0, iterator = 0;
+    CLEANUP(layers_pruned_done) struct layers_pruned pruned = {0};
+    size_t iterator = 0;
     void *value;
 
+    *ret = pruned;
     if (!locked)
         return false;
     unused = xcalloc(map_count(store->layers) + 1, sizeof(struct layer *));
+    pruned.diff_ids = xcalloc(map_count(store->layers) + 1, sizeof(*pruned.diff_ids));
     while (map_next(store->layers, &iterator, NULL, &value)) {
         struct layer *layer = value;
-        if (now - layer->used_unix_ns >= store->grace_ns && !layer_in_use(store, layer, NULL))
-            unused[count++] = layer;
+        if (layer->used_unix_ns > before_unix_ns || layer_in_use(store, layer, NULL))
+            continue;
+        pruned.freed_bytes += layer->disk_bytes;
+        pruned.diff_ids[pruned.count] = layer->info.diff_id;
+        unused[pruned.count++] = layer;
     }
-    if (count == 0)
+    if (pruned.count == 0)
         return true;
-    if (!await_remove(store, NULL, 0, unused, count, err))
+    if (!await_remove(store, NULL, 0, unused, pruned.count, err))
         return false;
-    log_info("removed layers that nothing uses", LOG("count", count));
+    log_info("removed layers that nothing uses", LOG("count", pruned.count));
+    *ret = pruned;
+    pruned = (struct layers_pruned){0};
     return true;
+}
+
+void layers_pruned_done(struct layers_pruned *pruned)
+{
+    free(pruned->diff_ids);
+    *pruned = (struct layers_pruned){0};
 }
 
 bool await_collect_task(void *arg, struct error *err)
@@ -185,7 +199,9 @@ bool await_collect_task(void *arg, struct error *err)
 
     for (;;) {
         CLEANUP_ERROR struct error failure = {0};
-        if (!await_collect(store, &failure) && failure.code != ERROR_CANCELLED)
+        CLEANUP(layers_pruned_done) struct layers_pruned pruned = {0};
+        if (!await_layers_prune(store, wall_clock_ns() - store->grace_ns, &pruned, &failure) &&
+            failure.code != ERROR_CANCELLED)
             log_warn("cannot remove unused layers", LOG("error", failure.message));
         if ((r = await_sleep(interval_ms)) < 0)
             return await_error(err, r, "collecting layers");

@@ -165,95 +165,82 @@ bool await_kept_usage(struct store *store, struct store_usage *ret, struct error
 /* --- Removal -----------------------------------------------------------------------------------
  */
 
-/* Adds to *freed what its removal gave back, if nobody began to use it meanwhile. */
-static bool await_remove_kept(struct store *store, const struct kept *kept, uint64_t *freed,
-                              struct error *err)
+/* What is to go, the oldest first. */
+struct cut {
+    int64_t before_unix_ns; /* only what was written before */
+    uint64_t max_bytes;     /* until all of that is at most so much, */
+    unsigned int percent;   /* and so much of the disk (0: whatever that is), */
+    size_t max_count;       /* or so many have gone */
+};
+
+static bool await_cut(struct store *store, const struct cut *cut, struct partials_pruned *ret,
+                      struct error *err)
 {
-    if (!is_free(store, kept))
-        return true;
-    if (!await_partial_remove(store, &kept->blob, err))
-        return false;
-    *freed += kept->disk_bytes;
+    CLEANUP(kept_list_done) struct kept_list list;
+    uint64_t bytes = 0, max_bytes = cut->max_bytes;
+    int r = await_list(store, &list);
+
+    *ret = (struct partials_pruned){0};
+    if (r < 0)
+        return await_error(err, r, "listing partial blobs");
+    if (cut->percent)
+        max_bytes = list.disk_capacity / 100 * cut->percent;
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.items[i].written_unix_ns < cut->before_unix_ns && is_free(store, &list.items[i]))
+            bytes += MAX(list.items[i].disk_bytes, 1U);
+    }
+    for (size_t i = 0; i < list.count && ret->count < cut->max_count && bytes > max_bytes; i++) {
+        const struct kept *kept = &list.items[i];
+        if (kept->written_unix_ns >= cut->before_unix_ns || !is_free(store, kept))
+            continue;
+        if (!await_partial_remove(store, &kept->blob, err))
+            return false;
+        bytes -= MIN(bytes, MAX(kept->disk_bytes, 1U));
+        ret->count++;
+        ret->freed_bytes += kept->disk_bytes;
+    }
     return true;
 }
 
-bool await_partials_prune(struct store *store, int64_t before_unix_ns, uint64_t *ret_freed,
+bool await_partials_prune(struct store *store, int64_t before_unix_ns, struct partials_pruned *ret,
                           struct error *err)
 {
-    CLEANUP(kept_list_done) struct kept_list list;
-    int r = await_list(store, &list);
+    const struct cut cut = {.before_unix_ns = before_unix_ns, .max_count = SIZE_MAX};
 
-    *ret_freed = 0;
-    if (r < 0)
-        return await_error(err, r, "listing partial blobs");
-    for (size_t i = 0; i < list.count; i++) {
-        if (list.items[i].written_unix_ns < before_unix_ns &&
-            !await_remove_kept(store, &list.items[i], ret_freed, err))
-            return false;
-    }
-    return true;
+    return await_cut(store, &cut, ret, err);
 }
 
 bool await_kept_drop_oldest(struct store *store, bool *ret_dropped, struct error *err)
 {
-    CLEANUP(kept_list_done) struct kept_list list;
-    uint64_t freed = 0;
-    int r = await_list(store, &list);
+    const struct cut cut = {.before_unix_ns = INT64_MAX, .max_count = 1};
+    struct partials_pruned dropped;
 
     *ret_dropped = false;
-    if (r < 0)
-        return await_error(err, r, "listing partial blobs");
-    for (size_t i = 0; i < list.count; i++) {
-        if (!is_free(store, &list.items[i]))
-            continue;
-        if (!await_remove_kept(store, &list.items[i], &freed, err))
-            return false;
-        log_info("removed what was kept of a blob: space is short",
-                 LOG("blob", (const char *)list.items[i].blob.text), LOG("bytes", freed));
-        *ret_dropped = true;
-        return true;
-    }
-    return true;
-}
-
-/* Removes the oldest of what was written before a moment, until all of that is at most `max_bytes`.
- */
-static bool await_cut(struct store *store, const struct kept_list *list, int64_t before_unix_ns,
-                      uint64_t max_bytes, struct error *err)
-{
-    uint64_t bytes = 0, freed = 0;
-
-    for (size_t i = 0; i < list->count; i++) {
-        if (list->items[i].written_unix_ns <= before_unix_ns && is_free(store, &list->items[i]))
-            bytes += list->items[i].disk_bytes;
-    }
-    for (size_t i = 0; i < list->count && bytes - freed > max_bytes; i++) {
-        if (list->items[i].written_unix_ns <= before_unix_ns &&
-            !await_remove_kept(store, &list->items[i], &freed, err))
-            return false;
-    }
-    if (freed > 0)
-        log_info("removed what was kept of blobs", LOG("bytes", freed));
+    if (!await_cut(store, &cut, &dropped, err))
+        return false;
+    *ret_dropped = dropped.count > 0;
+    if (dropped.count > 0)
+        log_info("removed a partial download: space is short", LOG("bytes", dropped.freed_bytes));
     return true;
 }
 
 static bool await_sweep(struct store *store, struct error *err)
 {
-    int64_t now = wall_clock_ns();
+    const int64_t now = wall_clock_ns();
+    const struct cut cuts[] = {
+        {.before_unix_ns = now - store->partials.ttl_ns, .max_count = SIZE_MAX},
+        {.before_unix_ns = INT64_MAX,
+         .max_bytes = store->partials.max_bytes,
+         .max_count = SIZE_MAX},
+        {.before_unix_ns = now - REST_NS, .percent = REST_DISK_PERCENT, .max_count = SIZE_MAX},
+    };
 
-    for (int step = 0; step < 3; step++) {
-        CLEANUP(kept_list_done) struct kept_list list;
-        int r = await_list(store, &list);
-        uint64_t rest_bytes = list.disk_capacity / 100 * REST_DISK_PERCENT;
-        bool ok;
-        if (r < 0)
-            return await_error(err, r, "listing partial blobs");
-        if (step == 0)
-            ok = await_cut(store, &list, now - store->partials.ttl_ns, 0, err);
-        else if (step == 1)
-            ok = await_cut(store, &list, INT64_MAX, store->partials.max_bytes, err);
-        else
-            ok = await_cut(store, &list, now - REST_NS, rest_bytes, err);
+    for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+        struct partials_pruned pruned;
+        bool ok = await_cut(store, &cuts[i], &pruned, err);
+        if (pruned.count > 0)
+            log_info("removed partial downloads: they are old, or too large",
+                     LOG("count", pruned.count), LOG("bytes", pruned.freed_bytes));
         if (!ok)
             return false;
     }

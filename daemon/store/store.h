@@ -98,6 +98,16 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id);
  * those who outlived it have mounted theirs again. Suspends, also for a cancelled task. */
 void store_unmount_unused_await(struct store *store);
 
+/* Removes layers that nothing uses, nor has since a moment (INT64_MAX: whenever that was). */
+struct layers_pruned {
+    struct digest *diff_ids;
+    size_t count;
+    uint64_t freed_bytes; /* on the disk */
+};
+bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct layers_pruned *ret,
+                        struct error *err);
+void layers_pruned_done(struct layers_pruned *pruned);
+
 /* --- Space -------------------------------------------------------------------------------------
  *
  * Layers leave a reserve free on the disk: writing one fails with NO_SPACE before it is touched.

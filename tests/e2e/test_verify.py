@@ -432,6 +432,7 @@ def test_disk_usage_tables(store, registry):
     heading, *rows = store.davit("system", "df").stdout.splitlines()
     assert heading.split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert [row.split()[:3] for row in rows] == [["Images", "1", "0"], ["Containers", "0", "0"],
+                                                 ["Partial", "downloads", "0"],
                                                  ["Database", "1", "1"]]
     assert rows[0].endswith("(100%)") and rows[1].endswith("0B        0B")
     running = store.davit.start("run", "--rm", "-i", name, "cat", stdin=subprocess.PIPE)

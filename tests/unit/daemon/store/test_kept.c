@@ -239,7 +239,8 @@ static bool body_prune(void *arg UNUSED, struct error *err)
     struct partial_lease *lease = partial_lease_new(store, &b, 1);
     struct store_usage usage;
     struct partial *partial;
-    uint64_t freed, bytes;
+    struct partials_pruned pruned;
+    uint64_t bytes;
 
     for (char number = 'a'; number <= 'e'; number++)
         await_keep(store, number, 1000 - 10 * (number - 'a'), err);
@@ -257,12 +258,14 @@ static bool body_prune(void *arg UNUSED, struct error *err)
     assert_in_range(usage.partial_bytes, 5 * MIB, 5 * MIB + 100 * KIB);
     assert_in_range(usage.active_partial_bytes, 2 * MIB, 2 * MIB + 40 * KIB);
 
-    assert_ok(await_partials_prune(store, wall_clock_ns() - 975 * 1000000000LL, &freed, err), err);
+    assert_ok(await_partials_prune(store, wall_clock_ns() - 975 * 1000000000LL, &pruned, err), err);
     assert_string_equal(kept(store), "bcde");
-    assert_in_range(freed, 1 * MIB, 1 * MIB + 40 * KIB);
-    assert_ok(await_partials_prune(store, INT64_MAX, &freed, err), err);
+    assert_int_equal(pruned.count, 1);
+    assert_in_range(pruned.freed_bytes, 1 * MIB, 1 * MIB + 40 * KIB);
+    assert_ok(await_partials_prune(store, INT64_MAX, &pruned, err), err);
     assert_string_equal(kept(store), "bc");
-    assert_in_range(freed, 2 * MIB, 2 * MIB + 80 * KIB);
+    assert_int_equal(pruned.count, 2);
+    assert_in_range(pruned.freed_bytes, 2 * MIB, 2 * MIB + 80 * KIB);
     partial_lease_free(lease);
     partial_close_await(partial);
     store_close_await(store);
