@@ -170,9 +170,15 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     engines.pull.store = store;
     engines.pull.registry = transfer_options.client = registry_client_new(&registry_options);
     engines.pull.transfers = transfer_table_new(&transfer_options);
-    engines.jobs =
-        job_table_new(&(struct job_table_options){.store = store, .encode = job_update_encode});
-    ok = await_serve(daemon, &engines, err);
+    engines.jobs = job_table_new(&(struct job_table_options){
+        .store = store,
+        .encode = job_update_encode,
+        .resume = config->resume_jobs,
+        .spec_of_request = job_spec_of_request,
+        .context = &engines,
+    });
+    ok = await_job_table_recover(engines.jobs, err) && await_serve(daemon, &engines, err);
+    job_table_stop_await(engines.jobs, 0);
     job_table_free(engines.jobs);
     {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();

@@ -1,4 +1,4 @@
-#include "daemon/job/job.h"
+#include "daemon/job/internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,43 +7,6 @@
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
-
-#define ID_BYTES 6
-
-struct job_table {
-    struct job_table_options options;
-    struct list running;
-    struct group group;
-    bool stopping;
-    struct strbuf scratch; /* for encoding */
-};
-
-struct job {
-    struct list node; /* among those that run */
-    struct job_table *table;
-    unsigned int refs;
-    char id[2 * ID_BYTES + 1];
-    char *subject, *key;
-    enum job_kind kind;
-    enum job_state state;
-    int64_t started_unix_ms, ended_unix_ms;
-    uint64_t limit_bytes_per_second;
-    const struct job_ops *ops;
-    void *arg;         /* NULL once it has ended */
-    struct task *task; /* NULL before and after it runs */
-    bool cancelled, interrupted, detached;
-    bool ending; /* the work is done, its record is being written */
-    struct list watches;
-    unsigned int watch_count;
-    struct loop_timer ticker; /* runs while somebody watches */
-    struct wait_queue changed;
-    unsigned int percent; /* the highest that was shown */
-    struct job_progress *progress;
-    struct strbuf details;
-    struct error failure;
-    uint64_t sequence;
-    struct job_snapshot *snapshot; /* NULL: nobody has asked for one yet */
-};
 
 struct job_watch {
     struct list node;
@@ -77,16 +40,25 @@ struct job_table *job_table_free(struct job_table *table)
     return NULL;
 }
 
-static struct job *job_new(struct job_table *table, const struct job_spec *spec)
+struct job *job_new(struct job_table *table, const struct job_spec *spec)
 {
     struct job *job = xcalloc(1, sizeof(*job));
-    uint8_t random[ID_BYTES];
+    uint8_t random[JOB_ID_BYTES];
 
+    job->refs = 1;
+    job->table = table;
+    job->progress = xcalloc(1, sizeof(*job->progress));
+    job->progress->eta_ms = -1;
+    list_init(&job->node);
+    list_init(&job->watches);
+    wait_queue_init(&job->changed);
+    wait_queue_init(&job->recorded);
+    if (!spec)
+        return job;
     CHECK(getrandom(random, sizeof(random), 0) == (ssize_t)sizeof(random));
     for (size_t i = 0; i < sizeof(random); i++)
         snprintf(job->id + 2 * i, 3, "%02x", random[i]);
-    job->refs = 1;
-    job->table = table;
+    job->attempts = 1;
     job->kind = spec->kind;
     job->subject = xstrdup(spec->subject);
     job->key = xstrdup(spec->key);
@@ -94,10 +66,8 @@ static struct job *job_new(struct job_table *table, const struct job_spec *spec)
     job->ops = spec->ops;
     job->arg = spec->arg;
     job->started_unix_ms = wall_clock_ns() / 1000000;
-    job->progress = xcalloc(1, sizeof(*job->progress));
-    list_init(&job->node);
-    list_init(&job->watches);
-    wait_queue_init(&job->changed);
+    if (spec->request)
+        strbuf_add(&job->request, spec->request->data, spec->request->length);
     return job;
 }
 
@@ -124,6 +94,7 @@ struct job *job_unref(struct job *job)
     free(job->key);
     free(job->progress);
     strbuf_done(&job->details);
+    strbuf_done(&job->request);
     error_done(&job->failure);
     job_snapshot_unref(job->snapshot);
     free(job);
@@ -151,7 +122,7 @@ static struct job_info info_of(const struct job *job)
     };
 }
 
-static bool is_running(const struct job *job)
+bool job_is_running(const struct job *job)
 {
     return job->state == JOB_RUNNING && !job->ending;
 }
@@ -161,7 +132,7 @@ static void update_state(struct job *job)
 {
     struct job_progress *progress = job->progress;
 
-    if (!is_running(job))
+    if (!job_is_running(job))
         return;
     memset(progress, 0, sizeof(*progress));
     progress->eta_ms = -1;
@@ -203,8 +174,7 @@ static const struct strbuf *encode(struct job *job)
     return scratch;
 }
 
-/* Makes a new snapshot, for all watchers, if anything has changed. */
-static void refresh(struct job *job)
+void job_refresh(struct job *job)
 {
     const struct strbuf *bytes;
     struct job_snapshot *snapshot;
@@ -231,20 +201,28 @@ static void tick(struct loop_timer *timer)
 {
     struct job *job = CONTAINER_OF(timer, struct job, ticker);
 
-    if (!is_running(job) || list_empty(&job->watches))
+    if (!job_is_running(job) || list_empty(&job->watches))
         return;
-    refresh(job);
+    job_refresh(job);
     loop_timer_start(timer, JOB_SNAPSHOT_INTERVAL_MS, tick);
 }
 
 /* --- The task ----------------------------------------------------------------------------------
  */
 
-static void interrupted_error(const struct job *job, struct error *err)
+bool job_will_resume(const struct job *job)
+{
+    return job->table->options.resume && job->request.length > 0;
+}
+
+bool job_interrupted_error(const struct job *job, const char *why, struct error *err)
 {
     error_set(err, ERROR_UNAVAILABLE, "JOB_INTERRUPTED", "job %s (%s) was interrupted: %s", job->id,
-              job->subject, "the daemon was stopped");
-    error_hint(err, "run the command again: it goes on where this one was");
+              job->subject, why);
+    if (job_will_resume(job))
+        return error_hint(err, "it goes on when the daemon runs again: 'davit jobs watch %s'",
+                          job->id);
+    return error_hint(err, "run the command again: it goes on where this one was");
 }
 
 static enum job_state end_state(struct job *job, bool ok)
@@ -252,7 +230,7 @@ static enum job_state end_state(struct job *job, bool ok)
     if (ok)
         return JOB_DONE;
     if (job->interrupted) {
-        interrupted_error(job, &job->failure);
+        job_interrupted_error(job, "the daemon was stopped", &job->failure);
         return JOB_INTERRUPTED;
     }
     if (job->cancelled) {
@@ -278,7 +256,8 @@ static void end_await(struct job *job, bool ok)
     job->progress->eta_ms = -1;
     if (ok)
         job->progress->percent = job->percent = 100;
-    refresh(job);
+    job_remember_await(job);
+    job_refresh(job);
     job->progress->item_count = 0; /* their texts go now */
     free_arg(job);
 }
@@ -300,19 +279,26 @@ static bool job_task(void *arg, struct error *err UNUSED)
     return true; /* one job's failure is not the others' */
 }
 
+bool job_begin(struct job *job, struct error *err)
+{
+    struct job_table *table = job->table;
+
+    if (table->stopping) {
+        error_set(err, ERROR_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is being stopped");
+        return error_hint(err, "try again when it runs again");
+    }
+    if (!task_spawn(&table->group, "job", job->subject, job_task, job, err))
+        return false;
+    list_append(&table->running, &job->node);
+    record_begin(job);
+    return true;
+}
+
 struct job *job_start(struct job_table *table, const struct job_spec *spec, struct error *err)
 {
     CLEANUP(job_cleanup) struct job *job = job_new(table, spec);
 
-    if (table->stopping) {
-        error_set(err, ERROR_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is being stopped");
-        error_hint(err, "try again when it runs again");
-        return NULL;
-    }
-    if (!task_spawn(&table->group, "job", job->subject, job_task, job, err))
-        return NULL;
-    list_append(&table->running, &job->node);
-    return TAKE(job); /* the task's from now on */
+    return job_begin(job, err) ? TAKE(job) : NULL;
 }
 
 struct job *job_join(struct job_table *table, enum job_kind kind, const char *key)
@@ -352,7 +338,7 @@ void job_detach(struct job *job)
 
 void job_cancel(struct job *job)
 {
-    if (!is_running(job))
+    if (!job_is_running(job))
         return;
     job->cancelled = true;
     if (job->task)
@@ -361,7 +347,7 @@ void job_cancel(struct job *job)
 
 bool job_set_limit(struct job *job, uint64_t bytes_per_second, struct error *err)
 {
-    if (!is_running(job))
+    if (!job_is_running(job))
         return error_set(err, ERROR_FAILED_PRECONDITION, "JOB_ENDED",
                          "job %s (%s) has ended: it cannot be changed", job->id, job->subject);
     if (!job->ops->set_limit)
@@ -400,7 +386,7 @@ struct job_watch *job_watch_new(struct job *job, enum job_leave leave)
     watch->leave = leave;
     list_append(&job->watches, &watch->node);
     job->watch_count++;
-    if (is_running(job) && !job->ticker.running)
+    if (job_is_running(job) && !job->ticker.running)
         tick(&job->ticker);
     return watch;
 }
@@ -442,7 +428,7 @@ struct job_watch *job_watch_free(struct job_watch *watch)
     if (watch->leave == JOB_LEAVE_DETACHES)
         job->detached = true;
     if (watch->leave == JOB_LEAVE_CANCELS && !is_wanted(job)) {
-        if (is_running(job))
+        if (job_is_running(job))
             log_info("cancelled: nobody waits for it", LOG("job", (const char *)job->id),
                      LOG("subject", (const char *)job->subject));
         job_cancel(job);

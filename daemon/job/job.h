@@ -77,7 +77,9 @@ struct job_spec {
     const char *key;     /* equal ones of a kind are one job; NULL: never joined. In memory only */
     uint64_t limit_bytes_per_second; /* 0: none; ops are asked for it once more before they run */
     const struct job_ops *ops;
-    void *arg; /* the job's, also if it cannot be started */
+    void *arg;                    /* the job's, also if it cannot be started */
+    const struct strbuf *request; /* what it takes to begin it again: for the table's resume(), kept
+                                     on the disk, so without secrets. NULL: that cannot be done */
 };
 
 /* --- The table ---------------------------------------------------------------------------------
@@ -89,9 +91,19 @@ struct job_table_options {
     struct store *store; /* keeps the records; NULL: nobody does (tests) */
     /* Appends a job as the bytes that watchers get. */
     void (*encode)(const struct job_info *info, struct strbuf *ret);
+    /* Whether jobs that a stop of the daemon interrupted are begun again by the next one. */
+    bool resume;
+    /* Fills what job_start() wants for a job that is begun again; the texts are arg's. */
+    bool (*spec_of_request)(void *context, enum job_kind kind, const void *request, size_t size,
+                            struct job_spec *ret, struct error *err);
+    void *context;
 };
 
 struct job_table *job_table_new(const struct job_table_options *options);
+
+/* After a start, before the first job: begins again what the last daemon left unfinished, if that
+ * is wanted and can be done, and writes down of the rest that it was interrupted. */
+bool await_job_table_recover(struct job_table *table, struct error *err);
 
 /* The daemon stops: jobs that run have grace_ms to end; then they are interrupted, and from now on
  * none can be started (UNAVAILABLE, DAEMON_STOPPING). Suspends, also for a cancelled task. */
@@ -145,8 +157,26 @@ struct job_info {
 /* The newest state. Borrowed until the next await. */
 struct job_info job_info(struct job *job);
 
-/* Those that run, oldest first; NULL-terminated, the array is the caller's. */
+/* Those that run, oldest first; the array is the caller's, its members borrowed. */
 struct job **job_list(const struct job_table *table, size_t *ret_count);
+
+/* Those that run and, if `ended`, those that are remembered; newest first. */
+struct jobs {
+    struct job **items;
+    size_t count;
+};
+bool await_jobs(struct job_table *table, bool ended, struct jobs *ret, struct error *err);
+void jobs_done(struct jobs *jobs);
+
+/* The one whose id begins so, running or remembered. The caller gives it back. NOT_FOUND
+ * (JOB_NOT_FOUND), INVALID_ARGUMENT (AMBIGUOUS_ID). */
+struct job *await_job_find(struct job_table *table, const char *id_prefix, struct error *err);
+
+/* Writes down how it is now; what fails is logged. Suspends, also for a cancelled task. */
+void job_remember_await(struct job *job);
+
+/* Waits until it would be remembered after a kill. 0, -ECANCELED, -ETIMEDOUT. */
+int await_job_recorded(struct job *job);
 
 /* Why it did not succeed: FAILED, CANCELLED or INTERRUPTED. False with a copy; true if it did. */
 bool job_check(const struct job *job, struct error *err);

@@ -3,49 +3,22 @@
 #include "daemon/server/job_message.h"
 #include "proto/base/log.h"
 
-/* The one of this id or unique prefix; the caller's. */
-static struct job *find_job(const struct engines *engines, const char *prefix, struct error *err)
-{
-    size_t count, found = 0;
-    CLEANUP_FREE struct job **list = job_list(engines->jobs, &count);
-    struct job *job = NULL;
-
-    for (size_t i = 0; i < count && !str_empty(prefix); i++) {
-        if (str_starts(job_info(list[i]).id, prefix)) {
-            job = list[i];
-            found++;
-        }
-    }
-    if (found == 1)
-        return job_ref(job);
-    if (found > 1) {
-        error_set(err, ERROR_INVALID_ARGUMENT, "AMBIGUOUS_ID",
-                  "%zu jobs have an id that begins with %s", found, prefix);
-        error_hint(err, "give more of it: see 'davit jobs -a'");
-        return NULL;
-    }
-    error_set(err, ERROR_NOT_FOUND, "JOB_NOT_FOUND", "there is no job %s", prefix);
-    error_hint(err, "see 'davit jobs -a' for those of the last days");
-    return NULL;
-}
-
 static bool handle_list(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
-    CLEANUP_FREE struct job **list = NULL;
+    const Davit__V1__ListJobsRequest *request = (const Davit__V1__ListJobsRequest *)message;
+    CLEANUP(jobs_done) struct jobs jobs = {0};
     Davit__V1__ListJobsResponse *response;
-    size_t count;
     bool sent;
 
-    if (!message)
+    if (!message || !await_jobs(engines->jobs, request->all, &jobs, err))
         return false;
-    list = job_list(engines->jobs, &count);
     response = xcalloc(1, sizeof(*response));
     davit__v1__list_jobs_response__init(response);
-    response->jobs = xcalloc(count, sizeof(struct Davit__V1__Job *));
-    while (count > 0) {
-        const struct job_info info = job_info(list[--count]);
+    response->jobs = xcalloc(jobs.count, sizeof(struct Davit__V1__Job *));
+    for (size_t i = 0; i < jobs.count; i++) {
+        const struct job_info info = job_info(jobs.items[i]);
         response->jobs[response->n_jobs++] = job_message(&info);
     }
     sent = await_grpc_send(call, &response->base, err);
@@ -55,18 +28,20 @@ static bool handle_list(struct grpc_call *call, void *context, struct error *err
 
 static bool handle_watch(struct grpc_call *call, void *context, struct error *err)
 {
+    const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__WatchJobRequest *request = (const Davit__V1__WatchJobRequest *)message;
     CLEANUP(job_cleanup) struct job *job = NULL;
 
     if (!message)
         return false;
-    job = find_job(context, request->id, err);
+    job = await_job_find(engines->jobs, request->id, err);
     return job && await_send_snapshots(call, job, JOB_LEAVE_OBSERVER, request->since_sequence, err);
 }
 
 static bool handle_cancel(struct grpc_call *call, void *context, struct error *err)
 {
+    const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__CancelJobRequest *request = (const Davit__V1__CancelJobRequest *)message;
     Davit__V1__CancelJobResponse response = DAVIT__V1__CANCEL_JOB_RESPONSE__INIT;
@@ -76,7 +51,7 @@ static bool handle_cancel(struct grpc_call *call, void *context, struct error *e
 
     if (!message)
         return false;
-    job = find_job(context, request->id, err);
+    job = await_job_find(engines->jobs, request->id, err);
     if (!job)
         return false;
     if (request->unless_wanted)
@@ -84,8 +59,8 @@ static bool handle_cancel(struct grpc_call *call, void *context, struct error *e
     else
         job_cancel(job);
     info = job_info(job);
-    log_info(response.wanted ? "not cancelled: others wait for it" : "cancel", LOG("job", info.id), LOG("subject", info.subject),
-             LOG("peer", grpc_call_peer(call)));
+    log_info(response.wanted ? "not cancelled: others wait for it" : "cancel", LOG("job", info.id),
+             LOG("subject", info.subject), LOG("peer", grpc_call_peer(call)));
     response.job = job_message(&info);
     sent = await_grpc_send(call, &response.base, err);
     davit__v1__job__free_unpacked(response.job, NULL);
@@ -94,6 +69,7 @@ static bool handle_cancel(struct grpc_call *call, void *context, struct error *e
 
 static bool handle_update(struct grpc_call *call, void *context, struct error *err)
 {
+    const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__UpdateJobRequest *request = (const Davit__V1__UpdateJobRequest *)message;
     Davit__V1__UpdateJobResponse response = DAVIT__V1__UPDATE_JOB_RESPONSE__INIT;
@@ -103,11 +79,12 @@ static bool handle_update(struct grpc_call *call, void *context, struct error *e
 
     if (!message)
         return false;
-    job = find_job(context, request->id, err);
+    job = await_job_find(engines->jobs, request->id, err);
     if (!job ||
         (request->limit_case == DAVIT__V1__UPDATE_JOB_REQUEST__LIMIT_LIMIT_BYTES_PER_SECOND &&
          !job_set_limit(job, request->limit_bytes_per_second, err)))
         return false;
+    job_remember_await(job);
     info = job_info(job);
     log_info("update", LOG("job", info.id), LOG("subject", info.subject),
              LOG("limit_bytes_per_second", info.limit_bytes_per_second),

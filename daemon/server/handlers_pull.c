@@ -6,7 +6,7 @@
 
 struct pull_job {
     struct pull *pull;
-    char *familiar, *tag, *canonical;
+    char *familiar, *tag, *canonical, *key;
     bool pulled;
     struct pull_progress progress; /* large: not for a stack */
 };
@@ -19,19 +19,8 @@ static void pull_job_free(void *arg)
     free(job->familiar);
     free(job->tag);
     free(job->canonical);
+    free(job->key);
     free(job);
-}
-
-static struct pull_job *pull_job_new(struct pull *pull)
-{
-    struct pull_job *job = xcalloc(1, sizeof(*job));
-    const struct reference *reference = pull_reference(pull);
-
-    job->pull = pull;
-    job->familiar = reference_familiar(reference);
-    job->canonical = reference_canonical(reference);
-    job->tag = xstrdup(digest_is_set(&reference->digest) ? reference->digest.text : reference->tag);
-    return job;
 }
 
 static bool run_pull(void *arg, struct error *err)
@@ -172,15 +161,14 @@ static char *pull_key(const struct pull_job *job, const Davit__V1__PullRequest *
     return xasprintf("%s %s %s", job->canonical, request->platform, digest.text);
 }
 
-/* The pull of this request, joined or started; borrowed until the next await. */
-static struct job *start_or_join(const struct engines *engines,
-                                 const Davit__V1__PullRequest *request, struct error *err)
+static struct pull_job *pull_job_new(const struct engines *engines,
+                                     const Davit__V1__PullRequest *request, struct error *err)
 {
     struct pull_request engine_request = {.reference = request->reference,
                                           .platform = request->platform};
-    struct pull_job *pull_job;
+    const struct reference *reference;
+    struct pull_job *job;
     struct pull *pull;
-    struct job *job;
 
     if (request->auth) {
         engine_request.auth.username = or_null(request->auth->username);
@@ -190,23 +178,79 @@ static struct job *start_or_join(const struct engines *engines,
     pull = pull_new(&engines->pull, &engine_request, err);
     if (!pull)
         return NULL;
-    pull_job = pull_job_new(pull);
-    CLEANUP_FREE char *key = pull_key(pull_job, request);
-    job = job_join(engines->jobs, JOB_PULL, key);
+    job = xcalloc(1, sizeof(*job));
+    reference = pull_reference(pull);
+    job->pull = pull;
+    job->familiar = reference_familiar(reference);
+    job->canonical = reference_canonical(reference);
+    job->tag = xstrdup(digest_is_set(&reference->digest) ? reference->digest.text : reference->tag);
+    job->key = pull_key(job, request);
+    return job;
+}
+
+static struct job_spec spec_of(struct pull_job *job)
+{
+    return (struct job_spec){
+        .kind = JOB_PULL,
+        .subject = job->familiar,
+        .key = job->key,
+        .ops = &pull_ops,
+        .arg = job,
+    };
+}
+
+bool job_spec_of_request(void *engines, enum job_kind kind, const void *request, size_t size,
+                         struct job_spec *ret, struct error *err)
+{
+    Davit__V1__PullRequest *message =
+        kind == JOB_PULL ? davit__v1__pull_request__unpack(NULL, size, request) : NULL;
+    struct pull_job *job = message ? pull_job_new(engines, message, err) : NULL;
+
+    if (job)
+        *ret = spec_of(job);
+    else if (!message)
+        error_set(err, ERROR_INTERNAL, NULL, "its request cannot be read");
+    davit__v1__pull_request__free_unpacked(message, NULL);
+    return job != NULL;
+}
+
+/* What it takes to begin it again. With credentials, which are never written down, that cannot be
+ * done. */
+static void add_request(struct strbuf *ret, const Davit__V1__PullRequest *request)
+{
+    Davit__V1__PullRequest again = DAVIT__V1__PULL_REQUEST__INIT;
+    size_t size;
+
+    if (request->auth)
+        return;
+    again.reference = request->reference;
+    again.platform = request->platform;
+    size = davit__v1__pull_request__get_packed_size(&again);
+    strbuf_reserve(ret, size);
+    ret->length += davit__v1__pull_request__pack(&again, (uint8_t *)ret->data);
+}
+
+/* The pull of this request, joined or started; borrowed until the next await. */
+static struct job *start_or_join(const struct engines *engines,
+                                 const Davit__V1__PullRequest *request, struct error *err)
+{
+    struct pull_job *pull_job = pull_job_new(engines, request, err);
+    CLEANUP_STRBUF struct strbuf again = {0};
+    struct job_spec spec;
+    struct job *job;
+
+    if (!pull_job)
+        return NULL;
+    job = job_join(engines->jobs, JOB_PULL, pull_job->key);
     if (job) {
         pull_job_free(pull_job);
         return job;
     }
-    return job_start(engines->jobs,
-                     &(struct job_spec){
-                         .kind = JOB_PULL,
-                         .subject = pull_job->familiar,
-                         .key = key,
-                         .limit_bytes_per_second = request->limit_bytes_per_second,
-                         .ops = &pull_ops,
-                         .arg = pull_job,
-                     },
-                     err);
+    add_request(&again, request);
+    spec = spec_of(pull_job);
+    spec.limit_bytes_per_second = request->limit_bytes_per_second;
+    spec.request = &again;
+    return job_start(engines->jobs, &spec, err);
 }
 
 bool handle_pull(struct grpc_call *call, void *context, struct error *err)

@@ -210,7 +210,11 @@ static bool await_send_first(struct grpc_call *call, struct job *job, struct err
     CLEANUP(job_watch_cleanup) struct job_watch *watch = NULL;
     CLEANUP(job_snapshot_cleanup) struct job_snapshot *snapshot = NULL;
 
+    int r;
+
     job_detach(job);
+    if ((r = await_job_recorded(job)) < 0) /* what it is told of is not forgotten */
+        return await_error(err, r, "starting a job");
     watch = job_watch_new(job, JOB_LEAVE_OBSERVER);
     snapshot = await_job_snapshot(watch, 0, err);
     return snapshot && await_grpc_send_packed(call, snapshot->data, snapshot->size, err);

@@ -7,8 +7,11 @@
 #include "proto/davit/v1/jobs.pb-c.h"
 #include "proto/grpc/grpc.h"
 
-/* For job_table_options. */
+/* For job_table_options; the context is the engines. */
 void job_update_encode(const struct job_info *info, struct strbuf *ret);
+
+bool job_spec_of_request(void *engines, enum job_kind kind, const void *request, size_t size,
+                         struct job_spec *ret, struct error *err);
 
 /* For the details() of ops: only fields that one kind has may be set. */
 void job_details_add(struct strbuf *ret, const Davit__V1__Job *details);

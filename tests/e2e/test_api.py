@@ -3,77 +3,20 @@ from the published proto files."""
 
 import re
 import subprocess
-import sys
 
 import grpc
 import images
 import pytest
-from fake_daemon import load_messages
+from api import MIB, WAIT, detail
 from fault_registry import Fault, FaultRegistry
 
-WAIT = 60
-MIB = 1 << 20
-
-
-@pytest.fixture(scope="session")
-def messages(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("api")
-    yield load_messages(directory)
-    sys.path.remove(str(directory))
-
-
-class Api:
-    def __init__(self, daemon, messages):
-        self.daemon = daemon
-        vars(self).update(vars(messages))
-        self.channel = grpc.insecure_channel(f"unix:{daemon.socket}", [
-            ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0),
-            ("grpc.max_send_message_length", 16 * MIB)])
-
-    def stub(self, method, kind, response):
-        return getattr(self.channel, kind)(f"/davit.v1.{method}",
-                                           request_serializer=lambda one: one.SerializeToString(),
-                                           response_deserializer=response.FromString)
-
-    def info(self, **options):
-        stub = self.stub("System/Info", "unary_unary", self.system.InfoResponse)
-        return stub(self.system.InfoRequest(), timeout=WAIT, **options)
-
-    def pull(self, name, **options):
-        stub = self.stub("Images/Pull", "unary_stream", self.jobs.JobUpdate)
-        request = self.images.PullRequest(reference=name, cancel_on_leave=True)
-        return stub(request, **{"timeout": WAIT, **options})
-
-    def list(self):
-        stub = self.stub("Images/List", "unary_unary", self.images.ListImagesResponse)
-        return stub(self.images.ListImagesRequest(), timeout=WAIT).images
-
-    def run(self, requests):
-        stub = self.stub("Containers/Run", "stream_stream", self.containers.RunResponse)
-        return stub(requests, timeout=WAIT)
-
-
-@pytest.fixture
-def api(davitd, messages):
-    made = Api(davitd, messages)
-    yield made
-    made.channel.close()
+pytest_plugins = ["api"]
 
 
 @pytest.fixture
 def liar():
     with FaultRegistry() as registry:
         yield registry
-
-
-def detail(api, error):
-    """davit's own part of an error status: google.rpc.Status holding one ErrorDetail."""
-    raw = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    marker = b"type.googleapis.com/davit.v1.ErrorDetail"
-    at = raw.index(marker) + len(marker)
-    assert raw[at] == 0x12  # Any.value, its length in one byte or two
-    start = at + 2 if raw[at + 1] < 0x80 else at + 3
-    return api.error.ErrorDetail.FromString(raw[start:])
 
 
 def test_info_and_version(api):

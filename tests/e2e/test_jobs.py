@@ -1,0 +1,291 @@
+"""Jobs: listed, watched by many, joined, left, cancelled, remembered, resumed."""
+
+import signal
+
+import grpc
+import images
+import pytest
+from api import detail
+from fault_registry import Fault, FaultRegistry
+
+pytest_plugins = ["api"]
+
+SIZE = 2_000_000
+
+
+@pytest.fixture
+def slow():
+    with FaultRegistry() as registry:
+        yield registry
+
+
+def one_layer(size=SIZE, seed=1):
+    """Bytes that do not compress, so that the blob is as large."""
+    return images.image([images.layer([images.file("data", images.payload(size, seed, 0))])])
+
+
+def held(registry, repository="jobs/held", made=None):
+    """A name whose layer stalls in its middle until release()."""
+    made = made or one_layer()
+    name = registry.push(repository, made)
+    registry.fault(made.layers[0].digest, Fault(stall_after=SIZE // 4))
+    return name, made
+
+
+def begin(api, registry, name, **request):
+    """A pull that has begun to fetch: (the call, its id)."""
+    call = api.pull(name, **request)
+    job_id = next(call).job.id
+    registry.wait_stalled()
+    return call, job_id
+
+
+def last(call):
+    return list(call)[-1].job
+
+
+def ended(api, job_id):
+    return last(api.watch_job(job_id))
+
+
+# --- Watching ------------------------------------------------------------------------------------
+
+
+def test_a_job_is_listed_watched_and_remembered(api, slow):
+    name, made = held(slow)
+    call, job_id = begin(api, slow, name)
+    job, = api.list_jobs()
+    assert (job.id, job.subject, job.state) == (job_id, name, api.jobs.Job.RUNNING)
+    assert (job.kind, job.watchers, len(job.progress.items)) == (api.jobs.Job.PULL, 1, 0)
+    assert job.pull.repository == "jobs/held" and job.started_unix_ms > 0
+    watch = api.watch_job(job_id[:6])
+    assert next(watch).job.state == api.jobs.Job.RUNNING
+    slow.release()
+    assert last(watch).pull_result.digest == made.digest
+    assert last(call).pull_result.digest == made.digest
+    assert not api.list_jobs()
+    job, = api.list_jobs(everything=True)
+    assert (job.id, job.state) == (job_id, api.jobs.Job.DONE)
+    assert job.pull_result.digest == made.digest and job.progress.percent == 100
+    assert job.ended_unix_ms >= job.started_unix_ms
+
+
+def test_two_pulls_of_one_image_are_one_job(api, slow):
+    name, made = held(slow)
+    call, job_id = begin(api, slow, name)
+    second = api.pull(name)
+    assert next(second).job.id == job_id
+    other = api.pull(name, platform="linux/arm64")  # another image, so another job
+    assert next(other).job.id != job_id
+    stranger = api.pull(name, auth=api.images.RegistryAuth(username="u", password="p"))
+    assert next(stranger).job.id != job_id
+    assert {job.watchers for job in api.list_jobs() if job.id == job_id} == {2}
+    other.cancel()
+    slow.release()
+    assert {last(one).pull_result.digest for one in (call, second, stranger)} == {made.digest}
+    assert slow.count("GET", made.layers[0].digest) == 1
+
+
+def test_fifty_reconnects_lose_nothing_and_see_no_falling_percentage(api, slow):
+    made = one_layer()
+    name = slow.push("jobs/dripping", made)
+    slow.fault(made.layers[0].digest, Fault(drip=(SIZE // 100, 0.02)))
+    job_id = last(api.pull(name, detach=True)).id
+    sequence = percent = 0
+    for _ in range(50):
+        watch = api.watch_job(job_id, sequence)
+        job = next(watch).job
+        watch.cancel()
+        assert job.progress.sequence > sequence or job.state != api.jobs.Job.RUNNING
+        assert job.progress.percent >= percent
+        sequence, percent = job.progress.sequence, job.progress.percent
+    for update in api.watch_job(job_id, sequence):
+        assert update.job.progress.percent >= percent
+        percent = update.job.progress.percent
+    assert update.job.pull_result.digest == made.digest and percent == 100
+    for since in (0, update.job.progress.sequence, 1 << 62):
+        assert ended(api, job_id).pull_result.digest == made.digest
+        assert next(api.watch_job(job_id, since)).job.state == api.jobs.Job.DONE
+
+
+def test_snapshots_come_at_most_ten_times_a_second(api, slow):
+    made = one_layer()
+    name = slow.push("jobs/paced", made)
+    slow.fault(made.layers[0].digest, Fault(drip=(SIZE // 200, 0.005)))
+    updates = list(api.pull(name))
+    seconds = (updates[-1].job.ended_unix_ms - updates[0].job.started_unix_ms) / 1000
+    assert 3 <= len(updates) <= seconds * 10 + 3
+    sequences = [one.job.progress.sequence for one in updates]
+    assert sequences == sorted(set(sequences))
+
+
+def test_a_watcher_that_never_reads_slows_nobody(davitd, api, make_api, slow):
+    made = one_layer()
+    name = slow.push("jobs/deaf", made)
+    slow.fault(made.layers[0].digest, Fault(drip=(SIZE // 400, 0.005)))
+    job_id = last(api.pull(name, detach=True)).id
+    deaf = make_api(davitd)  # gRPC reads ahead by itself: one message, then its window
+    calls = [deaf.watch_job(job_id) for _ in range(20)]
+    assert ended(api, job_id).state == api.jobs.Job.DONE
+    # What waited for them is the newest, and the result is among it.
+    assert {last(call).pull_result.digest for call in calls} == {made.digest}
+
+
+# --- Leaving and cancelling ----------------------------------------------------------------------
+
+
+def test_who_said_so_cancels_by_leaving(api, slow, wait_until):
+    name, _ = held(slow)
+    call, job_id = begin(api, slow, name)
+    call.cancel()
+    job = ended(api, job_id)
+    assert (job.state, job.failure.reason) == (api.jobs.Job.CANCELLED, "JOB_CANCELLED")
+    assert not api.list()
+
+
+def test_others_leave_it_running(api, slow):
+    name, made = held(slow)
+    call, job_id = begin(api, slow, name, cancel_on_leave=False)
+    call.cancel()
+    joined = api.pull(name)
+    assert next(joined).job.id == job_id
+    joined.cancel()  # it would cancel, but the first one wanted it to go on
+    watch = api.watch_job(job_id)
+    next(watch)
+    watch.cancel()
+    slow.release()
+    assert ended(api, job_id).pull_result.digest == made.digest
+
+
+def test_the_last_who_asked_for_it_cancels(api, slow):
+    name, _ = held(slow)
+    call, job_id = begin(api, slow, name)
+    second = api.pull(name)
+    next(second)
+    watch = api.watch_job(job_id)  # who merely looks does not keep it
+    next(watch)
+    call.cancel()
+    assert [job.id for job in api.list_jobs()] == [job_id]
+    second.cancel()
+    assert last(watch).state == api.jobs.Job.CANCELLED
+
+
+def test_cancel_tells_all_who_watch(api, slow):
+    name, _ = held(slow)
+    call, job_id = begin(api, slow, name)
+    watch = api.watch_job(job_id)
+    next(watch)
+    assert api.cancel_job(job_id[:8]).id == job_id
+    assert last(watch).state == api.jobs.Job.CANCELLED
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() == grpc.StatusCode.CANCELLED
+    assert detail(api, caught.value).reason == "JOB_CANCELLED"
+    assert api.cancel_job(job_id).state == api.jobs.Job.CANCELLED  # again: nothing happens
+
+
+def test_no_such_job(api):
+    for ask in (api.cancel_job, api.update_job, lambda job_id: list(api.watch_job(job_id))):
+        for job_id in ("", "0123456789ab", "nonsense", "%"):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(job_id)
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+            assert detail(api, caught.value).reason == "JOB_NOT_FOUND"
+
+
+def test_a_failure_is_remembered(api, slow):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(api.pull(f"{slow.host}/no/such"))
+    assert detail(api, caught.value).reason == "MANIFEST_UNKNOWN"
+    job, = api.list_jobs(everything=True)
+    assert (job.state, job.failure.reason) == (api.jobs.Job.FAILED, "MANIFEST_UNKNOWN")
+    assert job.failure.code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert ended(api, job.id).failure == job.failure
+
+
+# --- The daemon stops ----------------------------------------------------------------------------
+
+
+def test_results_outlive_the_daemon(davitd, make_api, slow):
+    made = one_layer()
+    name = slow.push("jobs/kept", made)
+    first = make_api(davitd)
+    done = last(first.pull(name))
+    davitd.stop()
+    davitd.start()
+    second = make_api(davitd)
+    again = ended(second, done.id)
+    assert again.pull_result == done.pull_result and again.pull == done.pull
+    assert again.progress.sequence == done.progress.sequence
+    assert (again.state, again.ended_unix_ms) == (done.state, done.ended_unix_ms)
+
+
+def test_a_stop_tells_the_watchers(davitd, make_api, slow):
+    name, made = held(slow)
+    first = make_api(davitd)
+    call, job_id = begin(first, slow, name)
+    watch = first.watch_job(job_id)
+    next(watch)
+    davitd.process.send_signal(signal.SIGTERM)
+    job = last(watch)
+    assert (job.state, job.failure.reason) == (first.jobs.Job.INTERRUPTED, "JOB_INTERRUPTED")
+    assert job.failure.hint == "run the command again: it goes on where this one was"
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert detail(first, caught.value).reason == "JOB_INTERRUPTED"
+    davitd.wait_exit()
+    davitd.start()
+    second = make_api(davitd)
+    assert ended(second, job_id).failure == job.failure
+    slow.release()
+    slow.clear_faults()
+    assert last(second.pull(name)).pull_result.digest == made.digest
+
+
+def test_a_kill_interrupts(davitd, make_api, slow):
+    name, _ = held(slow)
+    first = make_api(davitd)
+    call = first.pull(name, detach=True)
+    job_id = last(call).id  # what was told is remembered
+    davitd.kill()
+    davitd.start()
+    second = make_api(davitd)
+    job = ended(second, job_id)
+    assert (job.state, job.failure.reason) == (second.jobs.Job.INTERRUPTED, "JOB_INTERRUPTED")
+    assert not second.list_jobs()
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_resumed_when_asked_for(make_davitd, make_api, slow, how):
+    davitd = make_davitd("--resume-jobs")
+    name, made = held(slow)
+    first = make_api(davitd)
+    call, job_id = begin(first, slow, name, limit_bytes_per_second=1 << 40)
+    seen = max(one.job.progress.sequence for one in (next(call),))
+    getattr(davitd, how)()
+    slow.clear_faults()
+    slow.release()
+    davitd.start()
+    second = make_api(davitd)
+    updates = list(second.watch_job(job_id, seen))
+    assert all(one.job.progress.sequence > seen for one in updates)
+    assert updates[-1].job.pull_result.digest == made.digest
+    assert [one.id for one in second.list()] == [made.id]
+
+
+def test_what_had_credentials_is_not_resumed_and_no_secret_is_kept(make_davitd, make_api, slow):
+    davitd = make_davitd("--resume-jobs")
+    slow.require_basic("someone", "s3cr3t-word")
+    name, _ = held(slow)
+    first = make_api(davitd)
+    auth = first.images.RegistryAuth(username="someone", password="s3cr3t-word")
+    _, job_id = begin(first, slow, name, auth=auth)
+    davitd.kill()
+    kept = b"".join(path.read_bytes() for path in davitd.data_root.glob("davit.db*"))
+    assert job_id.encode() in kept and b"s3cr3t-word" not in kept
+    slow.release()
+    davitd.start()
+    job = ended(make_api(davitd), job_id)
+    assert (job.state, job.failure.hint) == (
+        first.jobs.Job.INTERRUPTED, "run the command again: it goes on where this one was")
