@@ -13,7 +13,7 @@
 #include "proto/base/strbuf.h"
 
 #define CONFIG_FILE_MAX_BYTES (1 * MIB)
-#define MAX_CONCURRENT_DOWNLOADS 100
+#define MAX_NUMBER 100
 #define SCRUB_INTERVAL_DEFAULT "30d"
 #define PARTIAL_TTL_DEFAULT "72h"
 #define PARTIAL_MAX_DEFAULT_BYTES 20000000000
@@ -26,7 +26,8 @@
 struct setting {
     const char *flag, *key; /* either may be NULL */
     char letter;            /* of the short flag, or 0 */
-    enum { SETTING_STRING, SETTING_LIST, SETTING_NUMBER, SETTING_SWITCH } type;
+    /* Pairs: an object whose values are strings or arrays of them; NAME=VALUE as a flag. */
+    enum { SETTING_STRING, SETTING_LIST, SETTING_PAIRS, SETTING_NUMBER, SETTING_SWITCH } type;
     size_t offset;
     const char *help; /* NULL: not shown */
     const char *value_name;
@@ -39,13 +40,20 @@ struct raw {
     char **hosts, **insecure_registries, **registry_mirrors;
     char *debug, *help, *version, *validate, *keep_compressed, *resume_jobs, *scrub_interval;
     char *partial_ttl, *partial_max_size;
+    char *certs_dir, *connect_timeout, *stall_timeout, *retry_backoff;
+    char *max_connections, *low_speed_limit, *low_speed_time, *limit_rate;
+    char **hosts_dirs, **mirrors;
 };
 
 #define AT(member) offsetof(struct raw, member)
 
 static const struct setting settings[] = {
+    {"certs-dir", "certs-dir", 0, SETTING_STRING, AT(certs_dir),
+     "Certificates of registries (default \"" CONFIG_DEFAULT_CERTS_DIR "\")", "string"},
     {"config-file", NULL, 0, SETTING_STRING, AT(config_file),
      "Configuration file (default \"" CONFIG_DEFAULT_FILE "\")", "string"},
+    {"connect-timeout", "connect-timeout", 0, SETTING_STRING, AT(connect_timeout),
+     "How long to wait for a connection to a registry (default \"30s\")", "duration"},
     {"data-root", "data-root", 0, SETTING_STRING, AT(data_root),
      "Root directory of images and containers (default \"" CONFIG_DEFAULT_DATA_ROOT "\")",
      "string"},
@@ -57,16 +65,33 @@ static const struct setting settings[] = {
     {"help", NULL, 0, SETTING_SWITCH, AT(help), "Print usage", NULL},
     {"host", "hosts", 'H', SETTING_LIST, AT(hosts),
      "Socket to listen on (default \"" CONFIG_DEFAULT_HOST "\")", "list"},
+    {"hosts-dir", "hosts-dirs", 0, SETTING_LIST, AT(hosts_dirs),
+     "Where hosts.toml of registries are (default \"" CONFIG_DEFAULT_HOSTS_DIR
+     "\" and containerd's)",
+     "list"},
     {"insecure-registry", "insecure-registries", 0, SETTING_LIST, AT(insecure_registries),
      "Registry to use over HTTP or unverified TLS", "list"},
     {"keep-compressed", "keep-compressed", 0, SETTING_SWITCH, AT(keep_compressed),
      "Keep layers as they were downloaded, too", NULL},
+    {"limit-rate", "limit-rate", 0, SETTING_STRING, AT(limit_rate),
+     "Bytes per second that all downloads may take, as \"500k\", and all uploads (default: no "
+     "limit)",
+     "size"},
     {"log-format", "log-format", 0, SETTING_STRING, AT(log_format),
      "Log format (\"text\"|\"json\") (default \"text\")", "string"},
     {"log-level", "log-level", 'l', SETTING_STRING, AT(log_level),
      "Log level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\") (default \"info\")", "string"},
+    {"low-speed-limit", "low-speed-limit", 0, SETTING_STRING, AT(low_speed_limit),
+     "Bytes per second below which a connection to a registry is given up (default \"1k\")",
+     "size"},
+    {"low-speed-time", "low-speed-time", 0, SETTING_STRING, AT(low_speed_time),
+     "How long it may be as slow as that (default \"10s\")", "duration"},
     {"max-concurrent-downloads", "max-concurrent-downloads", 0, SETTING_NUMBER, AT(max_downloads),
      "Layers that download at the same time (default 3)", "int"},
+    {"max-connections", "max-connections", 0, SETTING_NUMBER, AT(max_connections),
+     "Connections that all downloads may have (default 10)", "int"},
+    {"mirror", "mirrors", 0, SETTING_PAIRS, AT(mirrors),
+     "Mirror of any registry to try first, as REGISTRY=URL", "list"},
     {"partial-max-size", "partial-max-size", 0, SETTING_STRING, AT(partial_max_size),
      "How much to keep of downloads that were broken off (default \"20GB\")", "size"},
     {"partial-ttl", "partial-ttl", 0, SETTING_STRING, AT(partial_ttl),
@@ -80,21 +105,30 @@ static const struct setting settings[] = {
      "size"},
     {"resume-jobs", "resume-jobs", 0, SETTING_SWITCH, AT(resume_jobs),
      "Begin pulls again that a stop of the daemon interrupted", NULL},
+    {"retry-backoff", "retry-backoff", 0, SETTING_STRING, AT(retry_backoff),
+     "Wait before the first of several retries (default \"250ms\")", "duration"},
     {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),
      "OCI runtime, by name or path (default: the first of crun and runc that works)", "string"},
     {"scrub-interval", "scrub-interval", 0, SETTING_STRING, AT(scrub_interval),
      "Verify everything stored as often as this, \"0\": never (default \"30d\")", "duration"},
+    {"stall-timeout", "stall-timeout", 0, SETTING_STRING, AT(stall_timeout),
+     "How long to wait for a registry that sends nothing (default \"60s\")", "duration"},
     {"storage-driver", "storage-driver", 's', SETTING_STRING, AT(storage_driver),
      "Storage driver to use", "string"},
     {"validate", NULL, 0, SETTING_SWITCH, AT(validate), "Check the configuration and exit", NULL},
     {"version", NULL, 'v', SETTING_SWITCH, AT(version), "Print version information and quit", NULL},
 };
 
+static bool is_list(const struct setting *setting)
+{
+    return setting->type == SETTING_LIST || setting->type == SETTING_PAIRS;
+}
+
 static void raw_done(struct raw *raw)
 {
     for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
         void *member = (char *)raw + settings[i].offset;
-        if (settings[i].type == SETTING_LIST)
+        if (is_list(&settings[i]))
             strv_free(*(char ***)member);
         else
             free(*(char **)member);
@@ -105,16 +139,28 @@ static void set_value(struct raw *raw, const struct setting *setting, const char
 {
     void *member = (char *)raw + setting->offset;
 
-    if (setting->type == SETTING_LIST) {
-        char ***list = member;
-        size_t count = strv_count(*list);
-        *list = xrealloc(*list, (count + 2) * sizeof(**list));
-        (*list)[count] = xstrdup(value);
-        (*list)[count + 1] = NULL;
+    if (is_list(setting)) {
+        strv_add(member, value);
     } else {
         free(*(char **)member);
         *(char **)member = xstrdup(value);
     }
+}
+
+static void set_pair(struct raw *raw, const struct setting *setting, const char *name,
+                     const char *value)
+{
+    set_value(raw, setting, name);
+    set_value(raw, setting, value);
+}
+
+/* NAME=VALUE; without a name, that is refused with the value later on. */
+static void set_pair_text(struct raw *raw, const struct setting *setting, const char *text)
+{
+    size_t length = strcspn(text, "=");
+    CLEANUP_FREE char *name = text[length] ? xstrndup(text, length) : xstrdup("");
+
+    set_pair(raw, setting, name, text[length] ? text + length + 1 : text);
 }
 
 static bool is_set(const struct raw *raw, const struct setting *setting)
@@ -174,7 +220,10 @@ static bool read_command_line(int argc, char **argv, struct raw *raw, struct err
             if (settings[i].letter == c)
                 index = (int)i;
         }
-        set_value(raw, &settings[index], optarg ? optarg : "true");
+        if (settings[index].type == SETTING_PAIRS)
+            set_pair_text(raw, &settings[index], optarg);
+        else
+            set_value(raw, &settings[index], optarg ? optarg : "true");
     }
     strbuf_done(&letters);
     if (optind < argc) {
@@ -223,6 +272,33 @@ static bool wrong_type(const char *path, const char *key, const char *expected, 
                      "%s: the value of \"%s\" must be %s", path, key, expected);
 }
 
+/* {"docker.io": ["https://mirror.example.com"], "quay.io": "https://other.example.com"} */
+static bool set_pairs(struct raw *raw, const struct setting *setting, const json_t *object,
+                      const char *path, struct error *err)
+{
+    static const char expected[] = "an object of strings or of arrays of strings";
+    const char *name;
+    json_t *value, *item;
+    size_t i;
+
+    if (!json_is_object(object))
+        return wrong_type(path, setting->key, expected, err);
+    json_object_foreach ((json_t *)object, name, value) {
+        if (json_is_string(value)) {
+            set_pair(raw, setting, name, json_string_value(value));
+            continue;
+        }
+        if (!json_is_array(value))
+            return wrong_type(path, setting->key, expected, err);
+        json_array_foreach (value, i, item) {
+            if (!json_is_string(item))
+                return wrong_type(path, setting->key, expected, err);
+            set_pair(raw, setting, name, json_string_value(item));
+        }
+    }
+    return true;
+}
+
 static bool set_from_json(struct raw *raw, const struct setting *setting, const json_t *value,
                           const char *path, struct error *err)
 {
@@ -247,6 +323,8 @@ static bool set_from_json(struct raw *raw, const struct setting *setting, const 
             return wrong_type(path, setting->key, "true or false", err);
         set_value(raw, setting, json_is_true(value) ? "true" : "false");
         return true;
+    case SETTING_PAIRS:
+        return set_pairs(raw, setting, value, path, err);
     case SETTING_LIST:
         if (!json_is_array(value))
             return wrong_type(path, setting->key, "an array of strings", err);
@@ -321,8 +399,8 @@ static bool check_hosts(char *const *hosts, struct error *err)
     return true;
 }
 
-static bool take_number(const char *text, unsigned int fallback, unsigned int *ret,
-                        struct error *err)
+static bool take_number(const char *what, const char *text, unsigned int fallback,
+                        unsigned int *ret, struct error *err)
 {
     char *end;
     unsigned long number;
@@ -332,9 +410,8 @@ static bool take_number(const char *text, unsigned int fallback, unsigned int *r
         return true;
     errno = 0;
     number = strtoul(text, &end, 10);
-    if (errno || *end || end == text || *text == '-' || number < 1 ||
-        number > MAX_CONCURRENT_DOWNLOADS)
-        return bad_value("max-concurrent-downloads", text, "a number from 1 to 100", err);
+    if (errno || *end || end == text || *text == '-' || number < 1 || number > MAX_NUMBER)
+        return bad_value(what, text, "a number from 1 to 100", err);
     *ret = (unsigned int)number;
     return true;
 }
@@ -381,6 +458,51 @@ static bool take_partial(const struct raw *raw, struct config *ret, struct error
     return true;
 }
 
+static bool take_speed(const char *what, const char *text, const char *fallback, uint64_t *ret,
+                       struct error *err)
+{
+    return size_parse(text ? text : fallback, ret) ||
+           bad_value(what, text, "bytes per second, such as 500k or 10M", err);
+}
+
+static bool take_transfers(const struct raw *raw, struct config *ret, struct error *err)
+{
+    return take_number("max-concurrent-downloads", raw->max_downloads, 3,
+                       &ret->max_concurrent_downloads, err) &&
+           take_number("max-connections", raw->max_connections, 10, &ret->max_connections, err) &&
+           take_speed("low-speed-limit", raw->low_speed_limit, "1k", &ret->low_speed_bytes_per_s,
+                      err) &&
+           take_duration("low-speed-time", raw->low_speed_time, "10s", &ret->low_speed_ms, err) &&
+           take_speed("limit-rate", raw->limit_rate, "0", &ret->limit_bytes_per_s, err);
+}
+
+static char *take_or(char **value, const char *fallback)
+{
+    return *value ? TAKE(*value) : xstrdup(fallback);
+}
+
+static bool take_registry(struct raw *raw, struct config *ret, struct error *err)
+{
+    ret->certs_dir = take_or(&raw->certs_dir, CONFIG_DEFAULT_CERTS_DIR);
+    if (!raw->hosts_dirs) {
+        strv_add(&raw->hosts_dirs, CONFIG_DEFAULT_HOSTS_DIR);
+        strv_add(&raw->hosts_dirs, "/etc/containerd/certs.d");
+    }
+    ret->hosts_dirs = TAKE(raw->hosts_dirs);
+    ret->mirrors = TAKE(raw->mirrors);
+    ret->insecure_registries = TAKE(raw->insecure_registries);
+    ret->registry_mirrors = TAKE(raw->registry_mirrors);
+    for (char **dir = ret->hosts_dirs; *dir; dir++) {
+        if (!check_path("hosts-dirs", *dir, err))
+            return false;
+    }
+    return check_path("certs-dir", ret->certs_dir, err) &&
+           take_duration("connect-timeout", raw->connect_timeout, "30s", &ret->connect_timeout_ms,
+                         err) &&
+           take_duration("stall-timeout", raw->stall_timeout, "60s", &ret->stall_timeout_ms, err) &&
+           take_duration("retry-backoff", raw->retry_backoff, "250ms", &ret->retry_backoff_ms, err);
+}
+
 static bool take_log(const struct raw *raw, struct config *ret, struct error *err)
 {
     ret->log_level = str_eq(raw->debug, "true") ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
@@ -392,15 +514,9 @@ static bool take_log(const struct raw *raw, struct config *ret, struct error *er
     return true;
 }
 
-static char *take_or(char **value, const char *fallback)
-{
-    return *value ? TAKE(*value) : xstrdup(fallback);
-}
-
 static bool take_settings(struct raw *raw, struct config *ret, struct error *err)
 {
-    if (!take_log(raw, ret, err) ||
-        !take_number(raw->max_downloads, 3, &ret->max_concurrent_downloads, err) ||
+    if (!take_log(raw, ret, err) || !take_transfers(raw, ret, err) ||
         !take_reserve(raw->reserve_space, ret, err) ||
         !take_duration("scrub-interval", raw->scrub_interval, SCRUB_INTERVAL_DEFAULT,
                        &ret->scrub_interval_ms, err) ||
@@ -417,9 +533,7 @@ static bool take_settings(struct raw *raw, struct config *ret, struct error *err
     if (!raw->hosts)
         set_value(raw, setting_of_key("hosts"), CONFIG_DEFAULT_HOST);
     ret->hosts = TAKE(raw->hosts);
-    ret->insecure_registries = TAKE(raw->insecure_registries);
-    ret->registry_mirrors = TAKE(raw->registry_mirrors);
-    return check_path("data-root", ret->data_root, err) &&
+    return take_registry(raw, ret, err) && check_path("data-root", ret->data_root, err) &&
            check_path("exec-root", ret->exec_root, err) && check_hosts(ret->hosts, err);
 }
 
@@ -451,5 +565,8 @@ void config_done(struct config *config)
     strv_free(config->hosts);
     strv_free(config->insecure_registries);
     strv_free(config->registry_mirrors);
+    strv_free(config->mirrors);
+    strv_free(config->hosts_dirs);
+    free(config->certs_dir);
     *config = (struct config){0};
 }

@@ -8,20 +8,27 @@
 #define CONFIG_DEFAULT_FILE "/etc/davit/daemon.json"
 #define CONFIG_DEFAULT_DATA_ROOT "/var/lib/davit"
 #define CONFIG_DEFAULT_EXEC_ROOT "/run/davit"
+#define CONFIG_DEFAULT_HOSTS_DIR "/etc/davit/hosts.d"
+#define CONFIG_DEFAULT_CERTS_DIR "/etc/docker/certs.d"
 #define CONFIG_DEFAULT_HOST "unix:///run/davit/davit.sock"
 
 struct config {
     char *data_root, *exec_root, *pidfile;
     char **hosts; /* "unix:///path", "fd://" */
     char **insecure_registries, **registry_mirrors;
-    char *storage_driver; /* NULL: the best that works */
-    char *runtime;        /* NULL: the first that works */
-    char *group;          /* of the socket; NULL: root */
-    unsigned int max_concurrent_downloads;
+    char **mirrors;                /* of any registry: pairs of its name and a URL */
+    char **hosts_dirs, *certs_dir; /* hosts.toml and certificates of registries */
+    uint64_t connect_timeout_ms, stall_timeout_ms, retry_backoff_ms; /* 0: the default */
+    char *storage_driver;                                            /* NULL: the best that works */
+    char *runtime; /* NULL: the first that works */
+    char *group;   /* of the socket; NULL: root */
+    unsigned int max_concurrent_downloads, max_connections;
+    uint64_t low_speed_bytes_per_s, low_speed_ms; /* a slower connection is given up */
+    uint64_t limit_bytes_per_s;                   /* of all downloads; 0: none */
     uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */
     unsigned int reserve_percent; /* and of this part of it */
     bool keep_compressed;
-    bool resume_jobs; /* that a stop of the daemon interrupted */
+    bool resume_jobs;                           /* that a stop of the daemon interrupted */
     uint64_t scrub_interval_ms;                 /* 0: never */
     uint64_t partial_ttl_ms, partial_max_bytes; /* not 0 */
     enum log_level log_level;

@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/config.h"
+#include "daemon/reload.h"
 #include "daemon/server/job_message.h"
 #include "daemon/server/server.h"
 #include "daemon/transfer/transfer.h"
@@ -27,8 +28,11 @@
 #define MALLOC_ARENAS 2
 
 struct daemon {
-    const struct config *config;
-    struct task *serving; /* the task that a stop cancels; NULL before and after */
+    struct config *config;
+    int argc;
+    char **argv;
+    struct reload *reload; /* NULL before the engines are there and after */
+    struct task *serving;  /* the task that a stop cancels; NULL before and after */
     bool stopping;
     struct loop_timer watchdog;
     uint64_t watchdog_ms;
@@ -45,6 +49,14 @@ static void on_stop(int signum, void *arg)
     daemon->stopping = true;
     if (daemon->serving)
         task_cancel(daemon->serving);
+}
+
+static void on_reload(int signum UNUSED, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    if (daemon->reload)
+        reload_begin(daemon->reload);
 }
 
 static void on_dump(int signum UNUSED, void *arg UNUSED)
@@ -139,12 +151,7 @@ static bool await_serve(struct daemon *daemon, struct engines *engines, struct e
 static bool await_engines(struct daemon *daemon, struct store *store, struct error *err)
 {
     const struct config *config = daemon->config;
-    const struct registry_options registry_options = {
-        .insecure_registries = config->insecure_registries,
-        .mirrors = config->registry_mirrors,
-        .certs_dir = "/etc/docker/certs.d",
-        .user_agent = "davit/" DAVIT_VERSION,
-    };
+    const struct registry_options registry_options = registry_options_of(config);
     const struct container_engine_options container_options = {
         .store = store,
         .data_root = config->data_root,
@@ -154,14 +161,17 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     struct transfer_options transfer_options = {
         .store = store,
         .max_concurrent = config->max_concurrent_downloads,
+        .max_connections = config->max_connections,
+        .bytes_per_second = config->limit_bytes_per_s,
+        .low_speed_bytes_per_s = config->low_speed_bytes_per_s,
+        .low_speed_ms = config->low_speed_ms,
+        .backoff_ms = config->retry_backoff_ms,
         .keep_compressed = config->keep_compressed,
     };
     struct system_info info;
     struct engines engines = {.config = config, .info = &info, .store = store};
     bool ok;
 
-    if (!registry_options_check(&registry_options, err))
-        return false;
     engines.containers = await_container_engine_new(&container_options, err);
     if (!engines.containers)
         return false;
@@ -170,6 +180,13 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     engines.pull.store = store;
     engines.pull.registry = transfer_options.client = registry_client_new(&registry_options);
     engines.pull.transfers = transfer_table_new(&transfer_options);
+    daemon->reload = reload_new(&(struct reload_options){
+        .argc = daemon->argc,
+        .argv = daemon->argv,
+        .config = daemon->config,
+        .registry = engines.pull.registry,
+        .transfers = engines.pull.transfers,
+    });
     engines.jobs = job_table_new(&(struct job_table_options){
         .store = store,
         .encode = job_update_encode,
@@ -182,6 +199,7 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     job_table_free(engines.jobs);
     {
         CLEANUP(task_unshield) struct task_shield shield = task_shield();
+        daemon->reload = reload_free_await(daemon->reload);
         transfer_table_free_await(engines.pull.transfers);
         container_engine_free_await(engines.containers);
     }
@@ -206,6 +224,7 @@ static bool await_daemon(void *arg, struct error *err)
     struct loop_signal *handlers[] = {
         loop_signal_start(SIGTERM, on_stop, daemon),
         loop_signal_start(SIGINT, on_stop, daemon),
+        loop_signal_start(SIGHUP, on_reload, daemon),
         loop_signal_start(SIGUSR1, on_dump, daemon),
     };
     struct store *store = NULL;
@@ -240,7 +259,7 @@ int main(int argc, char **argv)
 {
     CLEANUP(config_done) struct config config = {0};
     CLEANUP_ERROR struct error err = {0};
-    struct daemon daemon = {.config = &config};
+    struct daemon daemon = {.config = &config, .argc = argc, .argv = argv};
 
     if (!config_load(argc, argv, &config, &err))
         return report(&err);
@@ -253,6 +272,8 @@ int main(int argc, char **argv)
                *DAVIT_GIT_COMMIT ? DAVIT_GIT_COMMIT : "unknown");
         return EXIT_SUCCESS;
     }
+    if (!config_check_registries(&config, &err))
+        return report(&err);
     if (config.validate) {
         puts("configuration OK");
         return EXIT_SUCCESS;
