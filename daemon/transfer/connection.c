@@ -143,11 +143,11 @@ static bool await_receive(struct connection *connection, struct error *err)
  * more than it said is not to be believed. */
 static bool await_end(struct connection *connection, struct error *err)
 {
-    CLEANUP(deadline_pop) struct deadline deadline;
     char excess;
 
     if (blob_stream_end(connection->stream) > connection->segment.end)
         return true; /* the rest was taken over by another */
+    CLEANUP(deadline_pop) struct deadline deadline;
     deadline_push(&deadline, END_TIMEOUT_MS);
     if (await_blob_read(connection->stream, &excess, 1, err) == 0 ||
         err->code != ERROR_FAILED_PRECONDITION)
