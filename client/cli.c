@@ -118,6 +118,14 @@ void cli_cancel_on_signals(struct cli *cli)
     }
 }
 
+struct loop_signal *cli_take_interrupt(struct cli *cli, void (*fn)(int signum, void *arg),
+                                       void *arg)
+{
+    if (cli->signals[0]) /* SIGINT, of the list above */
+        cli->signals[0] = loop_signal_stop(cli->signals[0]);
+    return cli_signal_is_ignored(SIGINT) ? NULL : loop_signal_start(SIGINT, fn, arg);
+}
+
 void cli_default_signals(struct cli *cli)
 {
     for (size_t i = 0; i < ARRAY_SIZE(cli->signals); i++) {

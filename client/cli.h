@@ -53,6 +53,10 @@ bool await_cli_print_error(struct cli *cli, const void *data, size_t size, struc
 void cli_cancel_on_signals(struct cli *cli);
 void cli_default_signals(struct cli *cli); /* undoes it */
 
+/* From now on SIGINT calls fn instead; NULL if it is ignored. The caller stops it. */
+struct loop_signal *cli_take_interrupt(struct cli *cli, void (*fn)(int signum, void *arg),
+                                       void *arg);
+
 /* nohup(1) and shells' background jobs mean it when they ignore a signal: leave it alone. */
 bool cli_signal_is_ignored(int signum);
 

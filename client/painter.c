@@ -113,6 +113,12 @@ bool await_painter_finish(struct painter *painter, struct error *err)
     return await_group(&painter->group, err);
 }
 
+void painter_leave(struct painter *painter)
+{
+    if (painter->live)
+        leave_terminal(painter);
+}
+
 void painter_done_await(struct painter *painter)
 {
     group_done_await(&painter->group);
@@ -120,7 +126,6 @@ void painter_done_await(struct painter *painter)
         loop_signal_stop(painter->on_resize);
     if (painter->on_stop)
         loop_signal_stop(painter->on_stop);
-    if (painter->live)
-        leave_terminal(painter);
+    painter_leave(painter);
     error_done(&painter->error);
 }

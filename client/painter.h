@@ -31,6 +31,9 @@ void painter_changed(struct painter *painter, bool show);
 /* Nothing changes any more: waits until the last state is shown. */
 bool await_painter_finish(struct painter *painter, struct error *err);
 
+/* Leaves a live terminal as it stands, for what is to be said below. */
+void painter_leave(struct painter *painter);
+
 /* Ends it, also in mid-frame, and leaves the terminal in order. */
 void painter_done_await(struct painter *painter);
 

@@ -259,9 +259,9 @@ static bool await_pull_for_run(struct cli *cli, const char *image, struct error 
     const struct pull_options options = {
         .reference = image,
         .platform = flag_string(&cli->flags, "platform"),
-        .progress = "auto",
-        .quiet = flag_bool(&cli->flags, "quiet"),
-        .within_run = true,
+        .watch = {.quiet = flag_bool(&cli->flags, "quiet"),
+                  .within_run = true,
+                  .interrupt = WATCH_INTERRUPT_CANCELS},
     };
     return await_pull(cli, &options, err);
 }

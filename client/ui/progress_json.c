@@ -27,14 +27,21 @@ static json_t *layer_json(const Davit__V1__JobItem *layer)
     set_number(object, "bytes_fetched", layer->bytes_fetched);
     set_number(object, "bytes_total", layer->bytes_total);
     set_number(object, "bytes_stored", layer->bytes_stored);
+    set_number(object, "bytes_resumed", layer->bytes_resumed);
     set_number(object, "bytes_per_second", layer->bytes_per_second);
+    set_number(object, "connections", layer->connections);
+    set(object, "source", str_empty(layer->source) ? NULL : json_string(layer->source));
+    set(object, "until_unix_ms", layer->until_unix_ms ? json_integer(layer->until_unix_ms) : NULL);
+    set(object, "error", str_empty(layer->error) ? NULL : json_string(layer->error));
     return object;
 }
 
-static void set_progress(json_t *object, const pull_job *job)
+static void set_progress(json_t *object, const job_snapshot *job)
 {
     const Davit__V1__JobProgress *now = job->progress;
     set(object, "job", json_string(job->id));
+    set(object, "kind", json_string(enum_name(&davit__v1__job__kind__descriptor, job->kind)));
+    set(object, "state", json_string(enum_name(&davit__v1__job__state__descriptor, job->state)));
     set_number(object, "sequence", now->sequence);
     set(object, "reference", json_string(job->subject));
     set(object, "phase",
@@ -43,6 +50,7 @@ static void set_progress(json_t *object, const pull_job *job)
     set_number(object, "bytes_fetched", now->bytes_fetched);
     set_number(object, "bytes_total", now->bytes_total);
     set_number(object, "bytes_per_second", now->bytes_per_second);
+    set_number(object, "limit_bytes_per_second", job->limit_bytes_per_second);
     set(object, "eta_ms", now->eta_ms < 0 ? json_null() : json_integer(now->eta_ms));
     json_t *layers = json_array();
     for (size_t i = 0; i < now->n_items; i++)
@@ -50,7 +58,7 @@ static void set_progress(json_t *object, const pull_job *job)
     set(object, "layers", layers);
 }
 
-static json_t *result_json(const pull_result *result)
+static json_t *pull_result_json(const Davit__V1__PullResult *result)
 {
     json_t *object = json_object();
     set(object, "reference", json_string(result->reference));
@@ -60,13 +68,12 @@ static json_t *result_json(const pull_result *result)
     return object;
 }
 
-void progress_add_json(const pull_job *now, const pull_result *result, struct strbuf *out)
+void progress_add_json(const job_snapshot *job, bool with_result, struct strbuf *out)
 {
     CLEANUP_JSON json_t *object = json_object();
-    if (now)
-        set_progress(object, now);
-    if (result)
-        set(object, "result", result_json(result));
+    set_progress(object, job);
+    if (with_result && job->result_case == DAVIT__V1__JOB__RESULT_PULL_RESULT)
+        set(object, "result", pull_result_json(job->pull_result));
     CLEANUP_FREE char *text = json_text(object);
     strbuf_addf(out, "%s\n", text);
 }

@@ -27,4 +27,5 @@ size_t terminal_columns(const char *text);
 #define TERMINAL_ERASE_LINE "\033[K"  /* from the cursor to the end of its line */
 #define TERMINAL_ERASE_BELOW "\033[J" /* from the cursor to the end of the screen */
 #define TERMINAL_GREEN "\033[32m"
+#define TERMINAL_YELLOW "\033[33m"
 #define TERMINAL_PLAIN "\033[0m"

@@ -170,7 +170,8 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("nope", ""), false, "");
     completes(WORDS("_"), false, "");
     completes((char *const[]){NULL}, false,
-              "images info pull rmi run version container image system help");
+              "images info login logout pull rmi run search version "
+              "container image manifest system help");
 }
 
 /* What completion offers is what parsing takes: each flag of each command. */

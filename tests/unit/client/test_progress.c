@@ -11,7 +11,7 @@
  */
 
 struct snapshot {
-    pull_job job;
+    job_snapshot job;
     Davit__V1__PullDetails pull;
     Davit__V1__JobProgress progress;
     Davit__V1__JobItem layers[LAYERS_MAX], *pointers[LAYERS_MAX];
@@ -323,6 +323,77 @@ static void test_screen_before_layers(void **state UNUSED)
                            "Total: 0%  0B/10MB  0B/s\n");
 }
 
+/* All that may hold up a layer, and where it comes from. */
+static void test_screen_of_every_state(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 110, 24);
+    viewer.view.heading.said_default = viewer.view.heading.said_from = true;
+    viewer.view.home = "registry-1.docker.io";
+    viewer.view.notice = "Press Ctrl-C again";
+    viewer.view.now_unix_ms = 1000000;
+    snapshot_init(&s, 8);
+    s.job.limit_bytes_per_second = 500000;
+    set_layer(&s, 0, LAYER(FETCHING), 9900000, 0);
+    s.layers[0].bytes_resumed = 9000000;
+    s.layers[0].bytes_per_second = 125000;
+    s.layers[0].source = "mirror.example.com";
+    set_layer(&s, 1, LAYER(FETCHING), 5000000, 0);
+    s.layers[1].bytes_per_second = 375000;
+    s.layers[1].source = "registry-1.docker.io";
+    set_layer(&s, 2, LAYER(RATE_LIMITED), 5000000, 0);
+    s.layers[2].until_unix_ms = 1000000 + 250000;
+    s.layers[2].error = "429 Too Many Requests";
+    set_layer(&s, 3, LAYER(RETRYING), 0, 0);
+    s.layers[3].until_unix_ms = 1000000 + 2500;
+    s.layers[3].error = "connection \033[31mreset";
+    set_layer(&s, 4, LAYER(VERIFYING), 10000000, 0);
+    set_layer(&s, 5, LAYER(SHARED), 2000000, 0);
+    set_layer(&s, 6, LAYER(RESOLVING), 0, 0);
+    draw(&viewer, &s);
+    assert_screen(
+        &viewer,
+        "00000000000a: Resuming    [===========================> ]    9.9MB/10MB"
+        "      125kB/s  from mirror.example.com\n"
+        "00000000000b: Downloading [=========================>                         ]"
+        "      5MB/10MB      375kB/s\n"
+        "00000000000c: Rate-limited by the registry, goes on in 4m10s (5MB/10MB): 429 Too Many "
+        "Requests\n"
+        "00000000000d: Retrying in 3s (0B/10MB): connection \\u001b[31mreset\n"
+        "00000000000e: Verifying Checksum\n"
+        "00000000000f: Shared      [==========>                                        ]"
+        "      2MB/10MB\n"
+        "000000000010: Resolving\n"
+        "000000000011: Waiting\n"
+        "Total: 39%  31.9MB/80MB  0B/s  limit 500kB/s  9MB were there\n"
+        "Press Ctrl-C again\n");
+    assert_false(viewer.terminal.overflowed);
+}
+
+static void test_screen_of_a_push(void **state UNUSED)
+{
+    CLEANUP(viewer_done) struct viewer viewer;
+    struct snapshot s;
+    viewer_init(&viewer, 60, 24);
+    snapshot_init(&s, 5);
+    s.job.kind = DAVIT__V1__JOB__KIND__PUSH;
+    s.job.pull = NULL;
+    set_layer(&s, 0, LAYER(CHECKING), 0, 0);
+    set_layer(&s, 1, LAYER(SENDING), 5000000, 0);
+    set_layer(&s, 2, LAYER(PRESENT), 10000000, 0);
+    set_layer(&s, 3, LAYER(MOUNTED), 10000000, 0);
+    s.layers[3].source = "library/busybox";
+    set_layer(&s, 4, LAYER(DONE), 10000000, 0);
+    draw(&viewer, &s);
+    assert_screen(&viewer, "00000000000a: Preparing\n"
+                           "00000000000b: Pushing     [========>        ]      5MB/10MB\n"
+                           "00000000000c: Layer already exists\n"
+                           "00000000000d: Mounted from library/busybox\n"
+                           "00000000000e: Pushed\n"
+                           "Total: 70%  35MB/50MB  0B/s\n");
+}
+
 static void test_color(void **state UNUSED)
 {
     CLEANUP_STRBUF struct strbuf plain = {0}, green = {0};
@@ -403,35 +474,88 @@ static void test_lines_within_run(void **state UNUSED)
                                             "00000000000a: Already exists\n");
 }
 
+static void test_lines_of_waits(void **state UNUSED)
+{
+    CLEANUP(progress_lines_done) struct progress_lines lines = {.now_unix_ms = 1000000};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct snapshot s;
+    snapshot_init(&s, 2);
+    lines.heading.said_default = lines.heading.said_from = true;
+    set_layer(&s, 0, LAYER(RETRYING), 5000000, 0);
+    s.layers[0].bytes_resumed = 4000000;
+    s.layers[0].until_unix_ms = 1002000;
+    s.layers[0].error = "connection reset";
+    set_layer(&s, 1, LAYER(RATE_LIMITED), 0, 0);
+    s.layers[1].until_unix_ms = 1000000 + 240000;
+    progress_say(&lines, &s.job, &text);
+    progress_say(&lines, &s.job, &text); /* nothing new */
+    assert_string_equal(strbuf_text(&text),
+                        "00000000000a: Pulling fs layer\n"
+                        "00000000000a: Resuming at 4MB of 10MB\n"
+                        "00000000000a: Retrying in 2 seconds: connection reset\n"
+                        "00000000000b: Pulling fs layer\n"
+                        "00000000000b: Rate-limited by the registry, goes on in 4 minutes\n");
+    strbuf_clear(&text);
+    s.layers[0].until_unix_ms = 1004000; /* another one */
+    progress_say(&lines, &s.job, &text);
+    assert_string_equal(strbuf_text(&text),
+                        "00000000000a: Retrying in 4 seconds: connection reset\n");
+}
+
+static void test_lines_of_a_push(void **state UNUSED)
+{
+    CLEANUP(progress_lines_done) struct progress_lines lines = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct snapshot s;
+    snapshot_init(&s, 3);
+    s.job.kind = DAVIT__V1__JOB__KIND__PUSH;
+    s.job.pull = NULL;
+    set_layer(&s, 0, LAYER(SENDING), 5000000, 0);
+    set_layer(&s, 1, LAYER(PRESENT), 10000000, 0);
+    set_layer(&s, 2, LAYER(MOUNTED), 10000000, 0);
+    s.layers[2].source = "library/busybox";
+    progress_say(&lines, &s.job, &text);
+    set_layer(&s, 0, LAYER(DONE), 10000000, 0);
+    progress_say(&lines, &s.job, &text);
+    assert_string_equal(strbuf_text(&text), "00000000000a: Preparing\n"
+                                            "00000000000b: Layer already exists\n"
+                                            "00000000000c: Preparing\n"
+                                            "00000000000c: Mounted from library/busybox\n"
+                                            "00000000000a: Pushed\n");
+}
+
 /* --- Results and JSON --------------------------------------------------------------------------
  */
 
-static pull_result make_result(bool up_to_date)
+static void set_result(struct snapshot *s, Davit__V1__PullResult *result, bool up_to_date)
 {
-    pull_result result = DAVIT__V1__PULL_RESULT__INIT;
-    result.reference = "docker.io/library/busybox:latest";
-    result.digest = "sha256:aa";
-    result.image_id = "sha256:bb";
-    result.up_to_date = up_to_date;
-    return result;
+    *result = (Davit__V1__PullResult)DAVIT__V1__PULL_RESULT__INIT;
+    result->reference = "docker.io/library/busybox:latest";
+    result->digest = "sha256:aa";
+    result->image_id = "sha256:bb";
+    result->up_to_date = up_to_date;
+    s->job.state = DAVIT__V1__JOB__STATE__DONE;
+    s->job.result_case = DAVIT__V1__JOB__RESULT_PULL_RESULT;
+    s->job.pull_result = result;
 }
 
 static void test_result(void **state UNUSED)
 {
-    CLEANUP_STRBUF struct strbuf newer = {0}, same = {0}, alone = {0};
-    pull_result result = make_result(false);
+    CLEANUP_STRBUF struct strbuf newer = {0}, same = {0}, one = {0};
+    Davit__V1__PullResult result;
     struct snapshot s;
     snapshot_init(&s, 1);
-    progress_add_result(&s.job, &result, false, &newer);
+    set_result(&s, &result, false);
+    progress_add_result(&s.job, false, false, &newer);
     assert_string_equal(strbuf_text(&newer), "Digest: sha256:aa\n"
                                              "Status: Downloaded newer image for busybox:latest\n"
                                              "docker.io/library/busybox:latest\n");
-    result = make_result(true);
-    progress_add_result(&s.job, &result, true, &same);
+    set_result(&s, &result, true);
+    progress_add_result(&s.job, true, false, &same);
     assert_string_equal(strbuf_text(&same), "Digest: sha256:aa\n"
                                             "Status: Image is up to date for busybox:latest\n");
-    progress_add_result(NULL, &result, true, &alone);
-    assert_non_null(strstr(strbuf_text(&alone), "for docker.io/library/busybox:latest\n"));
+    progress_add_result(&s.job, false, true, &one);
+    assert_string_equal(strbuf_text(&one), "Digest: sha256:aa\n");
 }
 
 static void test_json(void **state UNUSED)
@@ -439,9 +563,17 @@ static void test_json(void **state UNUSED)
     CLEANUP_STRBUF struct strbuf text = {0};
     CLEANUP_ERROR struct error err = {0};
     struct snapshot s;
-    pull_result result = make_result(true);
+    Davit__V1__PullResult result;
     snapshot_midway(&s);
-    progress_add_json(&s.job, &result, &text);
+    set_result(&s, &result, true);
+    s.layers[1].state = LAYER(RETRYING);
+    s.layers[1].bytes_resumed = 1000;
+    s.layers[1].until_unix_ms = 1234;
+    s.layers[1].connections = 2;
+    s.layers[1].source = "mirror.example.com";
+    s.layers[1].error = "reset";
+    s.job.limit_bytes_per_second = 500000;
+    progress_add_json(&s.job, true, &text);
     assert_ptr_equal(strchr(text.data, '\n'), text.data + text.length - 1);
     CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
     assert_ok(json, &err);
@@ -452,6 +584,17 @@ static void test_json(void **state UNUSED)
     const json_t *layer = json_array_get(json_object_get(json, "layers"), 2);
     assert_string_equal(json_str(layer, "state"), "STORING");
     assert_int_equal(json_int(layer, "bytes_stored", -1), 23400000);
+    assert_true(json_is_null(json_object_get(layer, "source")));
+    assert_true(json_is_null(json_object_get(layer, "until_unix_ms")));
+    layer = json_array_get(json_object_get(json, "layers"), 1);
+    assert_string_equal(json_str(layer, "state"), "RETRYING");
+    assert_string_equal(json_str(layer, "source"), "mirror.example.com");
+    assert_string_equal(json_str(layer, "error"), "reset");
+    assert_int_equal(json_int(layer, "until_unix_ms", -1), 1234);
+    assert_int_equal(json_int(layer, "bytes_resumed", -1), 1000);
+    assert_int_equal(json_int(layer, "connections", -1), 2);
+    assert_int_equal(json_int(json, "limit_bytes_per_second", -1), 500000);
+    assert_string_equal(json_str(json, "state"), "DONE");
     assert_string_equal(json_str(json_object_get(json, "result"), "image_id"), "sha256:bb");
     assert_true(json_bool(json_object_get(json, "result"), "up_to_date", false));
 }
@@ -462,7 +605,7 @@ static void test_json_without_result(void **state UNUSED)
     CLEANUP_ERROR struct error err = {0};
     struct snapshot s;
     snapshot_init(&s, 0);
-    progress_add_json(&s.job, NULL, &text);
+    progress_add_json(&s.job, false, &text);
     CLEANUP_JSON json_t *json = json_parse(text.data, text.length, MIB, "progress", &err);
     assert_ok(json, &err);
     assert_true(json_is_null(json_object_get(json, "eta_ms"))); /* unknown */
@@ -482,10 +625,14 @@ int main(void)
         cmocka_unit_test(test_screen_resize),
         cmocka_unit_test(test_screen_left_and_resumed),
         cmocka_unit_test(test_screen_before_layers),
+        cmocka_unit_test(test_screen_of_every_state),
+        cmocka_unit_test(test_screen_of_a_push),
         cmocka_unit_test(test_color),
         cmocka_unit_test(test_nonsense),
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_lines_within_run),
+        cmocka_unit_test(test_lines_of_waits),
+        cmocka_unit_test(test_lines_of_a_push),
         cmocka_unit_test(test_result),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_without_result),

@@ -1,0 +1,132 @@
+#include "client/ui/progress.h"
+#include "client/ui/units.h"
+
+typedef Davit__V1__JobItem job_item;
+typedef Davit__V1__JobProgress job_progress;
+
+#define ITEM(state) DAVIT__V1__JOB_ITEM__STATE__##state
+
+enum { SAID_FIRST = 1, SAID_RESUMED = 2, SAID_DOWNLOADED = 4, SAID_COMPLETE = 8 };
+
+struct progress_said {
+    unsigned what;
+    int64_t until_unix_ms; /* of the wait that was told of last */
+    bool waits;
+};
+
+void progress_lines_done(struct progress_lines *lines)
+{
+    free(lines->said);
+    *lines = (struct progress_lines){0};
+}
+
+static void say(struct progress_said *said, unsigned what, const job_item *item, const char *text,
+                struct strbuf *out)
+{
+    if (said->what & what)
+        return;
+    said->what |= what;
+    progress_add_id(out, item->id);
+    strbuf_addf(out, ": %s\n", text);
+}
+
+/* Each wait once: the next one ends at another time. */
+static void say_wait(const struct progress_lines *lines, struct progress_said *said,
+                     const job_item *item, struct strbuf *out)
+{
+    const bool limited = item->state == ITEM(RATE_LIMITED);
+    if (said->waits && said->until_unix_ms == item->until_unix_ms)
+        return;
+    said->waits = true;
+    said->until_unix_ms = item->until_unix_ms;
+    progress_add_id(out, item->id);
+    strbuf_add_str(out, limited ? ": Rate-limited by the registry, goes on" : ": Retrying");
+    if (item->until_unix_ms > 0) {
+        strbuf_add_str(out, " in ");
+        add_duration(out, (item->until_unix_ms - lines->now_unix_ms + 999) / 1000);
+    }
+    if (!str_empty(item->error)) {
+        strbuf_add_str(out, ": ");
+        strbuf_add_printable(out, item->error);
+    }
+    strbuf_add_char(out, '\n');
+}
+
+static void say_resumed(struct progress_said *said, const job_item *item, struct strbuf *out)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    strbuf_add_str(&text, "Resuming at ");
+    add_size(&text, item->bytes_resumed);
+    strbuf_add_str(&text, " of ");
+    add_size(&text, item->bytes_total);
+    say(said, SAID_RESUMED, item, strbuf_text(&text), out);
+}
+
+static void say_pulled(struct progress_said *said, const job_item *item, struct strbuf *out)
+{
+    if (item->state == ITEM(PRESENT)) {
+        say(said, SAID_COMPLETE, item, "Already exists", out);
+        return;
+    }
+    say(said, SAID_FIRST, item, "Pulling fs layer", out);
+    if (item->bytes_resumed)
+        say_resumed(said, item, out);
+    if (item->state == ITEM(STORING) || item->state == ITEM(VERIFYING) || item->state == ITEM(DONE))
+        say(said, SAID_DOWNLOADED, item, "Download complete", out);
+    if (item->state == ITEM(DONE))
+        say(said, SAID_COMPLETE, item, "Pull complete", out);
+}
+
+static void say_pushed(struct progress_said *said, const job_item *item, struct strbuf *out)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (item->state == ITEM(PRESENT)) {
+        say(said, SAID_COMPLETE, item, "Layer already exists", out);
+        return;
+    }
+    say(said, SAID_FIRST, item, "Preparing", out);
+    if (item->state == ITEM(DONE))
+        say(said, SAID_COMPLETE, item, "Pushed", out);
+    if (item->state != ITEM(MOUNTED))
+        return;
+    strbuf_add_str(&text, "Mounted from ");
+    strbuf_add_printable(&text, item->source);
+    say(said, SAID_COMPLETE, item, strbuf_text(&text), out);
+}
+
+void progress_say(struct progress_lines *lines, const job_snapshot *job, struct strbuf *out)
+{
+    const job_progress *now = job->progress;
+    progress_add_heading(&lines->heading, job, "\n", out);
+    if (now->n_items > lines->items) {
+        lines->said = xrealloc(lines->said, now->n_items * sizeof(*lines->said));
+        memset(lines->said + lines->items, 0, (now->n_items - lines->items) * sizeof(*lines->said));
+        lines->items = now->n_items;
+    }
+    for (size_t i = 0; i < now->n_items; i++) {
+        struct progress_said *said = &lines->said[i];
+        const job_item *item = now->items[i];
+        if (job->kind == DAVIT__V1__JOB__KIND__PUSH)
+            say_pushed(said, item, out);
+        else
+            say_pulled(said, item, out);
+        if (item->state == ITEM(RETRYING) || item->state == ITEM(RATE_LIMITED))
+            say_wait(lines, said, item, out);
+    }
+}
+
+void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_many,
+                         struct strbuf *out)
+{
+    if (last->result_case != DAVIT__V1__JOB__RESULT_PULL_RESULT)
+        return;
+    const Davit__V1__PullResult *result = last->pull_result;
+    const char *familiar = str_empty(last->subject) ? result->reference : last->subject;
+    strbuf_addf(out, "Digest: %s\n", result->digest);
+    if (one_of_many)
+        return;
+    strbuf_addf(out, "Status: %s for %s\n",
+                result->up_to_date ? "Image is up to date" : "Downloaded newer image", familiar);
+    if (!within_run)
+        strbuf_addf(out, "%s\n", result->reference);
+}
