@@ -7,12 +7,13 @@
 #include <strings.h>
 #include <time.h>
 
+#include "daemon/registry/http_date.h"
 #include "proto/async/await.h"
 #include "proto/base/json.h"
 #include "proto/base/log.h"
 
 /* A server that asks for more patience than this gets none: the user decides. */
-#define RETRY_AFTER_MAX_S 30
+#define RETRY_AFTER_MAX_MS 30000
 #define BACKOFF_MAX_MS 8000
 #define TEXT_MAX 300
 
@@ -119,71 +120,45 @@ bool await_refusal(struct http_response *response, const char *host_name, struct
 
 /* --- Retries ---------------------------------------------------------------------------------- */
 
-/* Seconds, or a date (RFC 9110, 10.2.3). -1 if there is none that makes sense. */
-static int64_t retry_after_s(const struct http_response *response)
-{
-    const char *text = http_header(response, "Retry-After", 0);
-    time_t date, now = time(NULL);
-
-    if (str_empty(text))
-        return -1;
-    if (strspn(text, "0123456789") == strlen(text))
-        return strlen(text) > 9 ? INT32_MAX : strtol(text, NULL, 10);
-    date = curl_getdate(text, NULL);
-    if (date == -1)
-        return -1;
-    return date > now ? (int64_t)(date - now) : 0;
-}
-
-/* What an attempt came to that may be worth another one. */
-struct attempt {
-    struct error error;
-    int64_t retry_after_s; /* -1: not said */
-};
-
-/* 429 and 5xx. */
-static bool await_busy(struct http_response *response, const char *host_name,
-                       struct attempt *attempt)
+/* 429 and 5xx: fills err. */
+static bool await_busy(struct http_response *response, const char *host_name, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
     CLEANUP_FREE char *code = NULL;
     int status = http_status(response);
+    uint64_t wait_ms;
 
     if (status != 429 && status < 500)
         return false;
-    attempt->retry_after_s = retry_after_s(response);
+    wait_ms = retry_after_ms(http_header(response, "Retry-After", 0), time(NULL));
     await_describe(response, &text, &code);
-    error_set(&attempt->error, ERROR_UNAVAILABLE, "REGISTRY_BUSY", "%s answers %d: %s", host_name,
-              status, text.data);
-    if (attempt->retry_after_s >= 0)
-        attempt->error.retry_after_ms = MAX((uint64_t)attempt->retry_after_s * 1000, 1U);
-    if (attempt->retry_after_s > RETRY_AFTER_MAX_S)
-        error_hint(&attempt->error, "the registry asks to wait for %lld seconds",
-                   (long long)attempt->retry_after_s);
+    error_set(err, ERROR_UNAVAILABLE, "REGISTRY_BUSY", "%s answers %d: %s", host_name, status,
+              text.data);
+    err->retry_after_ms = wait_ms;
+    if (wait_ms > RETRY_AFTER_MAX_MS)
+        error_hint(err, "the registry asks to wait for %llu seconds",
+                   (unsigned long long)wait_ms / 1000);
     else if (status == 429)
-        error_hint(&attempt->error, "the registry limits how often it may be asked: try again "
-                                    "later, or with credentials");
+        error_hint(err, "the registry limits how often it may be asked: try again later, or with "
+                        "credentials");
     else
-        error_hint(&attempt->error, "the registry has a problem: try again later");
+        error_hint(err, "the registry has a problem: try again later");
     return true;
 }
 
-static bool worth_a_retry(const struct attempt *attempt)
+static bool worth_a_retry(const struct error *err)
 {
-    const struct error *err = &attempt->error;
-
-    return attempt->retry_after_s <= RETRY_AFTER_MAX_S &&
+    return err->retry_after_ms <= RETRY_AFTER_MAX_MS &&
            (error_is(err, "REGISTRY_BUSY") || error_is(err, "CONNECTION_LOST") ||
             error_is(err, "TRUNCATED"));
 }
 
-static int await_backoff(const struct transport *transport, unsigned int number,
-                         int64_t retry_after)
+static int await_backoff(const struct transport *transport, unsigned int number, uint64_t wait_ms)
 {
     uint64_t ms = transport->backoff_ms << MIN(number, 10U);
 
-    if (retry_after > 0)
-        return await_sleep((uint64_t)retry_after * 1000);
+    if (wait_ms)
+        return await_sleep(wait_ms);
     ms = MIN(ms, BACKOFF_MAX_MS);
     return await_sleep(ms / 2 + (uint64_t)random() % (ms / 2 + 1));
 }
@@ -362,11 +337,10 @@ static bool check_redirected(const struct exchange *exchange, int status,
 /* One attempt: request by request until there is an answer. */
 static struct http_response *await_follow(struct transport *transport,
                                           const struct exchange *exchange, bool *ret_elsewhere,
-                                          struct attempt *attempt)
+                                          struct error *err)
 {
     CLEANUP_FREE char *url = xstrdup(exchange->url);
     CLEANUP_ORIGIN struct origin first = {0}, origin = {0};
-    struct error *err = &attempt->error;
 
     if (!origin_parse(url, &first, err) || !origin_parse(url, &origin, err))
         return NULL;
@@ -374,7 +348,7 @@ static struct http_response *await_follow(struct transport *transport,
         bool here = origin_eq(&first, &origin);
         CLEANUP(http_response_cleanup)
         struct http_response *response = await_hop(transport, exchange, url, &origin, here, err);
-        if (!response || await_busy(response, origin.name, attempt))
+        if (!response || await_busy(response, origin.name, err))
             return NULL;
         if (!is_redirect(http_status(response))) {
             if (!await_body(exchange, response, err))
@@ -401,20 +375,19 @@ struct http_response *await_exchange(struct transport *transport, const struct e
     bool elsewhere = false;
 
     for (unsigned int number = 1;; number++) {
-        struct attempt attempt = {.retry_after_s = -1};
-        struct http_response *response = await_follow(transport, exchange, &elsewhere, &attempt);
+        CLEANUP_ERROR struct error failure = {0};
+        struct http_response *response = await_follow(transport, exchange, &elsewhere, &failure);
         if (response) {
             if (ret_elsewhere)
                 *ret_elsewhere = elsewhere;
             return response;
         }
-        if (number >= exchange->attempts || !worth_a_retry(&attempt)) {
-            error_move(err, &attempt.error);
+        if (number >= exchange->attempts || !worth_a_retry(&failure)) {
+            error_move(err, &failure);
             return NULL;
         }
-        log_debug("asking a registry again", LOG("error", attempt.error.message));
-        error_done(&attempt.error);
-        int r = await_backoff(transport, number - 1, attempt.retry_after_s);
+        log_debug("asking a registry again", LOG("error", failure.message));
+        int r = await_backoff(transport, number - 1, failure.retry_after_ms);
         if (r < 0) {
             await_error(err, r, "waiting for a registry");
             return NULL;
