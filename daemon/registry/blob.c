@@ -5,7 +5,6 @@
 
 /* Transfers retry by themselves, at the byte where they are. */
 #define BLOB_ATTEMPTS 1
-#define SKIP_BUFFER_BYTES (64 * KIB)
 
 struct blob_stream {
     struct source *source;
@@ -13,7 +12,6 @@ struct blob_stream {
     struct http_response *response; /* NULL: nothing is left to read */
     uint64_t offset, position, end, size_bytes;
     char *validator;      /* NULL: none */
-    bool report;          /* failures of reading to the source's health: await_blob_open_any */
     struct error failure; /* of a read: the next ones fail alike */
 };
 
@@ -229,53 +227,6 @@ void blob_stream_limit_buffer(struct blob_stream *stream, size_t size_bytes)
         http_limit_buffer(stream->response, size_bytes);
 }
 
-/* --- From any source -------------------------------------------------------------------------- */
-
-/* The server ignored the range: what we have is read once more, and dropped. */
-static bool await_skip(struct blob_stream *stream, uint64_t offset, struct error *err)
-{
-    CLEANUP_FREE char *buffer = xmalloc(SKIP_BUFFER_BYTES);
-
-    while (stream->position < offset) {
-        ssize_t n =
-            await_blob_read(stream, buffer, MIN(SKIP_BUFFER_BYTES, offset - stream->position), err);
-        if (n < 0)
-            return false;
-        CHECK(n > 0);
-    }
-    return true;
-}
-
-struct blob_stream *await_blob_open_any(struct registry_client *client,
-                                        const struct reference *reference,
-                                        const struct registry_auth *auth,
-                                        const struct descriptor *blob, uint64_t offset,
-                                        struct error *err)
-{
-    CLEANUP_SOURCE_LIST struct source_list sources = {0};
-    CLEANUP_ERROR struct error last = {0};
-
-    if (!await_registry_sources(client, reference, auth, SOURCE_PULL, &sources, err))
-        return NULL;
-    for (size_t i = 0; i < sources.count && task_check() == 0; i++) {
-        const struct blob_request request = {
-            .source = sources.items[i],
-            .blob = blob,
-            .offset = offset,
-            .end = blob->size_bytes,
-        };
-        CLEANUP(blob_stream_cleanup)
-        struct blob_stream *stream = await_blob_open(client, &request, &last);
-        if (stream && await_skip(stream, offset, &last)) {
-            stream->report = true;
-            return TAKE(stream);
-        }
-        source_failed(sources.items[i], &last);
-    }
-    error_move(err, &last);
-    return NULL;
-}
-
 /* --- Reading ---------------------------------------------------------------------------------- */
 
 /* After the last byte there must be the end. */
@@ -306,8 +257,6 @@ static void read_failed(struct blob_stream *stream, ssize_t n)
         free(err->reason);
         err->reason = xstrdup("CONNECTION_FAILED");
     }
-    if (stream->report)
-        source_failed(stream->source, err);
 }
 
 ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, struct error *err)

@@ -129,10 +129,3 @@ static inline void blob_stream_cleanup(struct blob_stream **stream)
 {
     *stream = blob_stream_free(*stream);
 }
-
-/* All from an offset on, from whichever source has it: to be removed. */
-struct blob_stream *await_blob_open_any(struct registry_client *client,
-                                        const struct reference *reference,
-                                        const struct registry_auth *auth,
-                                        const struct descriptor *blob, uint64_t offset,
-                                        struct error *err);
