@@ -358,13 +358,15 @@ class DockerEngine(Engine):
         self.process.wait(60)
         our_processes.discard(self.process.pid)
         self.log.close()
-        # Its containerd may take a moment longer; a new dockerd would rely on that one.
+        # Its containerd may take a moment longer, or be a zombie if nobody reaps it: a new dockerd
+        # would rely on either.
+        pid_file = self.root / "exec/containerd/containerd.pid"
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            pid = int((self.root / "exec/containerd/containerd.pid").read_text())
-            command = pathlib.Path(f"/proc/{pid}/cmdline")
-            while str(self.root) in command.read_text():
+            pid = int(pid_file.read_text())
+            while str(self.root) in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
                 os.kill(pid, signal.SIGKILL)
                 time.sleep(0.01)
+        pid_file.unlink(missing_ok=True)
 
 
 class PodmanEngine(Engine):

@@ -269,7 +269,7 @@ def straggler(bench):
 def closing(bench):
     for title, mbit, sizes, conditions in (
             ("after 8 MiB", 50, (64, 10), {"close_after_bytes": 8 << 20}),
-            ("after 30 s", 50, (60,), {"close_after_seconds": 30, "connection_mbit": 0.8})):
+            ("after 30 s", 50, (40,), {"close_after_seconds": 30, "connection_mbit": 0.8})):
         image = bench.image(*sizes, seed=6)
         with bench.far_side(mbit, **conditions) as (_, registry):
             name = registry.push("bench/closing", image)
@@ -316,7 +316,7 @@ def push(bench):
 
 
 def small(bench):
-    big = [bench.image(30, 30, 30, 30, seed=70 + number) for number in range(3)]
+    big = [bench.image(12, 12, seed=70 + number) for number in range(3)]
     little = [images.busybox_image([[images.file(f"etc/{number}", b"x")]]) for number in range(2)]
     with bench.far_side(10) as (_, registry):
         bigs = [registry.push(f"bench/big{number}", one) for number, one in enumerate(big)]
@@ -324,14 +324,14 @@ def small(bench):
                          for number, one in enumerate(little)]
 
         def measure(engine):
-            result = {"alone": timed(engine.pull, first, 240),
-                      "manifest_alone": timed(engine.pull, first, 240)}
+            result = {"alone": timed(engine.pull, first, 120),
+                      "manifest_alone": timed(engine.pull, first, 120)}
             seen = registry.body_bytes()
             clients = [engine.client("pull", name) for name in bigs]
             try:
                 registry.wait_for(lambda: registry.body_bytes() - seen > 5e6, "big pulls", 60)
-                result["manifest_beside"] = timed(engine.pull, first, 240)
-                result["beside"] = timed(engine.pull, second, 240)
+                result["manifest_beside"] = timed(engine.pull, first, 120)
+                result["beside"] = timed(engine.pull, second, 120)
             finally:
                 for client in clients:
                     client.kill()
