@@ -71,6 +71,22 @@ static void add_loop(struct strbuf *text, const info_response *info)
     strbuf_add_char(text, '\n');
 }
 
+static void add_mirrors(struct strbuf *text, const info_response *info)
+{
+    if (info->n_mirrors)
+        strbuf_add_str(text, " Registry Mirrors:\n");
+    for (size_t i = 0; i < info->n_mirrors; i++) {
+        const Davit__V1__RegistryMirror *mirror = info->mirrors[i];
+        strbuf_addf(text, "  %s", mirror->url);
+        if (strcmp(mirror->registry, "docker.io") != 0)
+            strbuf_addf(text, " (%s)", mirror->registry);
+        if (mirror->behind_ms)
+            strbuf_addf(text, ": asked last for %llus, for it failed: %s",
+                        (unsigned long long)(mirror->behind_ms + 999) / 1000, mirror->last_error);
+        strbuf_add_char(text, '\n');
+    }
+}
+
 static void add_server(struct strbuf *text, const info_response *info)
 {
     strbuf_add_str(text, "\nServer:\n");
@@ -89,7 +105,7 @@ static void add_server(struct strbuf *text, const info_response *info)
     add_line(text, "No Proxy", info->no_proxy);
     strbuf_addf(text, " Max Concurrent Downloads: %u\n", info->max_concurrent_downloads);
     add_list(text, "Insecure Registries", info->insecure_registries, info->n_insecure_registries);
-    add_list(text, "Registry Mirrors", info->registry_mirrors, info->n_registry_mirrors);
+    add_mirrors(text, info);
     add_loop(text, info);
 }
 
@@ -101,6 +117,21 @@ static json_t *strings_json(char *const *values, size_t count)
     json_t *array = json_array();
     for (size_t i = 0; i < count; i++)
         json_array_append_new(array, json_string(values[i]));
+    return array;
+}
+
+static json_t *mirrors_json(const info_response *info)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < info->n_mirrors; i++) {
+        const Davit__V1__RegistryMirror *mirror = info->mirrors[i];
+        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:I, s:I, s:s}", "Registry",
+                                               mirror->registry, "URL", mirror->url, "Failures",
+                                               (int)mirror->failures, "BehindMilliseconds",
+                                               (json_int_t)mirror->behind_ms, "BytesServed",
+                                               (json_int_t)mirror->bytes_served, "LastError",
+                                               mirror->last_error));
+    }
     return array;
 }
 
@@ -149,6 +180,7 @@ static json_t *info_json(const info_response *info)
                         strings_json(info->insecure_registries, info->n_insecure_registries));
     json_object_set_new(json, "RegistryMirrors",
                         strings_json(info->registry_mirrors, info->n_registry_mirrors));
+    json_object_set_new(json, "Mirrors", mirrors_json(info));
     json_object_set_new(json, "SecurityOptions",
                         strings_json(info->security_options, info->n_security_options));
     json_object_set_new(json, "Warnings", strings_json(info->warnings, info->n_warnings));

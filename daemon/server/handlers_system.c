@@ -80,6 +80,41 @@ static void fill_config(Davit__V1__InfoResponse *response, const struct config *
     response->max_concurrent_downloads = config->max_concurrent_downloads;
 }
 
+/* What one answer about mirrors points to. */
+struct mirror_list {
+    struct registry_mirror *mirrors;
+    size_t count;
+    Davit__V1__RegistryMirror *messages, **pointers;
+};
+
+static void mirror_list_done(struct mirror_list *list)
+{
+    registry_mirrors_free(list->mirrors, list->count);
+    free(list->messages);
+    free(list->pointers);
+}
+
+static void fill_mirrors(Davit__V1__InfoResponse *response, const struct registry_client *client,
+                         struct mirror_list *list)
+{
+    list->mirrors = registry_mirrors(client, &list->count);
+    list->messages = xcalloc(list->count + 1, sizeof(*list->messages));
+    list->pointers = xcalloc(list->count + 1, sizeof(*list->pointers));
+    for (size_t i = 0; i < list->count; i++) {
+        const struct registry_mirror *mirror = &list->mirrors[i];
+        Davit__V1__RegistryMirror *message = list->pointers[i] = &list->messages[i];
+        davit__v1__registry_mirror__init(message);
+        message->registry = mirror->registry;
+        message->url = mirror->url;
+        message->failures = mirror->failures;
+        message->behind_ms = mirror->behind_ms;
+        message->bytes_served = mirror->bytes_served;
+        message->last_error = text(mirror->last_error);
+    }
+    response->n_mirrors = list->count;
+    response->mirrors = list->pointers;
+}
+
 /* The caller's. */
 static char **warnings_of(const struct engines *engines)
 {
@@ -108,6 +143,7 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
     struct loop_stall stall = loop_worst_stall();
     char *security[] = {text("seccomp")};
     CLEANUP(strv_cleanup) char **warnings = warnings_of(engines);
+    CLEANUP(mirror_list_done) struct mirror_list mirrors = {0};
     CLEANUP_FREE const struct image **images = NULL;
     size_t image_count = 0;
 
@@ -116,6 +152,7 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
     images = image_list(engines->store, &image_count);
     fill_host(&response, engines->info);
     fill_config(&response, engines->config);
+    fill_mirrors(&response, engines->pull.registry, &mirrors);
     response.id = text(store_id(engines->store));
     response.images = (uint32_t)image_count;
     response.containers = (uint32_t)container_count(engines->containers);
@@ -138,11 +175,8 @@ static bool handle_info(struct grpc_call *call, void *context, struct error *err
 void handlers_system_add(struct grpc_server *server, const struct engines *engines)
 {
     static const struct grpc_method methods[] = {
-        {"Version", handle_version},
-        {"Info", handle_info},
-        {"DiskUsage", handle_disk_usage},
-        {"Verify", handle_verify},
-        {"Prune", handle_prune},
+        {"Version", handle_version}, {"Info", handle_info},   {"DiskUsage", handle_disk_usage},
+        {"Verify", handle_verify},   {"Prune", handle_prune},
     };
 
     grpc_server_add(server, &davit__v1__system__descriptor, methods, ARRAY_SIZE(methods),
