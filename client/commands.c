@@ -31,6 +31,7 @@ static const struct command_name manifest_names[] = {
 static const struct command_name system_names[] = {
     {.name = "df", .command = &df_command},
     {.name = "info", .command = &info_command},
+    {.name = "prune", .command = &prune_command},
     {.name = "verify", .command = &verify_command},
 };
 

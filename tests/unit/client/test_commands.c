@@ -158,7 +158,7 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("image", "pull", ""), true, "");
     completes(WORDS("pull", "x", ""), false, "");
     completes(WORDS("rmi", "x", "y"), true, "");
-    completes(WORDS("system", ""), false, "df info verify");
+    completes(WORDS("system", ""), false, "df info prune verify");
     completes(WORDS("system", "verify", "x", ""), true, "");
     completes(WORDS("system", "verify", "--r"), false, "--repair");
     completes(WORDS("system", "df", "--format", ""), false, "table json");

@@ -1,0 +1,143 @@
+"""`davit system prune`: what it removes, what it leaves, and what it says."""
+
+import os
+import re
+import subprocess
+import time
+
+import images
+import pytest
+from fault_registry import Fault, FaultRegistry
+
+# Of docker 20.10 and 28, but for what davit has not, or has besides.
+QUESTION = """WARNING! This will remove:
+  - all {}
+  - all layers that no image has
+  - all downloads that were broken off
+{}
+Are you sure you want to continue? [y/N] """
+DANGLING = "dangling images"
+UNUSED = "images without at least one container associated to them"
+
+
+def push(registry, name, text, **more):
+    return registry.push(name, images.busybox_image([[images.file("content", text)]], **more))
+
+
+def ids(davit):
+    return set(davit("images", "-q", "--no-trunc").stdout.split())
+
+
+def make_dangling(davit, registry, name):
+    """Two images, of which the first has lost its name to the second; returns both IDs."""
+    davit("pull", "-q", push(registry, name, f"{name} old"))
+    (old,) = ids(davit)
+    davit("pull", "-q", push(registry, name, f"{name} new"))
+    (new,) = ids(davit) - {old}
+    return old, new
+
+
+def keep_download(davitd, letter="a", size=100_000, age_seconds=0):
+    """As far as pruning looks at it, what a pull leaves that was cancelled."""
+    path = davitd.data_root / "partial" / (letter * 64)
+    path.write_bytes(os.urandom(size))
+    then = time.time() - age_seconds
+    os.utime(path, (then, then))
+    return path
+
+
+def total_bytes(davit):
+    return sum(int(line.split('"SizeBytes":')[1].split(",")[0].strip("}"))
+               for line in davit("system", "df", "--format", "json").stdout.splitlines()
+               if '"Database"' not in line)
+
+
+def test_what_has_no_name_goes(davit, davitd, registry):
+    old, new = make_dangling(davit, registry, "prune/dangling")
+    download = keep_download(davitd)
+    before = total_bytes(davit)
+    said = davit("system", "prune", "-f").stdout
+    # A blank line after each kind, then the sum.
+    match = re.fullmatch(
+        r"Deleted Images:\nuntagged: \S+/prune/dangling@sha256:\w{64}\n"
+        rf"deleted: {old}\ndeleted: sha256:\w{{64}}\n\n"
+        r"Deleted Partial Downloads: 1\n\nTotal reclaimed space: (\S+)\n", said)
+    assert match, said
+    assert ids(davit) == {new} and not download.exists()
+    freed = before - total_bytes(davit)
+    assert freed > 100_000 and match[1] == f"{float(f'{freed / 1000:.4g}'):g}kB"
+    assert davit("system", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+
+
+def test_all_leaves_what_containers_have(davit, registry):
+    used = push(registry, "prune/used", "used")
+    davit("pull", "-q", used)
+    (used_id,) = ids(davit)
+    davit("pull", "-q", push(registry, "prune/unused", "unused"))
+    running = davit.start("run", "--rm", "-i", used, "cat", stdin=subprocess.PIPE)
+    running.stdin.write(b"x")
+    running.stdin.flush()
+    assert running.stdout.read(1) == b"x"
+    assert davit("system", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+    said = davit("system", "prune", "--all", "--force").stdout
+    assert "untagged: " in said and "prune/unused:latest\n" in said and "prune/used" not in said
+    assert ids(davit) == {used_id}
+    running.stdin.close()
+    assert running.wait() == 0
+    davit("system", "prune", "-af")
+    assert ids(davit) == set()
+
+
+def test_layers_of_no_image_go(davit, davitd):
+    with FaultRegistry() as registry:
+        layers = [images.layer([images.file(name, name * 50_000)], "none") for name in "ab"]
+        registry.fault(layers[1].digest, Fault(status=404))
+        failed = davit("pull", registry.push("prune/half", images.image(layers)), check=False)
+        assert failed.code == 1
+    assert os.listdir(davitd.data_root / "layers") == [layers[0].diff_id[7:]]
+    assert davit("system", "prune", "-f", "--filter", "until=1h").stdout == (
+        "Total reclaimed space: 0B\n")
+    said = davit("system", "prune", "-f").stdout
+    assert said.startswith(f"Deleted Layers:\n{layers[0].diff_id}\n\nTotal reclaimed space: 6")
+    assert os.listdir(davitd.data_root / "layers") == []
+
+
+def test_until(davit, davitd, registry):
+    davit("pull", "-q", push(registry, "prune/2020", "2020", created="2020-05-05T00:00:00Z"))
+    davit("pull", "-q", push(registry, "prune/2024", "2024", created="2024-05-05T00:00:00Z"))
+    old, new = keep_download(davitd, "a", age_seconds=7200), keep_download(davitd, "b")
+    davit("system", "prune", "-af", "--filter", "until=2019-01-01")
+    assert len(ids(davit)) == 2 and old.exists()
+    # All of them must be true.
+    said = davit("system", "prune", "-af", "--filter", "until=1h", "--filter",
+                 "until=2022-01-01T00:00:00Z").stdout
+    assert "prune/2020:latest" in said and "2024" not in said and old.exists()
+    davit("system", "prune", "-f", "--filter", "until=1h")
+    assert not old.exists() and new.exists()
+    assert len(ids(davit)) == 1
+    for wrong in ("until=soon", "label=x", "until="):
+        refused = davit("system", "prune", "-f", "--filter", wrong, check=False)
+        assert refused.code == 125 and f'"{wrong}"' in refused.stderr, refused
+
+
+@pytest.mark.parametrize("answer", ["n\n", "yes\n", "\n", ""])
+def test_without_a_yes_nothing_goes(davit, davitd, answer):
+    download = keep_download(davitd)
+    result = davit("system", "prune", input=answer)
+    assert result.stdout.rstrip("\n") == QUESTION.format(DANGLING, "").rstrip("\n")
+    assert download.exists()
+
+
+def test_the_question(davit, davitd):
+    download = keep_download(davitd)
+    terminal = davit.pty("system", "prune", "-a", "--filter", "until=1s")
+    terminal.wait_for(r"\[y/N\] ")
+    assert download.exists()
+    terminal.send("Y\n")
+    assert terminal.wait() == 0
+    filters = "\n  Items to be pruned will be filtered with:\n  - until=1s\n"
+    said = terminal.output.replace("\r\n", "\n")
+    assert said.startswith(QUESTION.format(UNUSED, filters)), said
+    assert said.endswith("Total reclaimed space: 0B\n")  # it was younger
+    davit("system", "prune", input="y\n")
+    assert not download.exists()
