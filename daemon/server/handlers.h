@@ -9,6 +9,7 @@
 void handlers_system_add(struct grpc_server *server, const struct engines *engines);
 void handlers_images_add(struct grpc_server *server, const struct engines *engines);
 void handlers_containers_add(struct grpc_server *server, const struct engines *engines);
+void handlers_events_add(struct grpc_server *server, const struct engines *engines);
 void handlers_jobs_add(struct grpc_server *server, const struct engines *engines);
 void handlers_registries_add(struct grpc_server *server, const struct engines *engines);
 

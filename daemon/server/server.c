@@ -158,6 +158,7 @@ struct server *server_new(const struct engines *engines, struct error *err)
     handlers_system_add(server->grpc, engines);
     handlers_images_add(server->grpc, engines);
     handlers_containers_add(server->grpc, engines);
+    handlers_events_add(server->grpc, engines);
     handlers_jobs_add(server->grpc, engines);
     handlers_registries_add(server->grpc, engines);
     return server;
