@@ -16,13 +16,12 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
 import time
 import urllib.request
 
 import images
 import pytest
-from conftest import BIN_DIR, Davit, Registry, _make_scratch, davitd_maker
+from conftest import Davit, Registry, _make_scratch, davitd_maker
 from fault_proxy import FaultProxy
 from fault_registry import Fault
 from token_server import TokenServer
@@ -41,7 +40,7 @@ FAULTS = ("truncate", "stall", "1 B/s", "wrong byte", "wrong length", "200 for R
 
 SETTINGS = {
     "low-speed-time": "2s", "stall-timeout": "3s", "connect-timeout": "10s",
-    "retry-backoff": "50ms", "max-concurrent-downloads": 100, "max-connections": 200,
+    "retry-backoff": "50ms", "max-concurrent-downloads": 100, "max-connections": 100,
 }
 
 
@@ -210,11 +209,7 @@ class Stage:
         self.registries = []
         self.content = self.registry = self._registry(token_server=self.tokens)
         self.open_registry = self._registry(content_of=self.registry)
-        known = subprocess.run([BIN_DIR / "davitd", "--help"], stdout=subprocess.PIPE,
-                               text=True).stdout
-        self.daemon = make_davitd(config={key: value for key, value
-                                          in {**SETTINGS, **self.config}.items()
-                                          if "--" + key in known})
+        self.daemon = make_davitd(config={**SETTINGS, **self.config})
         self.erofs = "erofs" in Davit(self.daemon)("info").stdout
         self.credentials_root = self._root()
 
