@@ -3,6 +3,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/registry/hosts_dir.h"
 #include "proto/async/await.h"
 #include "proto/base/log.h"
 #include "proto/base/strbuf.h"
@@ -36,12 +37,49 @@ bool config_check_registries(const struct config *config, struct error *err)
     return registry_options_check(&options, err);
 }
 
+/* --- hosts.toml ------------------------------------------------------------------------------- */
+
+/* They are read when they are needed; but who writes them wants to know now. */
+struct check {
+    char **dirs;
+    char **errors;
+};
+
+static void check_in_pool(void *arg)
+{
+    struct check *check = arg;
+
+    hosts_dirs_check_blocking(check->dirs, &check->errors);
+}
+
+static void await_check_hosts(const struct config *config)
+{
+    struct check check = {.dirs = strv_dup(config->hosts_dirs)};
+
+    await_work(check_in_pool, &check, "checking hosts.toml");
+    for (char **error = check.errors; error && *error; error++)
+        log_error("pulls from this registry will fail", LOG("error", *error));
+    strv_free(check.dirs);
+    strv_free(check.errors);
+}
+
+static bool check_task(void *arg, struct error *err UNUSED)
+{
+    const struct reload *reload = arg;
+
+    await_check_hosts(reload->options.config);
+    return true;
+}
+
+/* --- Life cycle ------------------------------------------------------------------------------- */
+
 struct reload *reload_new(const struct reload_options *options)
 {
     struct reload *reload = xcalloc(1, sizeof(*reload));
 
     reload->options = *options;
     group_init(&reload->group);
+    task_spawn(&reload->group, "hosts-check", NULL, check_task, reload, NULL);
     return reload;
 }
 
@@ -236,6 +274,7 @@ static void await_reload(struct reload *reload)
     apply_registry(reload, &load.config, &changed);
     apply_transfers(reload, &load.config, &changed);
     apply_log(reload, &load.config, &changed);
+    await_check_hosts(reload->options.config);
     log_info("configuration reloaded", LOG("changed", changed.length ? changed.data : "nothing"));
 }
 

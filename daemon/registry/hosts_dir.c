@@ -1,5 +1,6 @@
 #include "daemon/registry/hosts_dir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -106,4 +107,25 @@ bool await_hosts_load(char *const *dirs, const char *domain, struct hosts_file *
     *ret = search.file;
     search.file = (struct hosts_file){0};
     return true;
+}
+
+static void check_dir(const char *dir, char ***ret_errors)
+{
+    DIR *entries = opendir(dir);
+    const struct dirent *entry;
+
+    while (entries && (entry = readdir(entries))) {
+        CLEANUP(search_done) struct search search = {.ok = false};
+        CLEANUP_FREE char *path = xasprintf("%s/%s/hosts.toml", dir, entry->d_name);
+        if (entry->d_name[0] != '.' && !read_hosts(&search, path))
+            strv_add(ret_errors, search.error.message);
+    }
+    if (entries)
+        closedir(entries);
+}
+
+void hosts_dirs_check_blocking(char *const *dirs, char ***ret_errors)
+{
+    for (; dirs && *dirs; dirs++)
+        check_dir(*dirs, ret_errors);
 }

@@ -10,3 +10,7 @@
  */
 bool await_hosts_load(char *const *dirs, const char *domain, struct hosts_file *ret,
                       bool *ret_found, struct error *err);
+
+/* Reads every hosts.toml below the directories, for the log: *ret_errors gets what is wrong with
+ * those that cannot be used. Blocks; the caller frees the texts with strv_free. */
+void hosts_dirs_check_blocking(char *const *dirs, char ***ret_errors);

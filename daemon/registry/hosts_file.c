@@ -212,6 +212,15 @@ static bool read_timeout(const struct reader *reader, const struct toml *table,
 
 /* --- Hosts ------------------------------------------------------------------------------------ */
 
+static bool unknown_capability(const struct reader *reader, const struct toml *value,
+                               const char *name)
+{
+    CLEANUP_FREE char *why =
+        xasprintf("has \"%.100s\", but may have \"pull\", \"resolve\" and \"push\" only", name);
+
+    return refuse(reader, value, why);
+}
+
 static bool read_capabilities(const struct reader *reader, const struct toml *table,
                               unsigned int *ret)
 {
@@ -233,7 +242,7 @@ static bool read_capabilities(const struct reader *reader, const struct toml *ta
         else if (strcasecmp(name, "push") == 0)
             *ret |= SOURCE_PUSH;
         else
-            return refuse(reader, value, "may have \"pull\", \"resolve\" and \"push\" only");
+            return unknown_capability(reader, value, name);
     }
     return true;
 }

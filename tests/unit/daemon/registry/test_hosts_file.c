@@ -121,7 +121,7 @@ static void test_refused(void **state)
         {"capabilities = \"pull\"", "must be an array"},
         {"[host.\"https://m\"]\ncapabilities = [\"pull\", \"fly\"]",
          "hosts.toml:2: \"capabilities\""},
-        {"capabilities = [1]", "\"capabilities\" may have"},
+        {"capabilities = [1]", "\"capabilities\" has \"\", but may have"},
         {"ca = 1", "\"ca\" must be a string or an array"},
         {"ca = [\"a\", 1]", "\"ca\" must be a string or an array"},
         {"client = true", "\"client\" must be"},
