@@ -168,7 +168,7 @@ bool await_consume(struct transfer *transfer, struct layer_writer *writer, struc
                                 .input = xmalloc(INPUT_BYTES),
                                 .output = xmalloc(OUTPUT_BYTES)};
     CLEANUP_ERROR struct error failure = {0};
-    size_t size;
+    size_t size = 0;
 
     while (transfer->bytes_consumed < transfer->blob.size_bytes) {
         if (!await_bytes(transfer, &size, err))

@@ -148,10 +148,12 @@ bool places_begin_anew(struct transfer *transfer, const struct error *err)
         if (is_left(place) && (!chosen || !source_is_mirror(place->source)))
             chosen = place;
     }
+    if (!chosen && culprit && culprit->share)
+        chosen = culprit; /* it may have been chance */
     LIST_FOR_EACH (node, &transfer->places) {
         struct place *place = LIST_ITEM(node, struct place, node);
         place->bytes_served = 0;
-        place->used_up = place->used_up || place != chosen;
+        place->used_up = place != chosen;
     }
     transfer->place = chosen;
     return chosen != NULL;
