@@ -55,6 +55,10 @@ struct registry_auth source_auth(const struct source *source);
 struct source *registry_itself(struct registry_client *client, const struct reference *reference,
                                const struct registry_auth *auth);
 
+/* The same as hosts.toml describes it. Suspends; errors of await_registry_sources(). */
+struct source *await_own_source(struct registry_client *client, const struct reference *reference,
+                                const struct registry_auth *auth, struct error *err);
+
 /* "https://registry-1.docker.io/v2", once it is known whether a host speaks HTTP or HTTPS: may
  * suspend. The caller frees it. */
 char *await_source_base(struct registry_client *client, const struct source *source,

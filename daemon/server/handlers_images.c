@@ -115,6 +115,7 @@ void handlers_images_add(struct grpc_server *server, const struct engines *engin
 {
     static const struct grpc_method methods[] = {
         {"Pull", handle_pull},
+        {"Plan", handle_plan},
         {"List", handle_list},
         {"Remove", handle_remove},
     };
