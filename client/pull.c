@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "client/credentials.h"
+#include "client/ui/plan.h"
 #include "proto/base/size.h"
 #include "proto/davit/v1/images.pb-c.h"
 #include "proto/davit/v1/registries.pb-c.h"
@@ -16,27 +17,48 @@ static char *text_or_empty(const char *text)
     return (char *)(text ? text : "");
 }
 
+/* The credentials for a reference's registry as a message of a request. */
+struct login {
+    struct credentials credentials;
+    Davit__V1__RegistryAuth message;
+    Davit__V1__RegistryAuth *auth; /* NULL: there are none */
+};
+
+static void login_done(struct login *login)
+{
+    credentials_done(&login->credentials);
+}
+
+static bool await_login_for(struct cli *cli, const char *reference, struct login *ret,
+                            struct error *err)
+{
+    CLEANUP_FREE char *domain = registry_domain(reference);
+    const struct credentials *credentials = &ret->credentials;
+    davit__v1__registry_auth__init(&ret->message);
+    if (domain && !await_cli_credentials(cli, domain, &ret->credentials, err))
+        return false;
+    ret->message.username = text_or_empty(credentials->username);
+    ret->message.password = text_or_empty(credentials->password);
+    ret->message.identity_token = text_or_empty(credentials->identity_token);
+    if (credentials->username || credentials->identity_token)
+        ret->auth = &ret->message;
+    return true;
+}
+
 static struct grpc_call *await_start_call(struct cli *cli, const struct pull_options *options,
                                           bool detach, struct error *err)
 {
     Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
-    Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
-    CLEANUP_CREDENTIALS struct credentials credentials = {0};
+    CLEANUP(login_done) struct login login = {0};
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    CLEANUP_FREE char *domain = registry_domain(options->reference);
-    if (!await_cli_connect(cli, err) ||
-        (domain && !await_cli_credentials(cli, domain, &credentials, err)))
+    if (!await_cli_connect(cli, err) || !await_login_for(cli, options->reference, &login, err))
         return NULL;
     request.reference = (char *)options->reference;
     request.platform = text_or_empty(options->platform);
     request.detach = detach;
     request.cancel_on_leave = options->watch.interrupt == WATCH_INTERRUPT_CANCELS;
     request.limit_bytes_per_second = options->limit_bytes_per_second;
-    auth.username = text_or_empty(credentials.username);
-    auth.password = text_or_empty(credentials.password);
-    auth.identity_token = text_or_empty(credentials.identity_token);
-    if (credentials.username || credentials.identity_token)
-        request.auth = &auth;
+    request.auth = login.auth;
     call = grpc_client_call(cli->client, "/davit.v1.Images/Pull",
                             &davit__v1__job_update__descriptor, NULL, err);
     if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err)) {
@@ -94,6 +116,37 @@ static bool await_detached(struct cli *cli, const struct pull_options *options, 
     return await_cli_print(cli, text.data, text.length, err);
 }
 
+/* --- The plan ----------------------------------------------------------------------------------
+ */
+
+static void plan_free(Davit__V1__PullPlan **plan)
+{
+    davit__v1__pull_plan__free_unpacked(*plan, NULL);
+}
+
+/* What would be done; exit code 1 if it could not be, for want of space. */
+static bool await_plan(struct cli *cli, const struct pull_options *options, struct error *err)
+{
+    Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
+    CLEANUP(plan_free) Davit__V1__PullPlan *plan = NULL;
+    CLEANUP(login_done) struct login login = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (!await_login_for(cli, options->reference, &login, err))
+        return false;
+    request.reference = (char *)options->reference;
+    request.platform = text_or_empty(options->platform);
+    request.auth = login.auth;
+    if (!await_cli_call(cli, "/davit.v1.Images/Plan", &request.base,
+                        &davit__v1__pull_plan__descriptor, (ProtobufCMessage **)&plan, err))
+        return false;
+    if (str_eq(options->watch.progress, "json"))
+        plan_print_json(plan, &text);
+    else
+        plan_print(plan, &text);
+    cli->exit_code = plan->fits ? EXIT_SUCCESS : EXIT_FAILURE;
+    return await_cli_print(cli, text.data, text.length, err);
+}
+
 /* --- All tags ----------------------------------------------------------------------------------
  */
 
@@ -106,17 +159,12 @@ static Davit__V1__ListTagsResponse *await_tags(struct cli *cli, const char *refe
                                                struct error *err)
 {
     Davit__V1__ListTagsRequest request = DAVIT__V1__LIST_TAGS_REQUEST__INIT;
-    Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
-    CLEANUP_CREDENTIALS struct credentials credentials = {0};
-    CLEANUP_FREE char *domain = registry_domain(reference);
+    CLEANUP(login_done) struct login login = {0};
     Davit__V1__ListTagsResponse *response = NULL;
-    if (domain && !await_cli_credentials(cli, domain, &credentials, err))
+    if (!await_login_for(cli, reference, &login, err))
         return NULL;
     request.reference = (char *)reference;
-    auth.username = text_or_empty(credentials.username);
-    auth.password = text_or_empty(credentials.password);
-    auth.identity_token = text_or_empty(credentials.identity_token);
-    request.auth = &auth;
+    request.auth = login.auth;
     if (!await_cli_call(cli, "/davit.v1.Registries/ListTags", &request.base,
                         &davit__v1__list_tags_response__descriptor, (ProtobufCMessage **)&response,
                         err))
@@ -205,6 +253,11 @@ static bool await_pull_command(struct cli *cli, struct error *err)
     if (flag_bool(&cli->flags, "detach-on-interrupt"))
         options.watch.interrupt = WATCH_INTERRUPT_DETACHES;
     cli_cancel_on_signals(cli);
+    if (flag_bool(&cli->flags, "plan") && (all || detach))
+        return error_set(err, ERROR_INVALID_ARGUMENT, NULL,
+                         "conflicting options: cannot specify --plan with --all-tags or --detach");
+    if (flag_bool(&cli->flags, "plan"))
+        return await_plan(cli, &options, err);
     if (all && names_tag(options.reference))
         return error_set(err, ERROR_INVALID_ARGUMENT, NULL, "tag can't be used with --all-tags/-a");
     if (all && detach)
@@ -232,6 +285,9 @@ static const struct flag flags[] = {
      .kind = "rate",
      .help = "Fetch at most so many bytes per second: 500k, 2M, 512KiB; 0 for no limit",
      .check = check_rate},
+    {.name = "plan",
+     .type = FLAG_BOOL,
+     .help = "Only show what would be fetched, from where, and the disk it needs"},
     {.name = "platform",
      .type = FLAG_STRING,
      .help = "Set platform if the image is multi-platform capable: os/arch[/variant]"},

@@ -13,6 +13,20 @@ void registry_manifest_done(struct registry_manifest *manifest)
     *manifest = (struct registry_manifest){0};
 }
 
+struct source *await_own_source(struct registry_client *client, const struct reference *reference,
+                                const struct registry_auth *auth, struct error *err)
+{
+    CLEANUP_SOURCE_LIST struct source_list list = {0};
+
+    if (!await_registry_sources(client, reference, auth, SOURCE_RESOLVE, &list, err))
+        return NULL;
+    for (size_t i = 0; i < list.count; i++) {
+        if (!source_is_mirror(list.items[i]))
+            return source_ref(list.items[i]);
+    }
+    return registry_itself(client, reference, auth);
+}
+
 struct inspection {
     struct registry_client *client;
     const struct source *source;
@@ -112,7 +126,8 @@ bool await_registry_manifest(struct registry_client *client, const struct refere
                              const struct registry_auth *auth, bool with_config,
                              struct registry_manifest *ret, struct error *err)
 {
-    CLEANUP(source_cleanup) struct source *source = registry_itself(client, reference, auth);
+    CLEANUP(source_cleanup)
+    struct source *source = await_own_source(client, reference, auth, err);
     const struct inspection inspection = {client, source, reference};
     const bool by_digest = digest_is_set(&reference->digest);
     const char *name = by_digest ? reference->digest.text : reference->tag;
@@ -121,7 +136,7 @@ bool await_registry_manifest(struct registry_client *client, const struct refere
     CLEANUP_FREE char *content_type = NULL;
     CLEANUP_JSON json_t *json = NULL;
 
-    if (!await_document(&inspection, "manifests", name, &body, &content_type, err))
+    if (!source || !await_document(&inspection, "manifests", name, &body, &content_type, err))
         return false;
     manifest.digest = digest_of(strbuf_text(&body), body.length);
     if (by_digest && !digest_eq(&manifest.digest, &reference->digest))

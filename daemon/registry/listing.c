@@ -154,7 +154,8 @@ static bool take_tag(void *arg, const char *name)
 bool await_registry_tags(struct registry_client *client, const struct reference *reference,
                          const struct registry_auth *auth, char ***ret, struct error *err)
 {
-    CLEANUP(source_cleanup) struct source *source = registry_itself(client, reference, auth);
+    CLEANUP(source_cleanup)
+    struct source *source = await_own_source(client, reference, auth, err);
     CLEANUP_FREE char *path = xasprintf("/%s/tags/list", reference->path);
     struct tags tags = {.items = xcalloc(1, sizeof(char *)), .capacity = 1};
     const struct listing listing = {.client = client,
@@ -164,7 +165,7 @@ bool await_registry_tags(struct registry_client *client, const struct reference 
                                     .visit = take_tag,
                                     .arg = &tags};
 
-    if (await_listing(&listing, err)) {
+    if (source && await_listing(&listing, err)) {
         *ret = tags.items;
         return true;
     }

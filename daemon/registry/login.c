@@ -6,6 +6,7 @@
 struct login {
     struct registry_client *client;
     const struct registry_auth *auth;
+    const struct source *source;
     const char *url; /* "https://registry-1.docker.io/v2/" */
     struct origin origin;
 };
@@ -21,6 +22,7 @@ static struct http_response *await_get(const struct login *login, const char *au
 {
     return await_exchange(&login->client->transport,
                           &(struct exchange){.url = login->url,
+                                             .access = login->source->access,
                                              .authorization = authorization,
                                              .attempts = LOGIN_ATTEMPTS},
                           ret_elsewhere, err);
@@ -88,12 +90,16 @@ bool await_registry_login(struct registry_client *client, const char *domain,
                           struct error *err)
 {
     const struct reference reference = {.domain = (char *)domain, .path = (char *)""};
-    CLEANUP(source_cleanup) struct source *source = registry_itself(client, &reference, auth);
-    CLEANUP_FREE char *base = await_source_base(client, source, err), *url = NULL;
-    struct login login = {.client = client, .auth = auth};
+    CLEANUP(source_cleanup)
+    struct source *source = await_own_source(client, &reference, auth, err);
+    struct login login = {.client = client, .auth = auth, .source = source};
+    CLEANUP_FREE char *base = NULL, *url = NULL;
     bool ok;
 
     *ret_identity_token = NULL;
+    if (!source)
+        return false;
+    base = await_source_base(client, source, err);
     if (!base) /* then it is Docker's first try that failed */
         return error_prefix(err, "Get \"https://%s/v2/\"", domain);
     url = xasprintf("%s/", base);

@@ -122,17 +122,17 @@ static bool await_catalogue(struct search *search, struct error *err)
 {
     const struct reference reference = {.domain = search->domain, .path = (char *)""};
     CLEANUP(source_cleanup)
-    struct source *source = registry_itself(search->client, &reference, search->auth);
+    struct source *source = await_own_source(search->client, &reference, search->auth, err);
     const struct listing listing = {.client = search->client,
                                     .source = source,
                                     .path = "/_catalog",
                                     .key = "repositories",
                                     .visit = take_repository,
                                     .arg = search};
-    CLEANUP_FREE char *base = await_source_base(search->client, source, err);
+    CLEANUP_FREE char *base = source ? await_source_base(search->client, source, err) : NULL;
 
     if (!base)
-        return explain(source, err);
+        return source ? explain(source, err) : false;
     if (await_listing(&listing, err))
         return true;
     if (err->code != ERROR_NOT_FOUND && !error_is(err, "REGISTRY_PROTOCOL"))
