@@ -35,7 +35,8 @@ struct setting {
 
 /* Values as they were given, before they are checked. */
 struct raw {
-    char *config_file, *log_level, *log_format, *max_downloads, *data_root, *exec_root, *pidfile;
+    char *config_file, *log_level, *log_format, *max_downloads, *max_uploads, *data_root,
+        *exec_root, *pidfile;
     char *storage_driver, *runtime, *group, *reserve_space;
     char **hosts, **insecure_registries, **registry_mirrors;
     char *debug, *help, *version, *validate, *keep_compressed, *resume_jobs, *scrub_interval;
@@ -88,6 +89,8 @@ static const struct setting settings[] = {
      "How long it may be as slow as that (default \"10s\")", "duration"},
     {"max-concurrent-downloads", "max-concurrent-downloads", 0, SETTING_NUMBER, AT(max_downloads),
      "Layers that download at the same time (default 3)", "int"},
+    {"max-concurrent-uploads", "max-concurrent-uploads", 0, SETTING_NUMBER, AT(max_uploads),
+     "Layers that upload at the same time (default 5)", "int"},
     {"max-connections", "max-connections", 0, SETTING_NUMBER, AT(max_connections),
      "Connections that all downloads may have (default 10)", "int"},
     {"mirror", "mirrors", 0, SETTING_PAIRS, AT(mirrors),
@@ -469,6 +472,8 @@ static bool take_transfers(const struct raw *raw, struct config *ret, struct err
 {
     return take_number("max-concurrent-downloads", raw->max_downloads, 3,
                        &ret->max_concurrent_downloads, err) &&
+           take_number("max-concurrent-uploads", raw->max_uploads, 5, &ret->max_concurrent_uploads,
+                       err) &&
            take_number("max-connections", raw->max_connections, 10, &ret->max_connections, err) &&
            take_speed("low-speed-limit", raw->low_speed_limit, "1k", &ret->low_speed_bytes_per_s,
                       err) &&

@@ -22,7 +22,7 @@ struct config {
     char *storage_driver;                                            /* NULL: the best that works */
     char *runtime; /* NULL: the first that works */
     char *group;   /* of the socket; NULL: root */
-    unsigned int max_concurrent_downloads, max_connections;
+    unsigned int max_concurrent_downloads, max_concurrent_uploads, max_connections;
     uint64_t low_speed_bytes_per_s, low_speed_ms; /* a slower connection is given up */
     uint64_t limit_bytes_per_s;                   /* of all downloads; 0: none */
     uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */

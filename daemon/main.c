@@ -180,12 +180,19 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
     engines.pull.store = store;
     engines.pull.registry = transfer_options.client = registry_client_new(&registry_options);
     engines.pull.transfers = transfer_table_new(&transfer_options);
+    engines.push = push_engine_new(&(struct push_options){
+        .store = store,
+        .registry = engines.pull.registry,
+        .max_concurrent = config->max_concurrent_uploads,
+        .bytes_per_second = config->limit_bytes_per_s,
+    });
     daemon->reload = reload_new(&(struct reload_options){
         .argc = daemon->argc,
         .argv = daemon->argv,
         .config = daemon->config,
         .registry = engines.pull.registry,
         .transfers = engines.pull.transfers,
+        .push = engines.push,
     });
     engines.jobs = job_table_new(&(struct job_table_options){
         .store = store,
@@ -203,6 +210,7 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
         transfer_table_free_await(engines.pull.transfers);
         container_engine_free_await(engines.containers);
     }
+    push_engine_free(engines.push);
     registry_client_free(engines.pull.registry);
     system_info_done(&info);
     return ok;

@@ -162,16 +162,21 @@ static void apply_transfers(struct reload *reload, const struct config *fresh,
 {
     struct config *now = reload->options.config;
     uint64_t max_concurrent = now->max_concurrent_downloads;
+    uint64_t max_uploads = now->max_concurrent_uploads;
     size_t before = changed->length;
 
     swap_number(&max_concurrent, fresh->max_concurrent_downloads, "max-concurrent-downloads",
                 changed);
+    swap_number(&max_uploads, fresh->max_concurrent_uploads, "max-concurrent-uploads", changed);
     swap_number(&now->limit_bytes_per_s, fresh->limit_bytes_per_s, "limit-rate", changed);
     if (changed->length == before)
         return;
     now->max_concurrent_downloads = (unsigned int)max_concurrent;
     transfer_table_set_limits(reload->options.transfers, now->max_concurrent_downloads,
                               now->limit_bytes_per_s);
+    now->max_concurrent_uploads = (unsigned int)max_uploads;
+    push_engine_set_limits(reload->options.push, now->max_concurrent_uploads,
+                           now->limit_bytes_per_s);
 }
 
 static void apply_log(struct reload *reload, const struct config *fresh, struct strbuf *changed)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "daemon/config.h"
+#include "daemon/image/push.h"
 #include "daemon/registry/registry.h"
 #include "daemon/transfer/transfer.h"
 
@@ -17,6 +18,7 @@ struct reload_options {
     struct config *config; /* of the running daemon: what is applied is changed in it */
     struct registry_client *registry;
     struct transfer_table *transfers;
+    struct push_engine *push;
 };
 
 struct reload;

@@ -16,9 +16,17 @@ struct push_engine *push_engine_new(const struct push_options *options)
     struct push_engine *engine = xcalloc(1, sizeof(*engine));
 
     engine->options = *options;
-    rate_limit_ref(options->limit);
+    engine->limit = rate_limit_new(options->bytes_per_second);
     wait_queue_init(&engine->slot_free);
     return engine;
+}
+
+void push_engine_set_limits(struct push_engine *engine, unsigned int max_concurrent,
+                            uint64_t bytes_per_second)
+{
+    engine->options.max_concurrent = max_concurrent;
+    rate_limit_set(engine->limit, bytes_per_second);
+    wake_all(&engine->slot_free);
 }
 
 struct push_engine *push_engine_free(struct push_engine *engine)
@@ -26,7 +34,7 @@ struct push_engine *push_engine_free(struct push_engine *engine)
     if (!engine)
         return NULL;
     CHECK(engine->sending == 0);
-    rate_limit_unref(engine->options.limit);
+    rate_limit_unref(engine->limit);
     free(engine);
     return NULL;
 }

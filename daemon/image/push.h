@@ -5,7 +5,6 @@
 #include "daemon/registry/upload.h"
 #include "daemon/store/compress.h"
 #include "daemon/store/store.h"
-#include "daemon/transfer/rate.h"
 
 /* What all pushes of the daemon share. */
 struct push_engine;
@@ -14,10 +13,13 @@ struct push_options {
     struct store *store;
     struct registry_client *registry;
     unsigned int max_concurrent; /* layers that are sent at a time */
-    struct rate_limit *limit;    /* of all uploads; referenced; may be NULL */
+    uint64_t bytes_per_second;   /* of all uploads; 0: no cap */
 };
 
 struct push_engine *push_engine_new(const struct push_options *options);
+/* Hold at once. */
+void push_engine_set_limits(struct push_engine *engine, unsigned int max_concurrent,
+                            uint64_t bytes_per_second);
 struct push_engine *push_engine_free(struct push_engine *engine); /* no push left; returns NULL */
 
 struct push;

@@ -3,10 +3,12 @@
 
 #include "daemon/image/push.h"
 #include "daemon/store/partial.h"
+#include "daemon/transfer/rate.h"
 
 struct push_engine {
     struct push_options options;
-    unsigned int sending; /* layers, of all pushes */
+    struct rate_limit *limit; /* of all uploads */
+    unsigned int sending;     /* layers, of all pushes */
     struct wait_queue slot_free;
 };
 

@@ -292,7 +292,7 @@ static ssize_t await_outgoing_read(void *arg, uint64_t offset, void *buffer, siz
 {
     const struct outgoing *outgoing = arg;
     const struct push *push = outgoing->layer->push;
-    struct rate_limit *common = push->engine->options.limit;
+    struct rate_limit *common = push->engine->limit;
     ssize_t n = (ssize_t)rate_grant(push->limit, common, size);
     int r;
 

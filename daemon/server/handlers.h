@@ -15,10 +15,19 @@ void handlers_registries_add(struct grpc_server *server, const struct engines *e
 
 /* Methods that have a file of their own. */
 bool handle_pull(struct grpc_call *call, void *context, struct error *err);
+<<<<<<< ours
 bool handle_plan(struct grpc_call *call, void *context, struct error *err);
+=======
+bool handle_push(struct grpc_call *call, void *context, struct error *err);
+>>>>>>> theirs
 bool handle_prune(struct grpc_call *call, void *context, struct error *err);
 bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);
 bool handle_verify(struct grpc_call *call, void *context, struct error *err);
+
+/* The credentials of a request (which may have none), borrowed from it; and what is equal for equal
+ * ones, without a secret in it. */
+struct registry_auth request_auth(const Davit__V1__RegistryAuth *auth);
+struct digest request_rights(const Davit__V1__RegistryAuth *auth);
 
 /* An image as message; the caller frees it with what holds it. */
 Davit__V1__Image *image_message(const struct image *image);

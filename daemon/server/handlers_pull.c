@@ -147,34 +147,43 @@ static char *or_null(char *value)
     return str_empty(value) ? NULL : value;
 }
 
-/* Equal for equal pulls: of one image, for one platform, with the same rights. Has no secret in it.
- */
-static char *pull_key(const struct pull_job *job, const Davit__V1__PullRequest *request)
+struct registry_auth request_auth(const Davit__V1__RegistryAuth *auth)
 {
-    const Davit__V1__RegistryAuth *auth = request->auth;
+    if (!auth)
+        return (struct registry_auth){0};
+    return (struct registry_auth){or_null(auth->username), or_null(auth->password),
+                                  or_null(auth->identity_token)};
+}
+
+struct digest request_rights(const Davit__V1__RegistryAuth *auth)
+{
     CLEANUP_FREE char *rights =
         auth ? xasprintf("%s\n%s\n%s", auth->username, auth->password, auth->identity_token)
              : xstrdup("");
     struct digest digest = digest_of(rights, strlen(rights));
 
     explicit_bzero(rights, strlen(rights));
-    return xasprintf("%s %s %s", job->canonical, request->platform, digest.text);
+    return digest;
+}
+
+/* Equal for equal pulls: of one image, for one platform, with the same rights. */
+static char *pull_key(const struct pull_job *job, const Davit__V1__PullRequest *request)
+{
+    struct digest rights = request_rights(request->auth);
+
+    return xasprintf("%s %s %s", job->canonical, request->platform, rights.text);
 }
 
 static struct pull_job *pull_job_new(const struct engines *engines,
                                      const Davit__V1__PullRequest *request, struct error *err)
 {
     struct pull_request engine_request = {.reference = request->reference,
-                                          .platform = request->platform};
+                                          .platform = request->platform,
+                                          .auth = request_auth(request->auth)};
     const struct reference *reference;
     struct pull_job *job;
     struct pull *pull;
 
-    if (request->auth) {
-        engine_request.auth.username = or_null(request->auth->username);
-        engine_request.auth.password = or_null(request->auth->password);
-        engine_request.auth.identity_token = or_null(request->auth->identity_token);
-    }
     pull = pull_new(&engines->pull, &engine_request, err);
     if (!pull)
         return NULL;

@@ -6,6 +6,7 @@
 #include "daemon/config.h"
 #include "daemon/container/container.h"
 #include "daemon/image/pull.h"
+#include "daemon/image/push.h"
 #include "daemon/job/job.h"
 #include "daemon/store/store.h"
 #include "daemon/system/info.h"
@@ -16,6 +17,7 @@ struct engines {
     const struct system_info *info;
     struct store *store;
     struct pull_engine pull;
+    struct push_engine *push;
     struct container_engine *containers;
     struct job_table *jobs;
 };
