@@ -15,11 +15,8 @@ void handlers_registries_add(struct grpc_server *server, const struct engines *e
 
 /* Methods that have a file of their own. */
 bool handle_pull(struct grpc_call *call, void *context, struct error *err);
-<<<<<<< ours
 bool handle_plan(struct grpc_call *call, void *context, struct error *err);
-=======
 bool handle_push(struct grpc_call *call, void *context, struct error *err);
->>>>>>> theirs
 bool handle_prune(struct grpc_call *call, void *context, struct error *err);
 bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);
 bool handle_verify(struct grpc_call *call, void *context, struct error *err);

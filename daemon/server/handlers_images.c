@@ -115,11 +115,8 @@ void handlers_images_add(struct grpc_server *server, const struct engines *engin
 {
     static const struct grpc_method methods[] = {
         {"Pull", handle_pull},
-<<<<<<< ours
         {"Plan", handle_plan},
-=======
         {"Push", handle_push},
->>>>>>> theirs
         {"List", handle_list},
         {"Remove", handle_remove},
     };
