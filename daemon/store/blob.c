@@ -1,42 +1,6 @@
-/* Layers as registries have them, compressed: kept beside the layer if so configured, and where
- * they were seen. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
-
+/* Where layers were seen, as registries have them: compressed. */
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
-
-/* --- Kept --------------------------------------------------------------------------------------
- */
-
-bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *blob,
-                              const void *data, size_t size, struct error *err)
-{
-    size_t written = 0;
-
-    if (!space_grow_blocking(writer->store, size, err))
-        return layer_failed(writer, err);
-    if (writer->blob_fd < 0)
-        writer->blob_fd =
-            openat(writer->dir_fd, LAYER_BLOB,
-                   O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
-    while (written < size) {
-        ssize_t n = write(writer->blob_fd, (const char *)data + written, size - written);
-        if (n < 0) {
-            error_set_errno(err, errno, "cannot write " LAYER_BLOB);
-            return layer_failed(writer, err);
-        }
-        written += (size_t)n;
-    }
-    writer->blob = *blob;
-    writer->blob_bytes += size;
-    return true;
-}
-
-/* --- Where they were seen ----------------------------------------------------------------------
- */
 
 /* Of one layer, whatever its blobs are: the newest stay. */
 #define SOURCES_MAX 32

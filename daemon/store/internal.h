@@ -171,10 +171,9 @@ struct layer_writer {
     void *preparation; /* the driver's */
     struct hasher *hasher;
     uint64_t tar_bytes;
-    int blob_fd; /* of the compressed blob, if it is to be kept; -1 until its first bytes */
+    struct partial *adopted; /* or NULL: its file becomes the kept blob */
     struct digest blob;
     uint64_t blob_bytes;
-    struct partial *adopted; /* or NULL: its file becomes the kept blob */
 };
 
 /* Says that this layer could not be stored, and where. Returns false. */

@@ -153,7 +153,7 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 
     writer->store = store;
     writer->diff_id = *diff_id;
-    writer->dir_fd = writer->blob_fd = -1;
+    writer->dir_fd = -1;
     writer->hasher = hasher_new();
     writer->name = tmp_name(store, diff_id);
     make.name = writer->name;
@@ -283,7 +283,6 @@ struct layer_writer *layer_writer_free_await(struct layer_writer *writer)
         await_work(discard_in_pool, &work, "discarding a layer");
     }
     close_fd(&writer->dir_fd);
-    close_fd(&writer->blob_fd);
     hasher_free(writer->hasher);
     free(writer->name);
     free(writer);

@@ -74,12 +74,6 @@ bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t 
 bool await_layer_written(struct layer_writer *writer, const void *data, size_t size,
                          struct error *err);
 
-/* Keeps the compressed blob beside the layer: the bytes that the others are inflated from, in order
- * and all of them. That they are the blob's is for the caller to check, before the commit. Blocks:
- * on the thread pool. */
-bool layer_keep_blob_blocking(struct layer_writer *writer, const struct digest *blob,
-                              const void *data, size_t size, struct error *err);
-
 /* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
  * DIFF_ID_MISMATCH), makes the files durable, then the row. A layer that was committed by another
  * meanwhile is kept, and this is success. */

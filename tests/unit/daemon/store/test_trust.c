@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "daemon/store/partial.h"
 #include "tests/unit/daemon/store/fixture.h"
 
 /* A file of the layer, below the scratch directory. The caller's. */
@@ -320,12 +321,17 @@ static bool await_store_with_blob(struct store *store, const struct digest *diff
 {
     struct layer_writer *writer = await_layer_prepare(store, diff_id, err);
     struct digest digest = digest_of(blob, strlen(blob));
-    bool ok = writer && layer_keep_blob_blocking(writer, &digest, blob, 3, err) &&
-              layer_keep_blob_blocking(writer, &digest, blob + 3, strlen(blob) - 3, err) &&
-              await_layer_write(writer, tar->data, tar->length, err) &&
-              await_layer_commit(writer, NULL, err);
+    struct partial *partial = await_partial_open(store, &digest, strlen(blob), err);
+    bool ok = writer && partial && partial_write_blocking(partial, 0, blob, strlen(blob), err);
 
+    if (ok)
+        layer_adopt_blob_await(writer, partial);
+    ok = ok && await_layer_write(writer, tar->data, tar->length, err) &&
+         await_layer_commit(writer, NULL, err);
     layer_writer_free_await(writer);
+    if (ok)
+        partial_discard(partial);
+    partial_close_await(partial);
     return ok;
 }
 
