@@ -7,6 +7,7 @@ static const struct command_name top_names[] = {
     {.name = "login", .command = &login_command},
     {.name = "logout", .command = &logout_command},
     {.name = "pull", .command = &pull_command},
+    {.name = "push", .command = &push_command},
     {.name = "rmi", .command = &rmi_command},
     {.name = "run", .command = &run_command},
     {.name = "search", .command = &search_command},
@@ -21,6 +22,7 @@ static const struct command_name container_names[] = {
 static const struct command_name image_names[] = {
     {.name = "ls", .alias = "list", .command = &images_command},
     {.name = "pull", .command = &pull_command},
+    {.name = "push", .command = &push_command},
     {.name = "rm", .alias = "remove", .command = &rmi_command},
 };
 

@@ -55,7 +55,7 @@ extern const size_t global_flag_count;
 /* Each in the file of that name. */
 extern const struct command complete_command, df_command, images_command, info_command,
     login_command, logout_command, manifest_inspect_command, prune_command, pull_command,
-    rmi_command, run_command, search_command, verify_command, version_command;
+    push_command, rmi_command, run_command, search_command, verify_command, version_command;
 
 /* NULL if there is none of this name. */
 const struct command_group *command_group_find(const char *name);

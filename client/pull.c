@@ -2,56 +2,20 @@
 
 #include <stdio.h>
 
-#include "client/credentials.h"
+#include "client/job_call.h"
 #include "client/ui/plan.h"
 #include "proto/base/size.h"
-#include "proto/davit/v1/images.pb-c.h"
 #include "proto/davit/v1/registries.pb-c.h"
 
 /* --- The call ----------------------------------------------------------------------------------
  */
 
-/* Messages want what need not be free'd as char *, and "" for what is not set. */
-static char *text_or_empty(const char *text)
-{
-    return (char *)(text ? text : "");
-}
-
-/* The credentials for a reference's registry as a message of a request. */
-struct login {
-    struct credentials credentials;
-    Davit__V1__RegistryAuth message;
-    Davit__V1__RegistryAuth *auth; /* NULL: there are none */
-};
-
-static void login_done(struct login *login)
-{
-    credentials_done(&login->credentials);
-}
-
-static bool await_login_for(struct cli *cli, const char *reference, struct login *ret,
-                            struct error *err)
-{
-    CLEANUP_FREE char *domain = registry_domain(reference);
-    const struct credentials *credentials = &ret->credentials;
-    davit__v1__registry_auth__init(&ret->message);
-    if (domain && !await_cli_credentials(cli, domain, &ret->credentials, err))
-        return false;
-    ret->message.username = text_or_empty(credentials->username);
-    ret->message.password = text_or_empty(credentials->password);
-    ret->message.identity_token = text_or_empty(credentials->identity_token);
-    if (credentials->username || credentials->identity_token)
-        ret->auth = &ret->message;
-    return true;
-}
-
 static struct grpc_call *await_start_call(struct cli *cli, const struct pull_options *options,
                                           bool detach, struct error *err)
 {
     Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
-    CLEANUP(login_done) struct login login = {0};
-    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    if (!await_cli_connect(cli, err) || !await_login_for(cli, options->reference, &login, err))
+    CLEANUP(request_login_done) struct request_login login = {0};
+    if (!await_cli_connect(cli, err) || !await_request_login(cli, options->reference, &login, err))
         return NULL;
     request.reference = (char *)options->reference;
     request.platform = text_or_empty(options->platform);
@@ -59,13 +23,7 @@ static struct grpc_call *await_start_call(struct cli *cli, const struct pull_opt
     request.cancel_on_leave = options->watch.interrupt == WATCH_INTERRUPT_CANCELS;
     request.limit_bytes_per_second = options->limit_bytes_per_second;
     request.auth = login.auth;
-    call = grpc_client_call(cli->client, "/davit.v1.Images/Pull",
-                            &davit__v1__job_update__descriptor, NULL, err);
-    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err)) {
-        cli_daemon_error(err);
-        return NULL;
-    }
-    return TAKE(call);
+    return await_job_call(cli, "/davit.v1.Images/Pull", &request.base, err);
 }
 
 /* What is fetched from the registry itself is not said to be. */
@@ -93,27 +51,11 @@ bool await_pull(struct cli *cli, const struct pull_options *options, struct erro
 /* --- Detached ----------------------------------------------------------------------------------
  */
 
-static void update_free(Davit__V1__JobUpdate **update)
-{
-    davit__v1__job_update__free_unpacked(*update, NULL);
-}
-
-/* Prints the job's id once it has begun. */
 static bool await_detached(struct cli *cli, const struct pull_options *options, struct error *err)
 {
     CLEANUP(grpc_call_cleanup)
     struct grpc_call *call = await_start_call(cli, options, true, err);
-    CLEANUP(update_free) Davit__V1__JobUpdate *update = NULL;
-    CLEANUP_STRBUF struct strbuf text = {0};
-    if (!call)
-        return false;
-    const int r = await_grpc_recv(call, (ProtobufCMessage **)&update, err);
-    if (r < 0)
-        return cli_daemon_error(err);
-    if (r == 0 || !update->job)
-        return error_set(err, ERROR_INTERNAL, NULL, "the daemon started no job");
-    strbuf_addf(&text, "%s\n", update->job->id);
-    return await_cli_print(cli, text.data, text.length, err);
+    return call && await_print_job(cli, call, err);
 }
 
 /* --- The plan ----------------------------------------------------------------------------------
@@ -129,9 +71,9 @@ static bool await_plan(struct cli *cli, const struct pull_options *options, stru
 {
     Davit__V1__PullRequest request = DAVIT__V1__PULL_REQUEST__INIT;
     CLEANUP(plan_free) Davit__V1__PullPlan *plan = NULL;
-    CLEANUP(login_done) struct login login = {0};
+    CLEANUP(request_login_done) struct request_login login = {0};
     CLEANUP_STRBUF struct strbuf text = {0};
-    if (!await_login_for(cli, options->reference, &login, err))
+    if (!await_request_login(cli, options->reference, &login, err))
         return false;
     request.reference = (char *)options->reference;
     request.platform = text_or_empty(options->platform);
@@ -159,9 +101,9 @@ static Davit__V1__ListTagsResponse *await_tags(struct cli *cli, const char *refe
                                                struct error *err)
 {
     Davit__V1__ListTagsRequest request = DAVIT__V1__LIST_TAGS_REQUEST__INIT;
-    CLEANUP(login_done) struct login login = {0};
+    CLEANUP(request_login_done) struct request_login login = {0};
     Davit__V1__ListTagsResponse *response = NULL;
-    if (!await_login_for(cli, reference, &login, err))
+    if (!await_request_login(cli, reference, &login, err))
         return NULL;
     request.reference = (char *)reference;
     request.auth = login.auth;
@@ -227,15 +169,6 @@ static bool names_tag(const char *reference)
 {
     const char *slash = strrchr(reference, '/');
     return strpbrk(slash ? slash : reference, ":@") != NULL;
-}
-
-static bool check_rate(const char *rate, struct error *err)
-{
-    uint64_t bytes;
-    return size_parse(rate, &bytes) ? true
-                                    : error_set(err, ERROR_INVALID_ARGUMENT, NULL,
-                                                "must be bytes per second such as 500k, 2M or "
-                                                "512KiB; 0 for none");
 }
 
 static bool await_pull_command(struct cli *cli, struct error *err)

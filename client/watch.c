@@ -221,6 +221,8 @@ static bool await_finish(struct watch *watch, struct error *err)
     } else if (watch->mode == PROGRESS_NONE) {
         if (!watch->options->within_run && !watch->options->one_of_many && pulled)
             strbuf_addf(&text, "%s\n", last->pull_result->reference);
+        if (last->result_case == DAVIT__V1__JOB__RESULT_PUSH_RESULT)
+            strbuf_addf(&text, "%s\n", last->push_result->reference);
     } else {
         if (watch->mode == PROGRESS_TTY)
             progress_draw_last(&watch->screen, last, terminal_size(watch->painter.fd), &text);

@@ -21,10 +21,22 @@ void progress_add_id(struct strbuf *out, const char *digest)
     strbuf_addf(out, "%.*s", SHORT_ID, colon ? colon + 1 : digest);
 }
 
+static void add_push_heading(struct progress_heading *heading, const Davit__V1__PushDetails *push,
+                             const char *newline, struct strbuf *out)
+{
+    if (push->default_tag && !push->all_tags && !heading->said_default)
+        strbuf_addf(out, "Using default tag: %s%s", push->tag, newline);
+    if (!heading->said_from)
+        strbuf_addf(out, "The push refers to repository [%s]%s", push->repository, newline);
+    heading->said_default = heading->said_from = true;
+}
+
 void progress_add_heading(struct progress_heading *heading, const job_snapshot *job,
                           const char *newline, struct strbuf *out)
 {
     const Davit__V1__PullDetails *pull = job->pull;
+    if (job->push)
+        add_push_heading(heading, job->push, newline, out);
     if (!pull)
         return;
     if (pull->default_tag && !heading->within_run && !heading->said_default)

@@ -68,12 +68,31 @@ static json_t *pull_result_json(const Davit__V1__PullResult *result)
     return object;
 }
 
+static json_t *push_result_json(const Davit__V1__PushResult *result)
+{
+    json_t *object = json_object(), *tags = json_array();
+    set(object, "reference", json_string(result->reference));
+    for (size_t i = 0; i < result->n_tags; i++) {
+        const Davit__V1__PushedTag *tag = result->tags[i];
+        json_t *item = json_object();
+        set(item, "tag", json_string(tag->tag));
+        set(item, "digest", json_string(tag->digest));
+        set_number(item, "size", tag->size_bytes);
+        set(item, "difference", str_empty(tag->difference) ? NULL : json_string(tag->difference));
+        json_array_append_new(tags, item);
+    }
+    set(object, "tags", tags);
+    return object;
+}
+
 void progress_add_json(const job_snapshot *job, bool with_result, struct strbuf *out)
 {
     CLEANUP_JSON json_t *object = json_object();
     set_progress(object, job);
     if (with_result && job->result_case == DAVIT__V1__JOB__RESULT_PULL_RESULT)
         set(object, "result", pull_result_json(job->pull_result));
+    if (with_result && job->result_case == DAVIT__V1__JOB__RESULT_PUSH_RESULT)
+        set(object, "result", push_result_json(job->push_result));
     CLEANUP_FREE char *text = json_text(object);
     strbuf_addf(out, "%s\n", text);
 }

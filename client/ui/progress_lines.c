@@ -115,9 +115,25 @@ void progress_say(struct progress_lines *lines, const job_snapshot *job, struct 
     }
 }
 
+static void add_push_result(const Davit__V1__PushResult *result, struct strbuf *out)
+{
+    for (size_t i = 0; i < result->n_tags; i++) {
+        const Davit__V1__PushedTag *tag = result->tags[i];
+        strbuf_addf(out, "%s: digest: %s size: %llu\n", tag->tag, tag->digest,
+                    (unsigned long long)tag->size_bytes);
+        if (str_empty(tag->difference))
+            continue;
+        strbuf_add_str(out, "The manifest differs from the one the image came with: ");
+        strbuf_add_printable(out, tag->difference);
+        strbuf_add_char(out, '\n');
+    }
+}
+
 void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_many,
                          struct strbuf *out)
 {
+    if (last->result_case == DAVIT__V1__JOB__RESULT_PUSH_RESULT)
+        add_push_result(last->push_result, out);
     if (last->result_case != DAVIT__V1__JOB__RESULT_PULL_RESULT)
         return;
     const Davit__V1__PullResult *result = last->pull_result;
