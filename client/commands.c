@@ -2,6 +2,7 @@
 
 /* In the order of the help: alphabetical. */
 static const struct command_name top_names[] = {
+    {.name = "events", .command = &events_command},
     {.name = "images", .command = &images_command},
     {.name = "info", .command = &info_command},
     {.name = "login", .command = &login_command},
@@ -26,14 +27,20 @@ static const struct command_name image_names[] = {
     {.name = "rm", .alias = "remove", .command = &rmi_command},
 };
 
+static const struct command_name jobs_names[] = {
+    {.name = "cancel", .command = &jobs_cancel_command},
+    {.name = "ls", .alias = "list", .command = &jobs_command},
+    {.name = "update", .command = &jobs_update_command},
+    {.name = "watch", .command = &jobs_watch_command},
+};
+
 static const struct command_name manifest_names[] = {
     {.name = "inspect", .command = &manifest_inspect_command},
 };
 
 static const struct command_name system_names[] = {
-    {.name = "df", .command = &df_command},
-    {.name = "info", .command = &info_command},
-    {.name = "prune", .command = &prune_command},
+    {.name = "df", .command = &df_command},         {.name = "events", .command = &events_command},
+    {.name = "info", .command = &info_command},     {.name = "prune", .command = &prune_command},
     {.name = "verify", .command = &verify_command},
 };
 
@@ -43,6 +50,7 @@ const struct command_group command_groups[] = {
     {.name = NULL, .summary = "A container engine for servers", NAMES(top_names)},
     {.name = "container", .summary = "Manage containers", NAMES(container_names)},
     {.name = "image", .summary = "Manage images", NAMES(image_names)},
+    {.name = "jobs", .summary = "Manage jobs", NAMES(jobs_names), .bare = &jobs_command},
     {.name = "manifest",
      .summary = "Look at image manifests and manifest lists",
      NAMES(manifest_names)},

@@ -14,6 +14,7 @@ enum completion {
     COMPLETE_NOTHING,
     COMPLETE_IMAGE,  /* the first argument is an image here */
     COMPLETE_IMAGES, /* all of them are */
+    COMPLETE_JOBS,   /* all of them are jobs */
 };
 
 struct command {
@@ -43,6 +44,7 @@ struct command_group {
     const char *summary;
     const struct command_name *names;
     size_t count;
+    const struct command *bare; /* what its name alone does, with flags; NULL: prints its help */
 };
 
 extern const struct command_group command_groups[];
@@ -53,7 +55,8 @@ extern const struct flag global_flags[];
 extern const size_t global_flag_count;
 
 /* Each in the file of that name. */
-extern const struct command complete_command, df_command, images_command, info_command,
+extern const struct command complete_command, df_command, events_command, images_command,
+    info_command, jobs_cancel_command, jobs_command, jobs_update_command, jobs_watch_command,
     login_command, logout_command, manifest_inspect_command, prune_command, pull_command,
     push_command, rmi_command, run_command, search_command, verify_command, version_command;
 

@@ -2,8 +2,9 @@
 
 #include "client/cli.h"
 #include "proto/davit/v1/images.pb-c.h"
+#include "proto/davit/v1/jobs.pb-c.h"
 
-#define IMAGES_TIMEOUT_MS 2000 /* a shell that waits is worse than one that knows no images */
+#define LIST_TIMEOUT_MS 2000 /* a shell that waits is worse than one that knows nothing */
 
 static void add(struct strbuf *out, const char *prefix, const char *candidate, const char *about)
 {
@@ -80,13 +81,14 @@ static void add_names(const struct command_group *group, const char *prefix, str
         add(out, prefix, "help", "Help about a command");
 }
 
-static bool wants_image(const struct command *command, size_t arg_count)
+static enum completion wanted(const struct command *command, size_t arg_count)
 {
-    return command->completes == COMPLETE_IMAGES ||
-           (command->completes == COMPLETE_IMAGE && arg_count == 0);
+    if (command->completes == COMPLETE_IMAGE)
+        return arg_count == 0 ? COMPLETE_IMAGES : COMPLETE_NOTHING;
+    return command->completes;
 }
 
-bool complete_words(char *const *words, struct strbuf *out)
+enum completion complete_words(char *const *words, struct strbuf *out)
 {
     const struct command_group *group = &command_groups[0];
     const struct command *command = NULL;
@@ -107,10 +109,12 @@ bool complete_words(char *const *words, struct strbuf *out)
         } else if (!group->name && command_group_find(words[0])) {
             group = command_group_find(words[0]);
             table = (struct flag_table){NULL, 0};
+            if (group->bare)
+                table = (struct flag_table){group->bare->flags, group->bare->flag_count};
         } else if ((command = command_find(group, words[0]))) {
             table = (struct flag_table){command->flags, command->flag_count};
         } else if (group->name || !str_eq(words[0], "help")) {
-            return false; /* no such command */
+            return COMPLETE_NOTHING; /* no such command */
         }
     }
     const char *last = words[0] ? words[0] : "";
@@ -121,12 +125,17 @@ bool complete_words(char *const *words, struct strbuf *out)
     else if (!command)
         add_names(group, last, out);
     else
-        return wants_image(command, arg_count);
-    return false;
+        return wanted(command, arg_count);
+    return COMPLETE_NOTHING;
 }
 
 /* --- davit __complete --------------------------------------------------------------------------
  */
+
+static void jobs_free(Davit__V1__ListJobsResponse **response)
+{
+    davit__v1__list_jobs_response__free_unpacked(*response, NULL);
+}
 
 static void response_free(Davit__V1__ListImagesResponse **response)
 {
@@ -140,7 +149,7 @@ static void await_add_images(struct cli *cli, const char *prefix, struct strbuf 
     CLEANUP(response_free) Davit__V1__ListImagesResponse *response = NULL;
     CLEANUP_ERROR struct error ignored = {0};
     CLEANUP(deadline_pop) struct deadline deadline;
-    deadline_push(&deadline, IMAGES_TIMEOUT_MS);
+    deadline_push(&deadline, LIST_TIMEOUT_MS);
     if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
                         &davit__v1__list_images_response__descriptor,
                         (ProtobufCMessage **)&response, &ignored))
@@ -151,12 +160,31 @@ static void await_add_images(struct cli *cli, const char *prefix, struct strbuf 
     }
 }
 
+static void await_add_jobs(struct cli *cli, const char *prefix, struct strbuf *out)
+{
+    Davit__V1__ListJobsRequest request = DAVIT__V1__LIST_JOBS_REQUEST__INIT;
+    CLEANUP(jobs_free) Davit__V1__ListJobsResponse *response = NULL;
+    CLEANUP_ERROR struct error ignored = {0};
+    CLEANUP(deadline_pop) struct deadline deadline;
+    deadline_push(&deadline, LIST_TIMEOUT_MS);
+    if (!await_cli_call(cli, "/davit.v1.Jobs/List", &request.base,
+                        &davit__v1__list_jobs_response__descriptor, (ProtobufCMessage **)&response,
+                        &ignored))
+        return;
+    for (size_t i = 0; i < response->n_jobs; i++)
+        add(out, prefix, response->jobs[i]->id, response->jobs[i]->subject);
+}
+
 static bool await_complete(struct cli *cli, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
     const size_t count = cli->flags.arg_count;
-    if (complete_words(cli->flags.args, &text))
-        await_add_images(cli, count ? cli->flags.args[count - 1] : "", &text);
+    const char *prefix = count ? cli->flags.args[count - 1] : "";
+    const enum completion wants = complete_words(cli->flags.args, &text);
+    if (wants == COMPLETE_IMAGES)
+        await_add_images(cli, prefix, &text);
+    else if (wants == COMPLETE_JOBS)
+        await_add_jobs(cli, prefix, &text);
     return await_cli_print(cli, text.data, text.length, err);
 }
 

@@ -5,6 +5,6 @@
 #include "client/commands.h"
 
 /* `words` are those after "davit" up to the cursor, the last one (maybe "") to be completed.
- * Appends "candidate<tab>description" lines of what begins with it. Returns whether names of images
- * are wanted besides. Pure. */
-bool complete_words(char *const *words, struct strbuf *out);
+ * Appends "candidate<tab>description" lines of what begins with it. Returns what else is wanted:
+ * COMPLETE_IMAGES, COMPLETE_JOBS or COMPLETE_NOTHING. Pure. */
+enum completion complete_words(char *const *words, struct strbuf *out);

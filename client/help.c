@@ -18,8 +18,15 @@ static size_t name_width(const struct command_group *group)
 void help_group(const struct command_group *group, size_t width, struct strbuf *out)
 {
     const char *space = group->name ? " " : "";
-    strbuf_addf(out, "\nUsage:  davit%s%s %sCOMMAND\n\n%s\n", space, group_path(group),
-                group->name ? "" : "[OPTIONS] ", group->summary);
+    strbuf_addf(out, "\nUsage:  davit%s%s %s\n\n%s\n", space, group_path(group),
+                group->bare   ? "[OPTIONS] [COMMAND]"
+                : group->name ? "COMMAND"
+                              : "[OPTIONS] COMMAND",
+                group->summary);
+    if (group->bare) {
+        strbuf_add_str(out, "\nOptions:\n");
+        flags_describe(group->bare->flags, group->bare->flag_count, width, out);
+    }
     if (!group->name) {
         strbuf_add_str(out, "\nOptions:\n");
         flags_describe(global_flags, global_flag_count, width, out);

@@ -128,8 +128,13 @@ static int run_command_of(struct cli *cli, char *const *argv)
 
 static int run_in_group(struct cli *cli, const struct command_group *group, char *const *argv)
 {
-    if (str_eq(argv[0], "--help") || str_eq(argv[0], "-h") || !argv[0])
+    if (str_eq(argv[0], "--help") || str_eq(argv[0], "-h") || (!argv[0] && !group->bare))
         return print_group_help(group);
+    if (group->bare && (!argv[0] || argv[0][0] == '-')) {
+        cli->command = group->bare;
+        cli->path = xasprintf("davit %s", group->name);
+        return run_command_of(cli, argv);
+    }
     if (argv[0][0] == '-') {
         CLEANUP_ERROR struct error err = {0};
         CLEANUP_FREE char *path = xasprintf("davit %s", group->name);

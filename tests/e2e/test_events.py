@@ -1,5 +1,7 @@
 """Events: Docker's names for what happens to images, numbered, kept, streamed."""
 
+import json
+import re
 import sqlite3
 import time
 
@@ -188,3 +190,47 @@ def test_the_oldest_are_dropped(davitd, make_api, davit, registry):
     events = past(make_api(davitd))
     assert [one.id for one in events] == [200_002, 200_003, 200_004]
     assert attributes(events[0]) == {"first": "1", "last": "200002"}
+
+
+# --- davit events --------------------------------------------------------------------------------
+
+
+def test_printed_as_docker_prints_them(davit, registry):
+    """What is expected are the lines of docker events 20.10."""
+    made = images.busybox_image(config={"Labels": LABELS})
+    name = registry.push("events/app", made)
+    repository = name.rsplit(":", 1)[0]
+    davit("pull", "-q", name)
+    davit("rmi", name)
+    until = ["--until", "0s"]
+    lines = davit("events", "--since", "10m", *until).stdout.splitlines()
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d) "
+    assert all(re.match(stamp, line) for line in lines)
+    assert [re.sub(stamp, "", line) for line in lines] == [
+        f"image pull {name} (a.label=x y, name={repository}, z=1)",
+        f"image untag {made.id} (a.label=x y, name={made.id}, z=1)",
+        f"image delete {made.id} (name={made.id})"]
+    first = json.loads(davit("events", "--since", "10m", *until, "--format", "{{json .}}",
+                             "-f", "event=pull").stdout)
+    assert first == {
+        "status": "pull", "id": name, "Type": "image", "Action": "pull",
+        "Actor": {"ID": name, "Attributes": {"a.label": "x y", "name": repository, "z": "1"}},
+        "scope": "local", "time": first["timeNano"] // 10**9, "timeNano": first["timeNano"],
+        "number": 1}
+    assert davit("events", "--since", "id:1", *until, "--format",
+                 "{{.Action}} {{.Actor.Attributes.name}} {{.Number}}").stdout == (
+        f"untag {made.id} 2\ndelete {made.id} 3\n")
+    wrong = davit("events", "--since", "xyz", check=False)
+    assert wrong.code == 125
+    assert 'failed to parse value as time or duration: "xyz"' in wrong.stderr
+
+
+def test_printed_as_they_come(davit, registry):
+    name = registry.push("events/live", images.busybox_image())
+    live = davit.start("events", "--since", "id:0", "--format", "{{.Action}}", text=True)
+    davit("pull", "-q", name)
+    assert live.stdout.readline() == "pull\n"
+    davit("rmi", name)
+    assert [live.stdout.readline() for _ in range(2)] == ["untag\n", "delete\n"]
+    live.kill()
+    live.communicate()

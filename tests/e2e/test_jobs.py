@@ -289,3 +289,45 @@ def test_what_had_credentials_is_not_resumed_and_no_secret_is_kept(make_davitd, 
     job = ended(make_api(davitd), job_id)
     assert (job.state, job.failure.hint) == (
         first.jobs.Job.INTERRUPTED, "run the command again: it goes on where this one was")
+
+
+# --- davit jobs ----------------------------------------------------------------------------------
+
+
+def test_the_command_line(davit, api, slow):
+    name, made = held(slow)
+    started = davit("pull", "--detach", name)
+    job_id, = started.stdout.split()
+    slow.wait_stalled()
+    heading, row = davit("jobs").stdout.splitlines()
+    assert heading.split("  ")[0] == "JOB ID"
+    assert [one.strip() for one in row.split("  ") if one.strip()][:4] == [
+        job_id, "pull", name, "running"]
+    assert davit("jobs", "-q").stdout.split() == [job_id]
+    form = "{{.ID}} {{.Kind}} {{.State}} {{.Limit}}"
+    assert davit("jobs", "--format", form).stdout.split() == [job_id, "pull", "running"]
+    assert davit("jobs", "update", "--limit-rate", "300M", job_id[:6]).stdout == f"{job_id[:6]}\n"
+    assert davit("jobs", "ls", "--format", form).stdout.split()[-1] == "300MB/s"
+    assert davit("jobs", "-q", "-f", "kind=push").stdout == ""
+    assert davit("jobs", "-q", "-f", "kind=pull", "-f", f"subject={name}").stdout.split() == [job_id]
+    watch = davit.start("jobs", "watch", job_id, text=True)
+    slow.release()
+    out, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 0 and f"Digest: {made.digest}" in out
+    assert davit("jobs", "-q").stdout == ""
+    assert davit("jobs", "-aq").stdout.split() == [job_id]
+    assert davit("jobs", "-q", "-f", "state=done").stdout.split() == [job_id]
+    assert f"Digest: {made.digest}" in davit("jobs", "watch", job_id).stdout
+
+
+def test_cancelled_on_the_command_line(davit, slow):
+    name, _ = held(slow)
+    job_id, = davit("pull", "-d", name).stdout.split()
+    slow.wait_stalled()
+    watch = davit.start("jobs", "watch", "--progress", "plain", job_id, text=True)
+    assert watch.stdout.readline() == "latest: Pulling from jobs/held\n"
+    result = davit("jobs", "cancel", job_id, "nonsense", check=False)
+    assert (result.code, result.stdout) == (1, f"{job_id}\n")
+    assert "No such job: nonsense" in result.stderr
+    _, err = watch.communicate(timeout=60)
+    assert watch.returncode == 1 and f"job {job_id} ({name}) was cancelled" in err

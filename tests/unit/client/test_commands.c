@@ -135,13 +135,18 @@ static void test_help_fits(void **state UNUSED)
 /* --- Completion --------------------------------------------------------------------------------
  */
 
-static void completes(char *const *words, bool images, const char *expected)
+static void completes_with(char *const *words, enum completion wanted, const char *expected)
 {
     CLEANUP_STRBUF struct strbuf text = {0}, names = {0};
-    assert_int_equal(complete_words(words, &text), images);
+    assert_int_equal(complete_words(words, &text), wanted);
     for (const char *line = strbuf_text(&text); *line; line += strcspn(line, "\n") + 1)
         strbuf_addf(&names, "%s%.*s", names.length ? " " : "", (int)strcspn(line, "\t"), line);
     assert_string_equal(strbuf_text(&names), expected);
+}
+
+static void completes(char *const *words, bool images, const char *expected)
+{
+    completes_with(words, images ? COMPLETE_IMAGES : COMPLETE_NOTHING, expected);
 }
 
 static void test_completion(void **state UNUSED)
@@ -158,7 +163,7 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("image", "pull", ""), true, "");
     completes(WORDS("pull", "x", ""), false, "");
     completes(WORDS("rmi", "x", "y"), true, "");
-    completes(WORDS("system", ""), false, "df info prune verify");
+    completes(WORDS("system", ""), false, "df events info prune verify");
     completes(WORDS("system", "verify", "x", ""), true, "");
     completes(WORDS("system", "verify", "--r"), false, "--repair");
     completes(WORDS("system", "df", "--format", ""), false, "table json");
@@ -167,11 +172,15 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("run", "--rm", "image", "-"), false, ""); /* the container's own */
     completes(WORDS("run", "-it"), false, "");
     completes(WORDS("run", "--t"), false, ""); /* what is not supported is not offered */
+    completes(WORDS("jobs", ""), false, "cancel ls update watch");
+    completes(WORDS("jobs", "--a"), false, "--all");
+    completes(WORDS("jobs", "ls", "--q"), false, "--quiet");
+    completes_with(WORDS("jobs", "cancel", "x", ""), COMPLETE_JOBS, "");
     completes(WORDS("nope", ""), false, "");
     completes(WORDS("_"), false, "");
     completes((char *const[]){NULL}, false,
-              "images info login logout pull rmi run search version "
-              "container image manifest system help");
+              "events images info login logout pull rmi run search version "
+              "container image jobs manifest system help");
 }
 
 /* What completion offers is what parsing takes: each flag of each command. */

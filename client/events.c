@@ -1,0 +1,235 @@
+/* davit events: what happened, and what happens from now on, as Docker prints it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "client/cli.h"
+#include "client/timestamp.h"
+#include "client/ui/template.h"
+#include "proto/base/json.h"
+#include "proto/davit/v1/events.pb-c.h"
+
+#define NS_PER_SECOND INT64_C(1000000000)
+
+/* --- Times -------------------------------------------------------------------------------------
+ */
+
+/* "id:123": after the event of that number. */
+static bool read_id(const char *text, uint64_t *ret)
+{
+    char *end;
+    if (!str_starts(text, "id:") || text[3] < '0' || text[3] > '9')
+        return false;
+    errno = 0;
+    *ret = strtoull(text + 3, &end, 10);
+    return *end == '\0' && errno == 0;
+}
+
+static bool check_until(const char *text, struct error *err)
+{
+    int64_t unix_ns;
+    CLEANUP_STRBUF struct strbuf safe = {0};
+    if (timestamp_parse(text, wall_clock_ns(), &unix_ns))
+        return true;
+    strbuf_add_quoted(&safe, text);
+    return error_set(err, ERROR_INVALID_ARGUMENT, NULL,
+                     "failed to parse value as time or duration: %s", strbuf_text(&safe));
+}
+
+static bool check_since(const char *text, struct error *err)
+{
+    uint64_t id;
+    return read_id(text, &id) || check_until(text, err);
+}
+
+/* With all digits, in local time: Docker's form of RFC 3339. */
+static void add_time(struct strbuf *out, int64_t unix_ns)
+{
+    const time_t seconds = (time_t)(unix_ns / NS_PER_SECOND);
+    char text[64];
+    struct tm local;
+    localtime_r(&seconds, &local);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &local);
+    strbuf_addf(out, "%s.%09" PRId64, text, unix_ns % NS_PER_SECOND);
+    const long offset = local.tm_gmtoff / 60, size = labs(offset);
+    if (offset == 0)
+        strbuf_add_char(out, 'Z');
+    else
+        strbuf_addf(out, "%c%02ld:%02ld", offset < 0 ? '-' : '+', size / 60, size % 60);
+}
+
+/* --- One event ---------------------------------------------------------------------------------
+ */
+
+static void add_line(struct strbuf *out, const Davit__V1__Event *event)
+{
+    CLEANUP_STRBUF struct strbuf line = {0};
+    add_time(&line, event->time_unix_ns);
+    strbuf_addf(&line, " %s %s %s", event->type, event->action, event->actor_id);
+    for (size_t i = 0; i < event->n_attributes; i++)
+        strbuf_addf(&line, "%s%s=%s", i == 0 ? " (" : ", ", event->attributes[i]->name,
+                    event->attributes[i]->value);
+    if (event->n_attributes)
+        strbuf_add_char(&line, ')');
+    strbuf_add_printable(out, strbuf_text(&line));
+    strbuf_add_char(out, '\n');
+}
+
+static json_t *text_json(const char *text)
+{
+    json_t *json = json_string(text);
+    return json ? json : json_null(); /* no UTF-8 */
+}
+
+static json_t *actor_json(const Davit__V1__Event *event)
+{
+    json_t *attributes = json_object();
+    for (size_t i = 0; i < event->n_attributes; i++)
+        json_object_set_new(attributes, event->attributes[i]->name,
+                            text_json(event->attributes[i]->value));
+    return json_pack("{s:o, s:o}", "ID", text_json(event->actor_id), "Attributes", attributes);
+}
+
+/* Docker's members under Docker's names: those of Go for templates, those of its JSON otherwise. */
+static json_t *event_json(const Davit__V1__Event *event, bool for_template)
+{
+    const json_int_t seconds = event->time_unix_ns / NS_PER_SECOND;
+    json_t *json = json_object();
+    json_object_set_new(json, for_template ? "Status" : "status", text_json(event->action));
+    if (for_template || *event->actor_id)
+        json_object_set_new(json, for_template ? "ID" : "id", text_json(event->actor_id));
+    if (for_template)
+        json_object_set_new(json, "From", json_string(""));
+    json_object_set_new(json, "Type", text_json(event->type));
+    json_object_set_new(json, "Action", text_json(event->action));
+    json_object_set_new(json, "Actor", actor_json(event));
+    json_object_set_new(json, for_template ? "Scope" : "scope", json_string("local"));
+    json_object_set_new(json, for_template ? "Time" : "time", json_integer(seconds));
+    json_object_set_new(json, for_template ? "TimeNano" : "timeNano",
+                        json_integer(event->time_unix_ns));
+    json_object_set_new(json, for_template ? "Number" : "number",
+                        json_integer((json_int_t)event->id));
+    return json;
+}
+
+/* --- davit events ------------------------------------------------------------------------------
+ */
+
+struct output {
+    bool json;
+    struct template *template; /* NULL: lines, or JSON */
+};
+
+static void output_done(struct output *output)
+{
+    template_free(output->template);
+}
+
+static bool choose_output(const char *format, struct output *ret, struct error *err)
+{
+    if (!format)
+        return true;
+    ret->json =
+        str_eq(format, "json") || str_eq(format, "{{json .}}") || str_eq(format, "{{ json . }}");
+    if (ret->json)
+        return true;
+    ret->template = template_parse(format, err);
+    return ret->template != NULL;
+}
+
+static bool await_show(struct cli *cli, const struct output *output, const Davit__V1__Event *event,
+                       struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (output->template) {
+        CLEANUP_JSON json_t *data = event_json(event, true);
+        if (!template_render(output->template, data, &text, err))
+            return false;
+        strbuf_add_char(&text, '\n');
+    } else if (output->json) {
+        CLEANUP_JSON json_t *json = event_json(event, false);
+        CLEANUP_FREE char *line = json_text(json);
+        strbuf_addf(&text, "%s\n", line);
+    } else {
+        add_line(&text, event);
+    }
+    return await_cli_print(cli, text.data, text.length, err);
+}
+
+static void fill_request(const struct flags *flags, Davit__V1__SubscribeRequest *request)
+{
+    const char *since = flag_string(flags, "since"), *until = flag_string(flags, "until");
+    char *const *filters = flag_list(flags, "filter");
+    const int64_t now = wall_clock_ns();
+    if (since && read_id(since, &request->since_id)) {
+        request->since_case = DAVIT__V1__SUBSCRIBE_REQUEST__SINCE_SINCE_ID;
+    } else if (since) {
+        request->since_case = DAVIT__V1__SUBSCRIBE_REQUEST__SINCE_SINCE_UNIX_NS;
+        timestamp_parse(since, now, &request->since_unix_ns);
+    }
+    if (until)
+        timestamp_parse(until, now, &request->until_unix_ns);
+    request->filters = (char **)filters;
+    request->n_filters = strv_count(filters);
+}
+
+static bool await_events(struct cli *cli, struct error *err)
+{
+    Davit__V1__SubscribeRequest request = DAVIT__V1__SUBSCRIBE_REQUEST__INIT;
+    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
+    CLEANUP(output_done) struct output output = {0};
+    ProtobufCMessage *message = NULL;
+    int r;
+
+    fill_request(&cli->flags, &request);
+    if (!choose_output(flag_string(&cli->flags, "format"), &output, err) ||
+        !await_cli_connect(cli, err))
+        return false;
+    call = grpc_client_call(cli->client, "/davit.v1.Events/Subscribe",
+                            &davit__v1__event__descriptor, NULL, err);
+    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
+        return cli_daemon_error(err);
+    while ((r = await_grpc_recv(call, &message, err)) > 0) {
+        const bool shown = await_show(cli, &output, (const Davit__V1__Event *)message, err);
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (!shown)
+            return false;
+    }
+    return r == 0 || cli_daemon_error(err);
+}
+
+static bool check_filter(const char *filter, struct error *err)
+{
+    return strchr(filter, '=') ? true
+                               : error_set(err, ERROR_INVALID_ARGUMENT, NULL,
+                                           "bad format of filter (expected name=value)");
+}
+
+static const struct flag flags[] = {
+    {.name = "filter",
+     .shorthand = 'f',
+     .type = FLAG_LIST,
+     .kind = "filter",
+     .help = "Filter output based on conditions provided",
+     .check = check_filter},
+    {.name = "format",
+     .type = FLAG_STRING,
+     .help = "Format output using a Go template, or \"json\""},
+    {.name = "since",
+     .type = FLAG_STRING,
+     .help = "Show all events created since timestamp, or after the one of a number (id:123)",
+     .check = check_since},
+    {.name = "until",
+     .type = FLAG_STRING,
+     .help = "Stream events until this timestamp",
+     .check = check_until},
+};
+
+const struct command events_command = {
+    .usage = "[OPTIONS]",
+    .summary = "Get real time events from the server",
+    .flags = flags,
+    .flag_count = ARRAY_SIZE(flags),
+    .await_run = await_events,
+};
