@@ -229,13 +229,28 @@ static bool await_fetch_segment(struct connection *connection, struct error *err
 
 /* --- The task --------------------------------------------------------------------------------- */
 
+/* Its own, or the others' on average, or 0. */
+static uint64_t likely_speed(const struct connection *connection)
+{
+    uint64_t sum = connection->segment.bytes_per_second, count = 0;
+
+    if (sum)
+        return sum;
+    LIST_FOR_EACH (node, (struct list *)&connection->transfer->connections) {
+        const struct connection *other = LIST_ITEM(node, struct connection, node);
+        sum += other->segment.bytes_per_second;
+        count += other->segment.bytes_per_second > 0;
+    }
+    return count ? sum / count : 0;
+}
+
 /* Finds something to do, and where to ask for it. */
 static bool take_work(struct connection *connection)
 {
     struct transfer *transfer = connection->transfer;
     struct segments *segments = &transfer->segments;
     struct place *place = transfer->whole ? NULL : places_choose(transfer);
-    uint64_t speed = connection->segment.bytes_per_second, size = segment_size_for(speed);
+    uint64_t speed = likely_speed(connection), size = segment_size_for(speed);
     bool alone = transfer->connection_count == 1;
 
     if (!place)

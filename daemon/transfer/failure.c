@@ -40,7 +40,7 @@ static bool was_one_too_many(const struct connection *connection, const struct e
     if (connection->received)
         return false;
     return others_get_bytes(connection, true) ||
-           (worth_a_retry(err) && others_get_bytes(connection, false));
+           (err->code == ERROR_UNAVAILABLE && others_get_bytes(connection, false));
 }
 
 static uint64_t wait_ms(const struct connection *connection, const struct error *err)

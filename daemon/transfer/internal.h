@@ -178,7 +178,8 @@ struct place *places_choose(struct transfer *transfer);
 /* The one that may be asked first, later. NULL: all are used up. */
 const struct place *places_next(const struct transfer *transfer);
 
-/* A new round begins after wrong bytes, from one place; another one, if there is. False: none. */
+/* A new round begins after wrong bytes, from another place if there is one. False: there is none.
+ */
 bool places_begin_anew(struct transfer *transfer, const struct error *err);
 
 /* The last error of this share's own; NULL: none. */

@@ -142,18 +142,16 @@ bool places_begin_anew(struct transfer *transfer, const struct error *err)
         culprit->used_up = true;
         error_copy(&culprit->error, err);
     }
-    /* If it happens again it is clear whose fault it was. The registry itself is best. */
-    LIST_FOR_EACH (node, &transfer->places) {
-        struct place *place = LIST_ITEM(node, struct place, node);
-        if (is_left(place) && (!chosen || !source_is_mirror(place->source)))
-            chosen = place;
-    }
-    if (!chosen && culprit && culprit->share)
-        chosen = culprit; /* it may have been chance */
+    /* Where it is not clear whose fault it was, the registry itself is best. */
     LIST_FOR_EACH (node, &transfer->places) {
         struct place *place = LIST_ITEM(node, struct place, node);
         place->bytes_served = 0;
-        place->used_up = place != chosen;
+        if (is_left(place) && (!chosen || (!culprit && !source_is_mirror(place->source))))
+            chosen = place;
+    }
+    if (!chosen && culprit && culprit->share) {
+        chosen = culprit; /* it may have been chance */
+        chosen->used_up = false;
     }
     transfer->place = chosen;
     return chosen != NULL;
