@@ -12,6 +12,7 @@ static const struct command_name top_names[] = {
     {.name = "rmi", .command = &rmi_command},
     {.name = "run", .command = &run_command},
     {.name = "search", .command = &search_command},
+    {.name = "tag", .command = &tag_command},
     {.name = "version", .command = &version_command},
     {.name = "__complete", .command = &complete_command, .hidden = true},
 };
@@ -25,6 +26,7 @@ static const struct command_name image_names[] = {
     {.name = "pull", .command = &pull_command},
     {.name = "push", .command = &push_command},
     {.name = "rm", .alias = "remove", .command = &rmi_command},
+    {.name = "tag", .command = &tag_command},
 };
 
 static const struct command_name jobs_names[] = {

@@ -58,7 +58,8 @@ extern const size_t global_flag_count;
 extern const struct command complete_command, df_command, events_command, images_command,
     info_command, jobs_cancel_command, jobs_command, jobs_update_command, jobs_watch_command,
     login_command, logout_command, manifest_inspect_command, prune_command, pull_command,
-    push_command, rmi_command, run_command, search_command, verify_command, version_command;
+    push_command, rmi_command, run_command, search_command, tag_command, verify_command,
+    version_command;
 
 /* NULL if there is none of this name. */
 const struct command_group *command_group_find(const char *name);

@@ -1,6 +1,7 @@
 #include "daemon/image/image.h"
 
 #include "daemon/registry/reference.h"
+#include "daemon/store/event.h"
 
 /* --- Names ------------------------------------------------------------------------------------ */
 
@@ -95,6 +96,31 @@ const struct image *image_resolve(const struct store *store, const char *text, s
     CLEANUP_FREE char *name = NULL;
 
     return resolve(store, text, &name, err);
+}
+
+/* --- Naming ----------------------------------------------------------------------------------- */
+
+bool await_image_tag_as(struct store *store, const char *source, const char *target,
+                        struct error *err)
+{
+    CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_FREE char *canonical = NULL, *familiar = NULL;
+    const struct image *image = image_resolve(store, source, err);
+    struct event_note event = {.action = "tag"};
+    struct digest id;
+
+    if (!image || !reference_parse(target, &reference, err))
+        return false;
+    if (digest_is_set(&reference.digest))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_REFERENCE",
+                         "refusing to create a tag with a digest reference");
+    id = image->id;
+    canonical = reference_canonical(&reference);
+    familiar = reference_familiar(&reference);
+    event.actor = id.text;
+    event.name = familiar;
+    event.image = &id;
+    return await_image_tag(store, &id, canonical, &event, err);
 }
 
 /* --- Removing --------------------------------------------------------------------------------- */

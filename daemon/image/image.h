@@ -12,6 +12,11 @@ const struct image *image_resolve(const struct store *store, const char *text, s
  * "busybox:latest". The caller frees it. */
 char *image_familiar(const char *canonical);
 
+/* Gives the image that `source` names, as image_resolve() finds it, the tag `target`. Suspends.
+ * INVALID_ARGUMENT (INVALID_REFERENCE) for a target that is no name or has a digest. */
+bool await_image_tag_as(struct store *store, const char *source, const char *target,
+                        struct error *err);
+
 /* One line of what a removal did, in Docker's order. */
 struct image_removed {
     bool untagged; /* otherwise deleted */

@@ -77,6 +77,22 @@ static bool handle_list(struct grpc_call *call, void *context, struct error *err
     return sent;
 }
 
+/* --- Tag -------------------------------------------------------------------------------------- */
+
+static bool handle_tag(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__TagImageRequest *request = (const Davit__V1__TagImageRequest *)message;
+    Davit__V1__TagImageResponse response = DAVIT__V1__TAG_IMAGE_RESPONSE__INIT;
+
+    if (!message || !await_image_tag_as(engines->store, request->source, request->target, err))
+        return false;
+    log_info("tagged image", LOG("image", request->source), LOG("tag", request->target),
+             LOG("peer", grpc_call_peer(call)));
+    return await_grpc_send(call, &response.base, err);
+}
+
 /* --- Remove ----------------------------------------------------------------------------------- */
 
 static bool handle_remove(struct grpc_call *call, void *context, struct error *err)
@@ -114,11 +130,8 @@ static bool handle_remove(struct grpc_call *call, void *context, struct error *e
 void handlers_images_add(struct grpc_server *server, const struct engines *engines)
 {
     static const struct grpc_method methods[] = {
-        {"Pull", handle_pull},
-        {"Plan", handle_plan},
-        {"Push", handle_push},
-        {"List", handle_list},
-        {"Remove", handle_remove},
+        {"Pull", handle_pull}, {"Plan", handle_plan}, {"Push", handle_push},
+        {"List", handle_list}, {"Tag", handle_tag},   {"Remove", handle_remove},
     };
 
     grpc_server_add(server, &davit__v1__images__descriptor, methods, ARRAY_SIZE(methods),

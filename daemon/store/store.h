@@ -237,6 +237,11 @@ bool await_image_commit(struct store *store, const struct image *image, const ch
  * the data of `image` are looked at. IMAGE_NOT_FOUND if it has gone. */
 bool await_image_restore(struct store *store, const struct image *image, struct error *err);
 
+/* Gives an image a tag ("docker.io/library/busybox:latest"), which another may lose by that, and
+ * tells of it. IMAGE_NOT_FOUND. */
+bool await_image_tag(struct store *store, const struct digest *id, const char *canonical,
+                     const struct event_note *event, struct error *err);
+
 /* Notes that an image was pushed: the repository digest that it has there, and what is told of it.
  * IMAGE_NOT_FOUND if it has gone. */
 bool await_image_pushed(struct store *store, const struct digest *id, const char *repo_digest,
