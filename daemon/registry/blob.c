@@ -1,6 +1,9 @@
 /* Blobs as streams: the range that was asked for, and not a byte more or less than promised. */
 #include <stdio.h>
+#include <strings.h>
+#include <time.h>
 
+#include "daemon/registry/http_date.h"
 #include "daemon/registry/internal.h"
 
 /* Transfers retry by themselves, at the byte where they are. */
@@ -83,12 +86,15 @@ static bool check_part(const struct blob_stream *stream, const struct blob_reque
 {
     const char *range = http_header(stream->response, "Content-Range", 0);
     const char *etag = http_header(stream->response, "ETag", 0), *length;
+    const char *type = http_header(stream->response, "Content-Type", 0);
     unsigned long long first = request->offset, last = request->end - 1;
     char known[96], unknown[96];
 
     snprintf(known, sizeof(known), "bytes %llu-%llu/%llu", first, last,
              (unsigned long long)stream->size_bytes);
     snprintf(unknown, sizeof(unknown), "bytes %llu-%llu/*", first, last);
+    if (type && strncasecmp(type, "multipart/byteranges", strlen("multipart/byteranges")) == 0)
+        return range_broken(stream, "several parts, where one was asked for", "", err);
     if (!str_eq(range, known) && !str_eq(range, unknown))
         return range_broken(stream, "another range than asked for: ", range ? range : "none", err);
     if ((length = wrong_length(stream, stream->end - stream->offset)))
@@ -101,26 +107,38 @@ static bool check_part(const struct blob_stream *stream, const struct blob_reque
 /* All, though a range was asked for. */
 static void learn_of_whole(struct blob_stream *stream, const struct blob_request *request)
 {
-    const char *etag = http_header(stream->response, "ETag", 0);
+    const char *header = is_strong(request->validator) ? "ETag" : "Last-Modified";
+    const char *validator = http_header(stream->response, header, 0);
 
     /* "If-Range" did not match: parts may be had nonetheless, but not with a validator. A digest
      * names the same bytes for ever, so that there is no need for one. */
-    if (request->validator && !str_eq(etag, request->validator))
+    if (request->validator && !str_eq(validator, request->validator))
         stream->source->health->validators_change = true;
     else
         health_learn_whole_only(stream->source->health);
 }
 
+/* A time may stand for two states of one second, unless it is long past (RFC 9110, 8.8.2.2). */
+static bool is_strong_time(const struct http_response *response, const char *modified)
+{
+    const char *date = http_header(response, "Date", 0);
+    int64_t now = time(NULL), modified_unix, date_unix;
+
+    return modified && date && http_date_parse(modified, now, &modified_unix) &&
+           http_date_parse(date, now, &date_unix) && date_unix - modified_unix >= 60;
+}
+
 static void take_validator(struct blob_stream *stream)
 {
     const char *etag = http_header(stream->response, "ETag", 0);
+    const char *modified = http_header(stream->response, "Last-Modified", 0);
 
     if (stream->source->health->validators_change)
         return;
     if (is_strong(etag))
         stream->validator = xstrdup(etag);
-    else if (!etag)
-        stream->validator = xstrdup(http_header(stream->response, "Last-Modified", 0));
+    else if (!etag && is_strong_time(stream->response, modified))
+        stream->validator = xstrdup(modified);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <strings.h>
@@ -100,6 +101,31 @@ static int watch_socket(CURL *easy UNUSED, curl_socket_t fd, int what, void *arg
                       (what & CURL_POLL_OUT ? UV_WRITABLE : 0),
                   on_socket_ready);
     return 0;
+}
+
+/* CURLOPT_OPENSOCKETFUNCTION and CURLOPT_CLOSESOCKETFUNCTION: to know the sockets there are. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose UNUSED,
+                                 struct curl_sockaddr *address)
+{
+    struct http *http = arg;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    http->sockets = xrealloc(http->sockets, (http->socket_count + 1) * sizeof(*http->sockets));
+    http->sockets[http->socket_count++] = fd;
+    return fd;
+}
+
+static int close_socket(void *arg, curl_socket_t fd)
+{
+    struct http *http = arg;
+
+    for (size_t i = 0; i < http->socket_count; i++) {
+        if (http->sockets[i] == fd)
+            http->sockets[i] = http->sockets[--http->socket_count];
+    }
+    return close(fd);
 }
 
 static void on_curl_timer(struct loop_timer *timer)
@@ -200,6 +226,7 @@ struct http *http_free(struct http *http)
     CHECK(http->open_count == 0);
     tear_down(http);
     free(http->user_agent);
+    free(http->sockets);
     free(http);
     return NULL;
 }
@@ -428,6 +455,10 @@ static void set_options(struct http_response *response, const struct http_reques
                                                         : http->connect_timeout_ms));
     /* Else a cancel would wait for a name lookup to end, and the loop with it. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, http);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, http);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, response);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
@@ -539,13 +570,39 @@ const char *http_header(const struct http_response *response, const char *name, 
     return NULL;
 }
 
+static unsigned int port_of(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t size = sizeof(address);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+        return 0;
+    if (address.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+/* libcurl does not tell which of its sockets serves a request, but for its port. -1: unknown. */
+static int socket_of(const struct http_response *response)
+{
+    const struct http *http = response->http;
+    long port = 0;
+
+    curl_easy_getinfo(response->easy, CURLINFO_LOCAL_PORT, &port);
+    for (size_t i = 0; i < http->socket_count && port > 0; i++) {
+        if (port_of(http->sockets[i]) == (unsigned long)port)
+            return http->sockets[i];
+    }
+    return -1;
+}
+
 void http_limit_buffer(struct http_response *response, size_t size_bytes)
 {
-    curl_socket_t fd = CURL_SOCKET_BAD;
     int size = (int)MIN(size_bytes, (size_t)INT_MAX), unlocked = 0;
+    /* After the end the socket may be another's. */
+    int fd = response->phase == RESPONSE_BODY ? socket_of(response) : -1;
 
-    curl_easy_getinfo(response->easy, CURLINFO_ACTIVESOCKET, &fd);
-    if (fd == CURL_SOCKET_BAD)
+    if (fd < 0)
         return;
     if (size)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));

@@ -10,6 +10,8 @@ struct http {
     uint64_t connect_timeout_ms, stall_timeout_ms;
     CURLM *multi; /* NULL while idle */
     struct loop_timer curl_timer, idle_timer;
+    int *sockets; /* that are open */
+    size_t socket_count;
     size_t open_count;
     bool initialised;
 };

@@ -9,7 +9,7 @@
  *                                            whether the source does ranges
  *   sources REFERENCE USE                    for pull, resolve or push: their names in order
  *   blobs COUNT REFERENCE DIGEST SIZE        so many at once, of which the first error counts
- *   slow REFERENCE DIGEST SIZE               one byte; the rest after a line of input
+ *   slow REFERENCE DIGEST SIZE               one byte, or --slow-at; the rest after a line of input
  *   wait                                     for a line of input
  *   stall                                    the longest time that the loop was kept busy
  *
@@ -37,6 +37,7 @@ struct tool {
     bool cancel;
     struct http_flow flow;
     size_t buffer_bytes;
+    uint64_t slow_at;
     char **commands;
     struct registry_client *client;
     struct stream *input;
@@ -140,7 +141,8 @@ static bool await_read_all(struct blob_job *job, struct blob_stream *stream, str
         hasher_update(hasher, buffer + known, (size_t)n - known);
         position += (uint64_t)n;
         job->count += (uint64_t)n - known;
-        if (job->slow && job->count == 1) {
+        if (job->slow && job->count >= MAX(job->tool->slow_at, 1U)) {
+            job->slow = false;
             print(json_pack("{s:b}", "waiting", 1));
             if (!await_line(job->tool, err))
                 return false;
@@ -365,6 +367,7 @@ int main(int argc, char **argv)
         {"low-speed", required_argument, NULL, 'l'}, /* bytes per second */
         {"low-speed-ms", required_argument, NULL, 'w'},
         {"buffer", required_argument, NULL, 'b'},
+        {"slow-at", required_argument, NULL, 'e'},
         {"hosts-dir", required_argument, NULL, 'h'},
         {"platform", required_argument, NULL, 'a'},
         {"cancel", no_argument, NULL, 'x'},
@@ -417,6 +420,9 @@ int main(int argc, char **argv)
             break;
         case 'b':
             tool.buffer_bytes = strtoull(optarg, NULL, 10);
+            break;
+        case 'e':
+            tool.slow_at = strtoull(optarg, NULL, 10);
             break;
         case 'h':
             CHECK(hosts_dir_count < ARRAY_SIZE(hosts_dirs) - 1);
