@@ -91,8 +91,11 @@ static bool await_page(const struct listing *listing, const char *base, char **p
     }
     if (!visit_page(listing, &body, count, err))
         return false;
+    char *next = next_path(listing, base, response, err);
+    if (str_eq(next, *path) && next)
+        broken(listing, "the link to the next page of a list leads to the same page", err);
     free(*path);
-    *path = next_path(listing, base, response, err);
+    *path = next;
     return !error_is_set(err);
 }
 

@@ -133,13 +133,18 @@ static bool await_catalogue(struct search *search, struct error *err)
 
     if (!base)
         return source ? explain(source, err) : false;
-    if (await_listing(&listing, err))
+    CLEANUP_ERROR struct error problem = {0};
+    if (await_listing(&listing, &problem))
         return true;
-    if (err->code != ERROR_NOT_FOUND && !error_is(err, "REGISTRY_PROTOCOL"))
-        return error_prefix(err, "the catalogue of %s", search->domain);
-    error_done(err);
-    base[strlen(base) - strlen("/v2")] = '\0';
-    return await_protocol(search, base, err);
+    error_prefix(&problem, "the catalogue of %s", search->domain);
+    /* Where there is none, there may be something else; if not, the first answer counts. */
+    if (problem.code == ERROR_NOT_FOUND || error_is(&problem, "REGISTRY_PROTOCOL")) {
+        base[strlen(base) - strlen("/v2")] = '\0';
+        CLEANUP_ERROR struct error ignored = {0};
+        if (await_protocol(search, base, &ignored))
+            return true;
+    }
+    return error_move(err, &problem);
 }
 
 /* --- Both ------------------------------------------------------------------------------------- */
