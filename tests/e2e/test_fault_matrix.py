@@ -238,7 +238,9 @@ class Pull(Run):
             if layer is self.target and self.case.again:
                 allowed += 3 * size
             assert size <= sent[layer.digest] <= allowed, \
-                f"{sent[layer.digest]} bytes of a layer of {size} were sent"
+                f"{sent[layer.digest]} bytes of a layer of {size} were sent: " + str(
+                    [(one.headers.get("range"), one.status, one.sent)
+                     for one in self.registry.matching("GET", layer.digest)])
 
     def check_again(self):
         """No layer is asked for once it is there."""

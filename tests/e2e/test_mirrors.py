@@ -251,7 +251,7 @@ def test_certificates_of_ours(world, place, module_registry, content):
 @pytest.mark.parametrize("text, wanted", [
     ("server = ", "line 1|:1"),
     ('[host."ftp://mirror"]\n', "ftp"),
-    ('[host."http://127.0.0.1:1"]\ncapabilities = ["fly"]\n', "fly"),
+    ('[host."http://127.0.0.1:1"]\ncapabilities = ["fly"]\n', ":2: .*pull"),
     ("[[[", "line 1|:1"),
 ], ids=["cut", "scheme", "capability", "brackets"])
 def test_a_file_that_makes_no_sense_is_named(world, text, wanted):
