@@ -212,7 +212,7 @@ struct http_response *await_source_ask(struct registry_client *client, const str
     if (response)
         return response;
     /* The host may speak the other scheme by now. */
-    if (source->scheme_key && err->code == ERROR_UNAVAILABLE && !error_is(err, "REGISTRY_BUSY"))
+    if (source->scheme_key && (error_is(err, "CONNECTION_REFUSED") || error_is(err, "NOT_TLS")))
         map_remove(client->schemes, source->scheme_key);
     if (request->push)
         explain_push(source, err);

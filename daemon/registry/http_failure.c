@@ -1,4 +1,5 @@
 /* What went wrong with a request, in words for users. */
+#include <errno.h>
 #include <string.h>
 
 #include "daemon/registry/http_internal.h"
@@ -54,6 +55,9 @@ static bool tls_failed(const struct http_response *response, struct error *err)
         strstr(text, "http request") || strstr(text, "unknown protocol"))
         return set_unavailable(err, "NOT_TLS", response->host_port,
                                "server gave HTTP response to HTTPS client");
+    if (strstr(text, strerror(ECONNRESET)) || strstr(text, strerror(EPIPE)))
+        return set_unavailable(err, "CONNECTION_LOST", response->host_port,
+                               "the connection broke during the TLS handshake");
     return set_unavailable(err,
                            response->result == CURLE_PEER_FAILED_VERIFICATION ? "UNTRUSTED"
                                                                               : "TLS_FAILED",

@@ -9,6 +9,8 @@ import os
 import pathlib
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -273,6 +275,30 @@ def test_server_that_does_not_answer(registry, image):
     registry.fault("/manifests/", Fault(stall_after=-1))
     failed(tool("--stall-ms", 300, "--connect-ms", 300, "resolve", name), "UNAVAILABLE", "STALLED",
            f"{registry.host}: stalled")
+
+
+def test_reset_during_the_handshake(image):
+    """That is a connection that broke, not a question of certificates."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def reset():
+            for _ in range(4):  # attempts for a manifest
+                connection = server.accept()[0]
+                connection.recv(1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+        threading.Thread(target=reset, daemon=True).start()
+        name = f"registry.test:{server.getsockname()[1]}/app"
+        failed(tool("resolve", name), "UNAVAILABLE", "CONNECTION_FAILED", "broke")
+
+
+def test_a_scheme_is_kept_while_the_registry_is_busy_breaking_off(registry, image):
+    name = registry.push("app", image)
+    registry.fault("/blobs/", Fault(reset_after=100), times=1)
+    failure, after = tool(*blob(name, image.layers[0]), *blob(name, image.layers[0]))
+    failed(failure, "UNAVAILABLE", "CONNECTION_FAILED")
+    assert after == whole(image.layers[0])
+    assert registry.count("GET", "/v2/") - registry.count("GET", "/v2/app") == 1, "one probe"
 
 
 def test_headers_without_end(registry, image):
