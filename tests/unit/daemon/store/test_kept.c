@@ -12,8 +12,6 @@
 #include "tests/unit/daemon/store/fixture.h"
 #include "tests/unit/daemon/store/partials.h"
 
-#define BLOCK PARTIAL_BLOCK_BYTES
-
 struct limits {
     uint64_t ttl_ms, max_bytes;
 };
@@ -161,9 +159,9 @@ static bool body_rest(void *arg UNUSED, struct error *err)
         await_keep(store, number, 3500, err);
     await_keep(store, 'e', 3700, err);
     await_kept(store, "abcde");
-    await_keep(store, 'c', 3701, err);
-    await_keep(store, 'b', 3702, err);
-    await_keep(store, 'a', 3703, err);
+    await_keep(store, 'c', 3710, err);
+    await_keep(store, 'b', 3720, err);
+    await_keep(store, 'a', 3730, err);
     await_kept(store, "bcde");
     store_close_await(store);
     return true;
@@ -215,8 +213,8 @@ static bool body_headroom(void *arg UNUSED, struct error *err)
     struct store *store = await_open_limited("headroom", (struct limits){0}, err);
     struct partial *partial;
 
-    await_keep(store, 'a', 2, err);
-    await_keep(store, 'b', 1, err);
+    await_keep(store, 'a', 20, err);
+    await_keep(store, 'b', 10, err);
     partial = await_open_blob(store, 40 * MIB, err);
     assert_ok(await_write_blob(partial, 0, 28 * MIB + 600 * KIB, err), err);
     await_kept(store, "b");
@@ -280,7 +278,7 @@ static void test_prune(void **state UNUSED)
 /* --- Kept beside the layer ----------------------------------------------------------------------
  */
 
-#define COMPRESSED (3 * BLOCK + 5)
+#define COMPRESSED (3 * PARTIAL_BLOCK_BYTES + 5)
 
 struct adopt {
     struct store *store;

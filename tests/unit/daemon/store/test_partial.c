@@ -12,7 +12,7 @@
 #include "tests/unit/daemon/store/fixture.h"
 #include "tests/unit/daemon/store/partials.h"
 
-#define BLOCK PARTIAL_BLOCK_BYTES
+#define BLOCK (4 * PARTIAL_BLOCK_BYTES)
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
 static char *blob_path(const char *name)
@@ -95,7 +95,7 @@ static bool body_close(void *arg UNUSED, struct error *err)
 
     /* Whole blocks stay. */
     partial = await_open_blob(store, SIZE, err);
-    await_check_holds(partial, BLOCK, 2 * BLOCK);
+    await_check_holds(partial, PARTIAL_BLOCK_BYTES, 2 * BLOCK);
     assert_ok(await_write_blob(partial, 9 * BLOCK + 50, SIZE, err), err);
     assert_ok(await_write_blob(partial, 0, 9 * BLOCK + 50, err), err);
     await_check_holds(partial, 0, SIZE);
@@ -126,7 +126,7 @@ static bool body_nothing(void *arg UNUSED, struct error *err)
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
     partial = await_open_blob(store, SIZE, err);
-    assert_ok(await_write_blob(partial, 1, BLOCK, err), err); /* no whole block */
+    assert_ok(await_write_blob(partial, 1, PARTIAL_BLOCK_BYTES, err), err);
     partial_close_await(partial);
     assert_int_equal(count_entries("nothing/partial"), 0);
     partial = await_open_blob(store, SIZE, err);
@@ -485,7 +485,7 @@ static void test_layouts(void **state UNUSED)
         assert_ok(partial_layout_make(sizes[i], &layout, &err), &err);
         assert_true(layout.block_count <= 1 * MIB + 1);
         assert_true(layout.block_count * layout.block_bytes >= sizes[i]);
-        assert_true(sizes[i] >= 64 * GIB || layout.block_bytes == BLOCK);
+        assert_true(sizes[i] >= 16 * GIB || layout.block_bytes == PARTIAL_BLOCK_BYTES);
         assert_true(layout.header_offset >= sizes[i] && layout.header_offset % 4096 == 0);
         assert_true(layout.end > sizes[i]);
         assert_int_equal(partial_blocks(&layout, all).end, layout.block_count);
