@@ -31,7 +31,8 @@ def load_messages(directory):
 
 class FakeDaemon:
     """Handlers are attributes: pull(request, context), verify and run(requests, context) generate
-    responses; kill(request, context), list, remove, version, info and disk_usage return one."""
+    responses; kill(request, context), list, remove, plan, list_tags, cancel_job, version, info and
+    disk_usage return one."""
 
     def __init__(self, root, messages):
         self.root = pathlib.Path(root)
@@ -42,13 +43,20 @@ class FakeDaemon:
         self.host = f"unix://{self.socket}"
         self.process = types.SimpleNamespace(send_signal=lambda number: None)
         self.pull = self.run = self.kill = self.list = self.remove = self.version = self.info = None
-        self.disk_usage = self.verify = None
+        self.disk_usage = self.verify = self.plan = self.list_tags = self.cancel_job = None
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
         images, containers, system = self.images, self.containers, self.system
         self._serve("Images", {
             "Pull": (grpc.unary_stream_rpc_method_handler, "pull", images.PullRequest),
+            "Plan": (grpc.unary_unary_rpc_method_handler, "plan", images.PullRequest),
             "List": (grpc.unary_unary_rpc_method_handler, "list", images.ListImagesRequest),
             "Remove": (grpc.unary_unary_rpc_method_handler, "remove", images.RemoveImageRequest)})
+        self._serve("Registries", {
+            "ListTags": (grpc.unary_unary_rpc_method_handler, "list_tags",
+                         self.registries.ListTagsRequest)})
+        self._serve("Jobs", {
+            "Cancel": (grpc.unary_unary_rpc_method_handler, "cancel_job",
+                       self.jobs.CancelJobRequest)})
         self._serve("Containers", {
             "Run": (grpc.stream_stream_rpc_method_handler, "run", containers.RunRequest),
             "Kill": (grpc.unary_unary_rpc_method_handler, "kill", containers.KillRequest)})

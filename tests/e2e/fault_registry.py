@@ -15,7 +15,8 @@ What a fault can do, alone or together; sizes are in bytes of the body:
 
     Fault(status=503, headers={"Retry-After": "1"}, body=b"busy")     another answer
     Fault(wrong_bytes=True)             right size, wrong content
-    Fault(wrong_byte=70)                right size, one bit of this byte of the answer is wrong; -1: of the last
+    Fault(wrong_byte=70)                right size, one bit of this byte of the answer is wrong; of
+                                        the last: -1
     Fault(short=10)                     closes 10 bytes early, Content-Length as if complete
     Fault(long=10)                      10 bytes too many, Content-Length that says so
     Fault(content_length=5)             that Content-Length, whatever is sent
@@ -28,6 +29,8 @@ What a fault can do, alone or together; sizes are in bytes of the body:
     Fault(reset_after=100)              sends 100, then a TCP reset; -1: not even headers
     Fault(redirect="http://...")        307; "{path}" in it is replaced
     Fault(hold=True)                    answers as usual, but only after release()
+    Fault(absolute=True, ...)           stall_after and reset_after count from the beginning of the
+                                        blob, whatever range is asked for; no effect on others
     Fault(drip=(size, seconds))         sends pieces of this size, this far apart
     Fault(drip_headers=(size, seconds)) the same for the headers
 
@@ -87,6 +90,7 @@ class Fault:
     hold: bool = False
     drip: tuple = None
     drip_headers: tuple = None
+    absolute: bool = False
     # Only where a FaultProxy passes on the request.
     read_stall: int = None
     read_reset: int = None
@@ -145,6 +149,7 @@ class FaultRegistry:
         self.token_source = self
         self.token_lifetime = 300
         self.connections = 0
+        self.resets = 0
         self.on_request = None
         self.tunnel_to = None
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -528,6 +533,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         length = len(body)
         if fault.short:
             body = body[:-fault.short]
+        if fault.absolute:
+            fault = _relative(fault, headers)
         names = {name.lower() for name in headers}
         with self.registry.lock:
             request.status = status
@@ -596,6 +603,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._reset()
 
     def _reset(self):
+        with self.registry.lock:
+            self.registry.resets += 1
+            self.registry.changed.notify_all()
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.wfile.flush()
         self.rfile.close()
@@ -619,6 +629,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             super().finish()
         except (OSError, ValueError):
             pass
+
+
+def _relative(fault, headers):
+    """Positions in the blob become positions in this part of it."""
+    match = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
+    first = int(match[1]) if match else 0
+    found = {}
+    for name in ("stall_after", "reset_after"):
+        position = getattr(fault, name)
+        if position is not None:
+            found[name] = position - first if position >= first else None
+    return dataclasses.replace(fault, **found)
 
 
 def _copy(source, target):

@@ -234,18 +234,24 @@ class Stalled:
 
     def __init__(self, fake, layers):
         self.fake, self.layers = fake, layers
-        self.go, self.cancelled = threading.Event(), threading.Event()
+        self.go, self.left, self.asked = (threading.Event() for _ in range(3))
+        self.request = None
+        self.ends = "DONE"
         fake.pull = self.pull
 
     def pull(self, request, context):
+        self.request = request
         context.add_callback(self.on_end)
         yield snapshot(self.fake, 1, self.layers)
         self.go.wait(60)
+        if context.is_active() and self.ends == "CANCELLED":
+            self.fake.fail(context, grpc.StatusCode.CANCELLED, "the pull was cancelled",
+                           "CANCELLED", "1B is kept")
         if context.is_active():
             yield finish(self.fake, 2, self.layers)
 
     def on_end(self):
-        self.cancelled.set()
+        self.left.set()
         self.go.set()
 
 
@@ -289,20 +295,245 @@ def test_pull_of_more_layers_than_rows(cli, fake):
     assert terminal.output.count("Pull complete") == 50
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGHUP"])
-def test_pull_interrupted(cli, fake, how):
+JOB = "0123456789ab"
+ASKS = f"Press Ctrl-C again to cancel; the pull goes on: davit jobs watch {JOB}"
+GOES_ON = f"The pull goes on: davit jobs watch {JOB}"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+def test_a_pull_goes_on_without_its_client(cli, fake, how):
     stalled = Stalled(fake, [("FETCHING", 1, 100)])
     terminal = cli.pty("pull", "busybox")
     terminal.wait_for(r"Total: 1%")
-    if how == "ctrl-c":
-        terminal.send("\3")
-    else:
-        terminal.process.send_signal(getattr(signal, how))
-    assert stalled.cancelled.wait(60)
-    code = 128 + (signal.SIGINT if how == "ctrl-c" else getattr(signal, how))
-    assert terminal.wait() == code
+    terminal.process.send_signal(getattr(signal, how))
+    assert stalled.left.wait(60)
+    assert terminal.wait() == 128 + getattr(signal, how)
     assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
     assert "rror" not in terminal.output
+    assert terminal.output.endswith(GOES_ON + "\r\n")
+    assert not stalled.request.cancel_on_leave
+
+
+def cancelling(fake, stalled, wanted=False):
+    """Jobs.Cancel, which ends the pull unless others want it."""
+    def cancel(request, context):
+        assert (request.id, request.unless_wanted) == (JOB, True)
+        stalled.asked.set()
+        if not wanted:
+            stalled.ends = "CANCELLED"
+            stalled.go.set()
+        return fake.jobs.CancelJobResponse(wanted=wanted)
+    fake.cancel_job = cancel
+
+
+def test_ctrl_c_asks_first(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    cancelling(fake, stalled)
+    terminal = cli.pty("pull", "busybox", columns=100)
+    terminal.wait_for(r"Total: 1%")
+    terminal.send("\3")
+    terminal.wait_for(re.escape(ASKS))
+    assert not stalled.asked.is_set()
+    terminal.send("\3")
+    assert terminal.wait() == 130
+    assert stalled.asked.is_set()
+    assert terminal.output.endswith("The pull is cancelled.\r\nHint: 1B is kept\r\n")
+    assert ASKS not in frames(terminal.output)[-1]
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
+
+
+def test_ctrl_c_once_changes_nothing(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    terminal = cli.pty("pull", "--progress=plain", "busybox")
+    terminal.wait_for("Pulling fs layer")
+    terminal.send("\3")
+    terminal.wait_for(re.escape(ASKS) + "\r\n")
+    stalled.go.set()
+    assert terminal.wait() == 0
+    assert terminal.output.endswith("docker.io/library/busybox:latest\r\n")
+
+
+def test_what_others_want_is_not_cancelled(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    cancelling(fake, stalled, wanted=True)
+    terminal = cli.pty("pull", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    terminal.send("\3")
+    terminal.wait_for("Press Ctrl-C again")
+    terminal.send("\3")
+    assert terminal.wait() == 130
+    assert f"The pull goes on, for others wait for it: davit jobs watch {JOB}" in terminal.output
+
+
+def test_detach_on_interrupt(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    terminal = cli.pty("pull", "--detach-on-interrupt", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    terminal.send("\3")
+    assert stalled.left.wait(60)
+    assert terminal.wait() == 130
+    assert terminal.output.endswith(GOES_ON + "\r\n")
+
+
+def test_without_a_terminal_the_first_interrupt_cancels(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    cancelling(fake, stalled)
+    process = cli.start("pull", "busybox", text=True)
+    while "Pulling fs layer" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "The pull is cancelled.\nHint: 1B is kept\n")
+    assert stalled.asked.is_set()
+
+
+def test_a_third_interrupt_waits_for_nobody(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    hangs = threading.Event()
+
+    def cancel(request, context):
+        stalled.asked.set()
+        hangs.wait(60)
+        return fake.jobs.CancelJobResponse()
+    fake.cancel_job = cancel
+    terminal = cli.pty("pull", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    terminal.send("\3")
+    terminal.wait_for("Press Ctrl-C again")
+    terminal.send("\3")
+    assert stalled.asked.wait(60)
+    terminal.send("\3")
+    assert terminal.wait() in (130, -signal.SIGINT)
+    hangs.set()
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
+
+
+def test_run_pulls_for_itself_alone(cli, fake):
+    """Who interrupts `run` has no use for the image."""
+    def run(requests, context):
+        next(requests)
+        fake.fail(context, grpc.StatusCode.NOT_FOUND, "no such image", "IMAGE_NOT_FOUND")
+        yield
+    fake.run = run
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    terminal = cli.pty("run", "busybox")
+    terminal.wait_for(r"Total: 1%")
+    terminal.send("\3")
+    assert stalled.left.wait(60)
+    assert terminal.wait() == 130
+    assert stalled.request.cancel_on_leave
+    assert "goes on" not in terminal.output
+
+
+# --- Other ways to pull --------------------------------------------------------------------------
+
+
+def test_detached(cli, fake):
+    asked = []
+
+    def pull(request, context):
+        asked.append((request.detach, request.limit_bytes_per_second))
+        yield snapshot(fake, 1, [("FETCHING", 1, 100)])
+    fake.pull = pull
+    result = cli("pull", "-d", "--limit-rate", "1.5M", "busybox")
+    assert (result.stdout, result.stderr) == (JOB + "\n", "")
+    assert asked == [(True, 1500000)]
+
+
+@pytest.mark.parametrize("rate, bytes_per_second", [
+    ("500k", 500_000), ("512KiB", 524_288), ("2M", 2_000_000), ("0", 0), ("4096", 4096)])
+def test_limit_rate(cli, fake, rate, bytes_per_second):
+    asked = []
+
+    def pull(request, context):
+        asked.append(request.limit_bytes_per_second)
+        yield from two_layers(fake)(request, context)
+    fake.pull = pull
+    cli("pull", "--limit-rate", rate, "busybox")
+    assert asked == [bytes_per_second]
+
+
+def test_limit_rate_that_makes_no_sense(cli):
+    result = cli("pull", "--limit-rate", "fast", "busybox", check=False)
+    assert result.code == 125
+    assert result.stderr.startswith('invalid argument "fast" for "--limit-rate" flag: must be bytes')
+
+
+def some_tags(fake, broken=()):
+    """A repository of tags a to c, of which some cannot be pulled."""
+    fake.list_tags = lambda request, context: fake.registries.ListTagsResponse(
+        references=[f"host/app:{tag}" for tag in "abc"], repository="host/app")
+
+    def pull(request, context):
+        tag = request.reference[-1]
+        if tag in broken:
+            fake.fail(context, grpc.StatusCode.UNAVAILABLE, "out of order", "STALLED", "try again")
+        yield finish(fake, 1, [("", 0, 10)])
+    fake.pull = pull
+
+
+def test_all_tags(cli, fake):
+    some_tags(fake)
+    lines = cli("pull", "-a", "host/app").stdout.splitlines()
+    assert [line for line in lines if line.startswith("Digest: ")] == [DIGEST_LINE] * 3
+    assert lines[-2:] == ["Status: Downloaded newer image for host/app", "host/app"]
+    assert cli("pull", "-aq", "host/app").stdout == "host/app\n"
+
+
+def test_all_tags_but_one(cli, fake):
+    some_tags(fake, broken="b")
+    result = cli("pull", "--all-tags", "host/app", check=False)
+    assert result.code == 1
+    assert result.stderr == ("host/app:b: Error response from daemon: out of order\n"
+                             "Hint: try again\n")
+    assert result.stdout.count(DIGEST_LINE) == 2
+    assert result.stdout.endswith("Status: Downloaded 2 of 3 tags of host/app\nhost/app\n")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["-a", "host:5000/app:1"], "tag can't be used with --all-tags/-a"),
+    (["-a", "app@sha256:0"], "tag can't be used with --all-tags/-a"),
+    (["-a", "-d", "app"], "conflicting options: cannot specify both --all-tags and --detach"),
+    (["--plan", "-a", "app"],
+     "conflicting options: cannot specify --plan with --all-tags or --detach")])
+def test_what_does_not_fit_together(cli, arguments, message):
+    result = cli("pull", *arguments, check=False)
+    assert (result.code, result.stderr) == (1, message + "\n")
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_plan(cli, fake, fits):
+    what = fake.images.PlannedLayer
+    plan = fake.images.PullPlan(
+        reference="busybox:latest", digest="sha256:" + "d" * 64, image_id="sha256:" + "e" * 64,
+        sources=["mirror.example.com", "registry-1.docker.io"], bytes_total=40_000_000,
+        bytes_to_fetch=12_500_000, disk_bytes=60_000_000, disk_free_bytes=2_000_000_000,
+        disk_reserve_bytes=1_000_000_000, fits=fits)
+    for i, (state, kept) in enumerate([(what.FETCH, 0), (what.FETCH, 7_500_000), (what.SHARED, 0),
+                                       (what.PRESENT, 0)]):
+        plan.layers.add(digest="sha256:" + HEX[i], bytes_total=10_000_000, bytes_kept=kept,
+                        what=state)
+    fake.plan = lambda request, context: plan
+    result = cli("pull", "--plan", "busybox", check=False)
+    assert result.code == (0 if fits else 1)
+    ids = [text[:12] for text in HEX]
+    assert result.stdout == (
+        f"busybox:latest\nDigest: sha256:{'d' * 64}\n"
+        "LAYER          SIZE      KEPT      STATE\n"
+        f"{ids[0]}   10MB      0B        to be fetched\n"
+        f"{ids[1]}   10MB      7.5MB     to be resumed\n"
+        f"{ids[2]}   10MB      0B        another pull fetches it\n"
+        f"{ids[3]}   10MB      0B        already exists\n"
+        "From:   mirror.example.com, then registry-1.docker.io\n"
+        "Fetch:  12.5MB of 40MB\n"
+        "Disk:   60MB, 2GB free (1GB of it in reserve)" + ("\n" if fits else ": does not fit\n"))
+    shown = json.loads(cli("pull", "--plan", "--progress=json", "busybox", check=False).stdout)
+    assert shown["fits"] == fits and shown["bytes_to_fetch"] == 12_500_000
+    assert shown["layers"][1] == {"digest": "sha256:" + HEX[1], "bytes_total": 10_000_000,
+                                  "bytes_kept": 7_500_000, "what": "FETCH"}
+
+
+# --- More of the terminal ------------------------------------------------------------------------
 
 
 def test_ctrl_z_gives_an_orderly_terminal(cli, fake, wait_until):

@@ -15,21 +15,32 @@ DIFF_ID = "sha256:" + "ab" * 32
 
 
 def progress(fake, done, total=1_000_000_000, **more):
-    return fake.system.VerifyProgress(
-        sequence=done + 1, phase=fake.system.VerifyProgress.CHECKING, images_total=2,
-        images_done=2, layers_done=3, layers_total=7, bytes_done=done, bytes_total=total,
+    return fake.jobs.VerifyProgress(
+        phase=fake.jobs.VerifyProgress.CHECKING, images_total=2, images_done=2,
+        layers_done=3, layers_total=7, bytes_done=done, bytes_total=total,
         bytes_per_second=200_000_000, eta_ms=4000, **more)
 
 
 def problem(fake, **more):
     values = dict(images=["busybox:latest", "b:1"], image_count=2, digest=DIFF_ID, is_layer=True,
                   reason="LAYER_DAMAGED", message="its layer.tar has changed", hint="do this")
-    return fake.system.VerifyProblem(**{**values, **more})
+    return fake.jobs.VerifyProblem(**{**values, **more})
 
 
 def result(fake, problems=0, repaired=0):
-    return fake.system.VerifyResult(images=2, layers=7, bytes=1_000_000_000, problems=problems,
+    return fake.jobs.VerifyResult(images=2, layers=7, bytes=1_000_000_000, problems=problems,
                                     repaired=repaired)
+
+
+def update(fake, progress, problems=(), result=None):
+    """A snapshot: with all problems so far."""
+    jobs = fake.jobs
+    job = jobs.Job(id="0123456789ab", kind=jobs.Job.VERIFY, state=jobs.Job.RUNNING,
+                   verify=jobs.VerifyDetails(progress=progress, problems=problems))
+    if result:
+        job.state = jobs.Job.DONE
+        job.verify_result.CopyFrom(result)
+    return jobs.JobUpdate(job=job)
 
 
 class Stalled:
@@ -58,9 +69,9 @@ LINE = "busybox:latest, b:1: layer abababababab: its layer.tar has changed; do t
 def test_in_a_pipe(cli, fake):
     def verify(request, context):
         assert list(request.images) == ["a", "b"] and not request.repair and not request.logins
-        yield fake.system.VerifyResponse(progress=progress(fake, 0))
-        yield fake.system.VerifyResponse(progress=progress(fake, 1), problems=[problem(fake)])
-        yield fake.system.VerifyResponse(progress=progress(fake, 2), result=result(fake, 1))
+        yield update(fake, progress(fake, 0))
+        yield update(fake, progress(fake, 1), problems=[problem(fake)])
+        yield update(fake, progress(fake, 2), result=result(fake, 1))
     fake.verify = verify
     told = cli("system", "verify", "a", "b", check=False)
     assert told.code == 1 and told.stderr == ""
@@ -72,10 +83,9 @@ def test_what_is_repaired_is_no_failure(cli, fake):
         assert request.repair
         (login,) = request.logins
         assert (login.registry, login.auth.username) == ("docker.io", "")
-        yield fake.system.VerifyResponse(
-            progress=progress(fake, 1), result=result(fake, 2, 2),
-            problems=[problem(fake, repaired=True),
-                      problem(fake, repaired=True, is_layer=False, images=[], image_count=0)])
+        yield update(fake, progress(fake, 1), result=result(fake, 2, 2),
+                     problems=[problem(fake, repaired=True),
+                               problem(fake, repaired=True, is_layer=False, images=[], image_count=0)])
     fake.verify = verify
     fake.list = lambda request, context: fake.images.ListImagesResponse(
         images=[fake.images.Image(id="sha256:" + "1" * 64, repo_tags=["busybox:latest", "a/b:1"])])
@@ -88,8 +98,8 @@ def test_what_is_repaired_is_no_failure(cli, fake):
 
 def test_json(cli, fake):
     def verify(request, context):
-        yield fake.system.VerifyResponse(progress=progress(fake, 1), problems=[problem(fake)])
-        yield fake.system.VerifyResponse(progress=progress(fake, 2), result=result(fake, 1))
+        yield update(fake, progress(fake, 1), problems=[problem(fake)])
+        yield update(fake, progress(fake, 2), result=result(fake, 1))
     fake.verify = verify
     told = cli("system", "verify", "--format", "json", check=False)
     assert told.code == 1
@@ -102,9 +112,9 @@ def test_json(cli, fake):
 
 def test_on_a_terminal(cli, fake):
     stalled = Stalled(
-        fake, fake.system.VerifyResponse(progress=progress(fake, 250_000_000)),
-        fake.system.VerifyResponse(progress=progress(fake, 10**9), problems=[problem(fake)],
-                                   result=result(fake, 1)))
+        fake, update(fake, progress(fake, 250_000_000)),
+        update(fake, progress(fake, 10**9), problems=[problem(fake)],
+               result=result(fake, 1)))
     terminal = cli.pty("system", "verify", columns=79)
     terminal.wait_for(r"Verifying layers: 3/7  \[=+> +\]  250MB/1GB  200MB/s  ETA 4s")
     assert "\x1b[?25l" in terminal.output and "\x1b[?25h" not in terminal.output
@@ -121,7 +131,7 @@ def test_on_a_terminal(cli, fake):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(cli, fake, how):
-    stalled = Stalled(fake, fake.system.VerifyResponse(progress=progress(fake, 250_000_000)), None)
+    stalled = Stalled(fake, update(fake, progress(fake, 250_000_000)), None)
     terminal = cli.pty("system", "verify")
     terminal.wait_for("Verifying layers")
     terminal.process.send_signal(how)
@@ -133,7 +143,7 @@ def test_interrupted(cli, fake, how):
 
 def test_what_was_found_before_an_error_is_said(cli, fake):
     def verify(request, context):
-        yield fake.system.VerifyResponse(progress=progress(fake, 1), problems=[problem(fake)])
+        yield update(fake, progress(fake, 1), problems=[problem(fake)])
         fake.fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "the disk is full", "NO_SPACE",
                   "make room")
     fake.verify = verify
@@ -144,9 +154,8 @@ def test_what_was_found_before_an_error_is_said(cli, fake):
 
 def test_names_from_strangers_steer_no_terminal(cli, fake):
     def verify(request, context):
-        yield fake.system.VerifyResponse(
-            progress=progress(fake, 1), result=result(fake, 1),
-            problems=[problem(fake, images=["a\x1b[2J"], image_count=99, message="b\nc", hint="d\re")])
+        yield update(fake, progress(fake, 1), result=result(fake, 1),
+                     problems=[problem(fake, images=["a\x1b[2J"], image_count=99, message="b\nc", hint="d\re")])
     fake.verify = verify
     told = cli("system", "verify", check=False).stdout
     assert "\x1b" not in told and told.count("\n") == 2 and "\r" not in told

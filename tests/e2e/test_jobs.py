@@ -331,3 +331,19 @@ def test_cancelled_on_the_command_line(davit, slow):
     assert "No such job: nonsense" in result.stderr
     _, err = watch.communicate(timeout=60)
     assert watch.returncode == 1 and f"job {job_id} ({name}) was cancelled" in err
+
+
+# --- Other kinds of jobs -------------------------------------------------------------------------
+
+
+def test_a_verification_is_a_job(api, davit, registry):
+    davit("pull", "-q", registry.push("jobs/verified", images.busybox_image()))
+    stub = api.stub("System/Verify", "unary_stream", api.jobs.JobUpdate)
+    seen = [one.job for one in stub(api.system.VerifyRequest(cancel_on_leave=True), timeout=60)]
+    job = next(one for one in api.list_jobs(everything=True) if one.kind == api.jobs.Job.VERIFY)
+    assert {one.id for one in seen} == {job.id} and job.subject == "all images"
+    assert seen[-1].verify_result.images == 1 and seen[-1].verify_result.problems == 0
+    assert seen[-1].progress.percent == 100
+    assert ended(api, job.id).verify_result == seen[-1].verify_result
+    assert "1 image, 1 layer verified" in davit("system", "verify").stdout
+    assert davit("jobs", "watch", job.id).code == 0

@@ -51,7 +51,7 @@ def sent_of(image, *proxies):
 
 
 def assert_hardly_twice(image, *proxies, slack=None):
-    """slack: bytes per layer, less than what is promised, where nothing was in flight."""
+    """slack: bytes per layer, less than what is promised, where little was in flight."""
     sent = blob_bytes(*proxies)
     for layer in image.layers:
         size = len(layer.blob)
@@ -196,7 +196,7 @@ def test_a_token_that_expires_in_the_middle(davitd, davit, make_line, make_regis
     image = random_image("expiry", 6 * MB)
     name = line.name(guarded.push("resume/expiry", image))
     layer = image.layers[0]
-    line.fault(layer.digest, Fault(stall_after=3 * MB, reset_after=3 * MB), times=1)
+    line.fault(layer.digest, Fault(stall_after=3 * MB, reset_after=3 * MB, absolute=True), times=1)
     tokens.lifetime_s, tokens.told_lifetime_s = 2, 300
     running = davit.start("pull", "-q", name, text=True)
     line.wait_stalled()
@@ -225,9 +225,11 @@ def test_a_disk_that_fills_in_the_middle(make_davitd, make_line, scratch, regist
         davit, line = Davit(daemon), make_line(pace=None)
         image = random_image("full", 5 * MB, 15 * MB)
         name = line.name(registry.push("resume/full", image))
-        line.fault(image.layers[1].digest, Fault(stall_after=8 * MB), times=1)
+        # Whoever gets there, stays there.
+        line.fault(image.layers[1].digest, Fault(stall_after=7 * MB, absolute=True))
         running = davit.start("pull", name, text=True)
         line.wait_stalled()
+        line.clear_faults()
         filler = disk.path / "filler"
         with open(filler, "wb") as handle:
             os.posix_fallocate(handle.fileno(), 0, disk.free() - (256 << 10))
@@ -237,7 +239,6 @@ def test_a_disk_that_fills_in_the_middle(make_davitd, make_line, scratch, regist
         assert "kept" in said, said
         assert davit("images", "-q").stdout == ""
         filler.unlink()
-        line.pace = None
         davit("pull", "-q", name)
         assert_hardly_twice(image, line)
     finally:
@@ -278,9 +279,9 @@ def test_a_registry_that_takes_three_connections(make_davitd, make_line, registr
 def test_one_connection_that_stalls_is_given_up_for_another(davit, line, registry):
     image = random_image("stall", 10 * MB)
     name = line.name(registry.push("resume/stall", image))
-    line.fault(image.layers[0].digest, Fault(stall_after=2 * MB), times=1)
+    line.fault(image.layers[0].digest, Fault(stall_after=2 * MB, absolute=True), times=1)
     davit("pull", "-q", name)
-    assert_hardly_twice(image, line, slack=300_000)
+    assert_hardly_twice(image, line, slack=512 << 10)
 
 
 # --- Mirrors -------------------------------------------------------------------------------------
@@ -298,13 +299,14 @@ def test_the_second_mirror_goes_on_at_the_byte_where_the_first_stopped(make_davi
     image = random_image("failover", 12 * MB)
     layer = image.layers[0]
     registry.push("failover/app", image)
-    first.fault(layer.digest, Fault(reset_after=5 * MB), Fault(status=500))
+    first.fault(layer.digest, Fault(status=500), when=lambda _: first.resets)
+    first.fault(layer.digest, Fault(reset_after=5 * MB, absolute=True))
     davit("pull", "-q", "registry.test/failover/app")
-    assert_hardly_twice(image, first, second)
-    start, _ = ranges(second, layer)[0]
-    assert 4 * MB < start <= 5 * MB
-    # All there was to fetch when the first one broke, and no more.
-    assert sum(count for _, count in ranges(second, layer)) == len(layer.blob) - start
+    had = sent_of(image, first)
+    assert had >= 5 * MB - (64 << 10)
+    # What was missing when the first one broke, and hardly more.
+    assert sent_of(image, second) <= size_of(image) - had + (512 << 10)
+    assert min(start for start, _ in ranges(second, layer)) > 4 * MB
 
 
 def test_wrong_bytes_of_a_mirror_do_not_end_the_pull(make_davitd, make_line, registry):
@@ -389,7 +391,7 @@ def drained(process):
 def test_one_that_leaves_hurts_none_though_its_registry_served_all(make_davitd, two):
     davit = Davit(make_davitd(config={**SETTINGS, "low-speed-time": "60s"}))
     shared, names = sharing(two, davit)
-    two[0].fault(shared.digest, Fault(stall_after=2 * MB), times=1)
+    two[0].fault(shared.digest, Fault(stall_after=2 * MB, absolute=True))
     first = joined(davit, names[0])
     two[0].wait_stalled()
     second = joined(davit, names[1])
@@ -397,9 +399,10 @@ def test_one_that_leaves_hurts_none_though_its_registry_served_all(make_davitd, 
     first.wait()
     code, errors = drained(second)
     assert code == 0, errors
-    (_, before), = ranges(two[0], shared)
-    start, _ = ranges(two[1], shared)[0]
-    assert before == 2 * MB and MB <= start <= 2 * MB
+    had = sum(count for _, count in ranges(two[0], shared))
+    assert had >= 2 * MB
+    assert sum(count for _, count in ranges(two[1], shared)) <= len(shared.blob) - had + (512 << 10)
+    assert min(start for start, _ in ranges(two[1], shared)) >= MB
     two[0].release()
 
 
