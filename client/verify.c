@@ -1,6 +1,7 @@
 #include "client/painter.h"
 #include "client/ui/verification.h"
 #include "proto/davit/v1/images.pb-c.h"
+#include "proto/davit/v1/system.pb-c.h"
 
 struct verify {
     struct cli *cli;
@@ -9,8 +10,8 @@ struct verify {
     bool drawn;          /* the cursor is hidden and stands on the live line */
     struct strbuf lines; /* of problems, not yet shown */
     json_t *problems;
-    verify_progress *now;
-    verify_result *result;
+    size_t problem_count; /* that were told */
+    Davit__V1__Job *now;  /* the newest snapshot; NULL before the first */
 };
 
 /* --- Painting ----------------------------------------------------------------------------------
@@ -34,7 +35,7 @@ static void render(void *arg, struct strbuf *out)
     strbuf_clear(&verify->lines);
     if (!verify->painter.live || !verify->now)
         return;
-    verification_draw(verify->now, terminal_size(verify->painter.fd), out);
+    verification_draw(verify->now->verify->progress, terminal_size(verify->painter.fd), out);
     verify->drawn = true;
 }
 
@@ -46,15 +47,25 @@ static void take_problem(struct verify *verify, const verify_problem *problem)
         verification_add_problem(problem, &verify->lines);
 }
 
-static void take_response(struct verify *verify, Davit__V1__VerifyResponse *response)
+/* Each snapshot has all problems, those of the one before first. */
+static void set_now(struct verify *verify, Davit__V1__Job *now)
 {
-    for (size_t i = 0; i < response->n_problems; i++)
-        take_problem(verify, response->problems[i]);
-    davit__v1__verify_progress__free_unpacked(verify->now, NULL);
-    verify->now = TAKE(response->progress);
-    if (response->result && !verify->result)
-        verify->result = TAKE(response->result);
+    if (!now || !now->verify || !now->verify->progress) {
+        davit__v1__job__free_unpacked(now, NULL);
+        return;
+    }
+    davit__v1__job__free_unpacked(verify->now, NULL);
+    verify->now = now;
+    while (verify->problem_count < now->verify->n_problems)
+        take_problem(verify, now->verify->problems[verify->problem_count++]);
     painter_changed(&verify->painter, verify->painter.live || verify->lines.length > 0);
+}
+
+static const verify_result *result_of(const struct verify *verify)
+{
+    const Davit__V1__Job *now = verify->now;
+    return now && now->result_case == DAVIT__V1__JOB__RESULT_VERIFY_RESULT ? now->verify_result
+                                                                           : NULL;
 }
 
 /* --- Credentials -------------------------------------------------------------------------------
@@ -138,19 +149,20 @@ static struct grpc_call *await_start_call(struct cli *cli, struct error *err)
     request.images = cli->flags.args;
     request.n_images = cli->flags.arg_count;
     request.repair = flag_bool(&cli->flags, "repair");
+    request.cancel_on_leave = true;
     if (!await_cli_connect(cli, err) || (request.repair && !await_find_logins(cli, &logins, err)))
         return NULL;
     request.logins = logins.items;
     request.n_logins = logins.count;
     call = grpc_client_call(cli->client, "/davit.v1.System/Verify",
-                            &davit__v1__verify_response__descriptor, NULL, err);
+                            &davit__v1__job_update__descriptor, NULL, err);
     if (call && await_grpc_send(call, &request.base, err) && await_grpc_close_send(call, err))
         return TAKE(call);
     cli_daemon_error(err);
     return NULL;
 }
 
-static bool await_responses(struct verify *verify, struct error *err)
+static bool await_snapshots(struct verify *verify, struct error *err)
 {
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = await_start_call(verify->cli, err);
     ProtobufCMessage *message = NULL;
@@ -158,13 +170,13 @@ static bool await_responses(struct verify *verify, struct error *err)
     if (!call)
         return false;
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
-        Davit__V1__VerifyResponse *response = (Davit__V1__VerifyResponse *)message;
-        take_response(verify, response);
-        davit__v1__verify_response__free_unpacked(response, NULL);
+        Davit__V1__JobUpdate *update = (Davit__V1__JobUpdate *)message;
+        set_now(verify, TAKE(update->job));
+        davit__v1__job_update__free_unpacked(update, NULL);
     }
     if (r < 0)
         return cli_daemon_error(err);
-    if (verify->result)
+    if (result_of(verify))
         return true;
     return error_set(err, ERROR_INTERNAL, NULL,
                      "the daemon ended the verification without a result");
@@ -175,12 +187,15 @@ static bool await_responses(struct verify *verify, struct error *err)
 
 static bool await_finish(struct verify *verify, struct error *err)
 {
-    const verify_result *result = verify->result;
+    const verify_result *result = result_of(verify);
     CLEANUP_STRBUF struct strbuf text = {0};
     leave(verify, &text);
     if (verify->json)
         verification_add_json(result, TAKE(verify->problems), &text);
-    else if (!verify->quiet)
+    else if (result->problems > verify->problem_count)
+        strbuf_addf(&text, "%zu more problems: see 'davit info' and the daemon's log\n",
+                    result->problems - verify->problem_count);
+    if (!verify->json && !verify->quiet)
         verification_add_result(result, &text);
     verify->cli->exit_code = result->problems > result->repaired ? EXIT_FAILURE : EXIT_SUCCESS;
     return await_cli_print(verify->cli, text.data, text.length, err);
@@ -191,8 +206,7 @@ static void verify_done_await(struct verify *verify)
     painter_done_await(&verify->painter);
     strbuf_done(&verify->lines);
     json_decref(verify->problems);
-    davit__v1__verify_progress__free_unpacked(verify->now, NULL);
-    davit__v1__verify_result__free_unpacked(verify->result, NULL);
+    davit__v1__job__free_unpacked(verify->now, NULL);
 }
 
 static bool await_verify(struct cli *cli, struct error *err)
@@ -216,7 +230,7 @@ static bool await_verify(struct cli *cli, struct error *err)
     cli_cancel_on_signals(cli);
     if (!painter_start(&verify.painter, err))
         return false;
-    const bool verified = await_responses(&verify, err);
+    const bool verified = await_snapshots(&verify, err);
     const bool shown = await_painter_finish(&verify.painter, &show_error);
     if (error_is_set(&verify.painter.error))
         return error_move(err, &verify.painter.error);

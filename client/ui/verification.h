@@ -4,7 +4,7 @@
 
 #include "client/ui/terminal.h"
 #include "proto/base/json.h"
-#include "proto/davit/v1/system.pb-c.h"
+#include "proto/davit/v1/jobs.pb-c.h"
 
 typedef Davit__V1__VerifyProgress verify_progress;
 typedef Davit__V1__VerifyProblem verify_problem;

@@ -1,8 +1,7 @@
-/* System.Verify: snapshots of a verification while it runs, and what it finds. */
-#include <errno.h>
-
+/* System.Verify: a verification as a job. */
 #include "daemon/image/verify.h"
 #include "daemon/server/handlers.h"
+#include "daemon/server/job_message.h"
 #include "proto/base/log.h"
 #include "proto/davit/v1/system.pb-c.h"
 
@@ -58,91 +57,101 @@ static void fill_problem(Davit__V1__VerifyProblem *message, const struct verify_
     message->repaired = problem->repaired;
 }
 
-/* --- The stream --------------------------------------------------------------------------------
+/* --- The job -----------------------------------------------------------------------------------
  */
 
-/* How often a watcher is sent a snapshot, at most, and how many problems with it: an image may have
- * many names. */
-#define SNAPSHOT_INTERVAL_MS 100
-#define PROBLEMS_PER_MESSAGE 16
+/* What is told of problems: they are in every snapshot, and remembered. */
+#define PROBLEMS_MAX_BYTES (128 * KIB)
 
-struct watch {
-    struct grpc_call *call;
+struct verify_job {
     struct verify *verify;
-    uint64_t sequence;
-    size_t problems_sent;
+    bool verified;
 };
 
-/* The next ones that are to be sent. */
-static size_t take_problems(const struct watch *watch, Davit__V1__VerifyProblem *problems,
-                            Davit__V1__VerifyProblem **list)
+static void verify_job_free(void *arg)
 {
-    size_t count = 0;
+    struct verify_job *job = arg;
 
-    for (; count < PROBLEMS_PER_MESSAGE; count++) {
-        const struct verify_problem *problem =
-            verify_settled_problem(watch->verify, watch->problems_sent + count);
-        if (!problem)
-            break;
-        fill_problem(&problems[count], problem);
-        list[count] = &problems[count];
-    }
-    return count;
+    verify_free(job->verify);
+    free(job);
 }
 
-static bool await_send_snapshot(struct watch *watch, Davit__V1__VerifyResult *result,
-                                struct error *err)
+static bool run_verify(void *arg, struct error *err)
 {
-    Davit__V1__VerifyResponse response = DAVIT__V1__VERIFY_RESPONSE__INIT;
-    Davit__V1__VerifyProgress progress = DAVIT__V1__VERIFY_PROGRESS__INIT;
-    Davit__V1__VerifyProblem problems[PROBLEMS_PER_MESSAGE], *list[PROBLEMS_PER_MESSAGE];
+    struct verify_job *job = arg;
+
+    job->verified = await_verify(job->verify, err);
+    return job->verified;
+}
+
+static void fill_job_progress(void *arg, struct job_progress *ret)
+{
+    const struct verify_job *job = arg;
     struct verify_progress engine;
 
-    verify_progress(watch->verify, &engine);
-    fill_progress(&progress, &engine);
-    progress.sequence = ++watch->sequence;
-    response.progress = &progress;
-    response.problems = list;
-    response.n_problems = take_problems(watch, problems, list);
-    response.result = result;
-    watch->problems_sent += response.n_problems;
-    return await_grpc_send(watch->call, &response.base, err);
+    verify_progress(job->verify, &engine);
+    ret->phase = engine.phase == VERIFY_DONE ? JOB_ENDED : JOB_TRANSFERRING;
+    ret->bytes_fetched = engine.bytes_done;
+    ret->bytes_total = engine.bytes_total;
+    ret->bytes_per_second = engine.bytes_per_second;
+    ret->eta_ms = engine.eta_ms;
+    if (engine.bytes_total)
+        ret->percent = MIN((unsigned int)(engine.bytes_done * 100 / engine.bytes_total), 99);
 }
 
-static bool verify_task(void *arg, struct error *err)
+/* In the order in which they were settled, so many as there is room for. */
+static void add_problems(const struct verify *verify, struct strbuf *ret)
 {
-    return await_verify(arg, err);
+    const struct verify_problem *problem;
+    size_t bytes = 0;
+
+    for (size_t i = 0; (problem = verify_settled_problem(verify, i)); i++) {
+        Davit__V1__Job message = DAVIT__V1__JOB__INIT;
+        Davit__V1__VerifyDetails details = DAVIT__V1__VERIFY_DETAILS__INIT;
+        Davit__V1__VerifyProblem one, *list[] = {&one};
+        fill_problem(&one, problem);
+        details.problems = list;
+        details.n_problems = 1;
+        message.verify = &details;
+        bytes += protobuf_c_message_get_packed_size(&message.base);
+        if (bytes > PROBLEMS_MAX_BYTES)
+            return;
+        job_details_add(ret, &message); /* repeated members are concatenated */
+    }
 }
 
-static bool await_watch(struct watch *watch, struct group *group, struct error *err)
+static void add_details(void *arg, struct strbuf *ret)
 {
-    int r;
-
-    do {
-        if (!await_send_snapshot(watch, NULL, err))
-            return false;
-        r = await_group_idle(group, SNAPSHOT_INTERVAL_MS);
-    } while (r == -ETIMEDOUT && task_check() == 0);
-    return await_group(group, err);
-}
-
-static bool await_send_result(struct watch *watch, struct error *err)
-{
+    const struct verify_job *job = arg;
+    Davit__V1__Job message = DAVIT__V1__JOB__INIT;
+    Davit__V1__VerifyDetails details = DAVIT__V1__VERIFY_DETAILS__INIT;
+    Davit__V1__VerifyProgress progress = DAVIT__V1__VERIFY_PROGRESS__INIT;
     Davit__V1__VerifyResult result = DAVIT__V1__VERIFY_RESULT__INIT;
     struct verify_progress engine;
 
-    verify_progress(watch->verify, &engine);
-    while (watch->problems_sent + PROBLEMS_PER_MESSAGE < engine.problem_count) {
-        if (!await_send_snapshot(watch, NULL, err))
-            return false;
+    verify_progress(job->verify, &engine);
+    fill_progress(&progress, &engine);
+    details.progress = &progress;
+    message.verify = &details;
+    if (job->verified) {
+        result.images = (uint32_t)engine.images_done;
+        result.layers = (uint32_t)engine.layers_done;
+        result.bytes = engine.bytes_done;
+        result.problems = (uint32_t)engine.problem_count;
+        result.repaired = (uint32_t)engine.repaired_count;
+        message.result_case = DAVIT__V1__JOB__RESULT_VERIFY_RESULT;
+        message.verify_result = &result;
     }
-    result.images = (uint32_t)engine.images_done;
-    result.layers = (uint32_t)engine.layers_done;
-    result.bytes = engine.bytes_done;
-    result.problems = (uint32_t)engine.problem_count;
-    result.repaired = (uint32_t)engine.repaired_count;
-    return await_send_snapshot(watch, &result, err);
+    job_details_add(ret, &message);
+    add_problems(job->verify, ret);
 }
+
+static const struct job_ops verify_ops = {
+    .await_run = run_verify,
+    .progress = fill_job_progress,
+    .details = add_details,
+    .free = verify_job_free,
+};
 
 /* --- The call ----------------------------------------------------------------------------------
  */
@@ -168,17 +177,27 @@ static struct registry_login *logins_of(const Davit__V1__VerifyRequest *request)
     return logins;
 }
 
+/* "all images", "busybox and 2 more"; the caller's. */
+static char *subject_of(const Davit__V1__VerifyRequest *request)
+{
+    if (request->n_images == 0)
+        return xstrdup("all images");
+    if (request->n_images == 1)
+        return xstrdup(request->images[0]);
+    return xasprintf("%s and %zu more", request->images[0], request->n_images - 1);
+}
+
 bool handle_verify(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__VerifyRequest *request = (const Davit__V1__VerifyRequest *)message;
     CLEANUP_FREE struct registry_login *logins = message ? logins_of(request) : NULL;
-    CLEANUP(verify_cleanup) struct verify *verify = NULL;
-    CLEANUP(group_done_await) struct group group;
-    struct watch watch = {.call = call};
+    CLEANUP_FREE char *subject = message ? subject_of(request) : NULL;
+    struct verify_job *verify_job;
+    struct verify *verify;
+    struct job *job;
 
-    group_init(&group);
     if (!message)
         return false;
     verify = verify_new(&engines->pull,
@@ -190,9 +209,18 @@ bool handle_verify(struct grpc_call *call, void *context, struct error *err)
                         err);
     if (!verify)
         return false;
+    verify_job = xcalloc(1, sizeof(*verify_job));
+    verify_job->verify = verify;
+    job = job_start(engines->jobs,
+                    &(struct job_spec){.kind = JOB_VERIFY,
+                                       .subject = subject,
+                                       .ops = &verify_ops,
+                                       .arg = verify_job},
+                    err);
+    if (!job)
+        return false;
     log_info("verify", LOG("images", request->n_images), LOG("repair", request->repair),
-             LOG("peer", grpc_call_peer(call)));
-    watch.verify = verify;
-    return task_spawn(&group, "verify", NULL, verify_task, verify, err) &&
-           await_watch(&watch, &group, err) && await_send_result(&watch, err);
+             LOG("job", job_info(job).id), LOG("peer", grpc_call_peer(call)));
+    return await_follow_job(call, job,
+                            (struct job_following){request->detach, request->cancel_on_leave}, err);
 }

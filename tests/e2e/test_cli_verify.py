@@ -85,7 +85,8 @@ def test_what_is_repaired_is_no_failure(cli, fake):
         assert (login.registry, login.auth.username) == ("docker.io", "")
         yield update(fake, progress(fake, 1), result=result(fake, 2, 2),
                      problems=[problem(fake, repaired=True),
-                               problem(fake, repaired=True, is_layer=False, images=[], image_count=0)])
+                               problem(fake, repaired=True, is_layer=False, images=[],
+                                       image_count=0)])
     fake.verify = verify
     fake.list = lambda request, context: fake.images.ListImagesResponse(
         images=[fake.images.Image(id="sha256:" + "1" * 64, repo_tags=["busybox:latest", "a/b:1"])])
@@ -155,7 +156,8 @@ def test_what_was_found_before_an_error_is_said(cli, fake):
 def test_names_from_strangers_steer_no_terminal(cli, fake):
     def verify(request, context):
         yield update(fake, progress(fake, 1), result=result(fake, 1),
-                     problems=[problem(fake, images=["a\x1b[2J"], image_count=99, message="b\nc", hint="d\re")])
+                     problems=[problem(fake, images=["a\x1b[2J"], image_count=99,
+                                       message="b\nc", hint="d\re")])
     fake.verify = verify
     told = cli("system", "verify", check=False).stdout
     assert "\x1b" not in told and told.count("\n") == 2 and "\r" not in told

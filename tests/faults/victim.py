@@ -155,13 +155,13 @@ class Victim:
 
     def verify(self, repair=False):
         """What davit itself finds wrong, and did not repair: messages."""
-        stub = self._stub("System/Verify", "unary_stream", self.messages.system.VerifyResponse)
+        stub = self._stub("System/Verify", "unary_stream", self.messages.jobs.JobUpdate)
         try:
             answers = list(stub(self.messages.system.VerifyRequest(repair=repair),
                                 timeout=CALL_SECONDS))
         except grpc.RpcError as error:
             raise Failure(self.messages, error) from None
-        return [problem.message for answer in answers for problem in answer.problems
+        return [problem.message for problem in answers[-1].job.verify.problems
                 if not problem.repaired]
 
     # --- What must be true -----------------------------------------------------------------------
