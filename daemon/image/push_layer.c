@@ -14,7 +14,7 @@
 #define OTHERS_MAX 3
 
 /* Compressed bytes in memory, of all layers that are sent. */
-#define WINDOWS_BYTES (12 * MIB)
+#define WINDOWS_BYTES (10 * MIB)
 #define WINDOW_MIN_BYTES (1 * MIB)
 
 #define SPEED_INTERVAL_MS 500

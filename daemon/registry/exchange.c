@@ -59,6 +59,14 @@ static bool describe_json(const json_t *json, struct strbuf *ret, char **ret_cod
     return true;
 }
 
+/* What registries say with these: answers to HEAD have no words. */
+static const char *default_words(int status)
+{
+    return status == 401   ? "unauthorized: authentication required"
+           : status == 403 ? "denied: requested access to the resource is denied"
+                           : NULL;
+}
+
 /* The registry's own words, and its code if it gave one; "404 Not Found" if it said nothing. */
 static void await_describe(struct http_response *response, struct strbuf *ret, char **ret_code)
 {
@@ -70,6 +78,10 @@ static void await_describe(struct http_response *response, struct strbuf *ret, c
         json = json_parse(strbuf_text(&body), body.length, ERROR_BODY_MAX_BYTES, "the error", NULL);
     if (json && describe_json(json, ret, ret_code))
         return;
+    if (body.length == 0 && default_words(http_status(response))) {
+        strbuf_add_str(ret, default_words(http_status(response)));
+        return;
+    }
     strbuf_addf(ret, "status %d", http_status(response));
     if (!json && body.length && type && str_starts(type, "text/plain")) {
         strbuf_add_str(ret, ": ");
