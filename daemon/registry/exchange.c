@@ -250,6 +250,7 @@ static struct http_response *await_hop(struct transport *transport, const struct
                                    .answer_timeout_ms = exchange->answer_timeout_ms,
                                    .own_connection = exchange->own_connection,
                                    .connect_timeout_ms = access ? access->connect_timeout_ms : 0,
+                                   .proxy = access ? access->proxy : NULL,
                                    .tls = {.verify = verify,
                                            .roots = files.roots,
                                            .roots_name = files.roots_name,

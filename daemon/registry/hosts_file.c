@@ -28,6 +28,9 @@ struct host_access *host_access_unref(struct host_access *access)
     for (char **header = access->headers; header && *header; header++)
         explicit_bzero(*header, strlen(*header));
     strv_free(access->headers);
+    if (access->proxy)
+        explicit_bzero(access->proxy, strlen(access->proxy)); /* may have a password */
+    free(access->proxy);
     free(access);
     return NULL;
 }
@@ -210,6 +213,29 @@ static bool read_timeout(const struct reader *reader, const struct toml *table,
            refuse(reader, value, "must be a duration, such as \"3s\"");
 }
 
+static bool read_proxy(const struct reader *reader, const struct toml *table,
+                       struct host_access *access)
+{
+    static const char *const schemes[] = {"http://", "https://", "socks5://", "socks5h://"};
+    const struct toml *value;
+    const char *host = NULL, *slash;
+
+    if (!get(reader, table, "proxy", TOML_STRING, &value))
+        return false;
+    if (!value || str_empty(value->text))
+        return true;
+    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+        if (str_starts(value->text, schemes[i]))
+            host = value->text + strlen(schemes[i]);
+    }
+    slash = host ? strchr(host, '/') : NULL;
+    if (str_empty(host) || slash == host || (slash && slash[1]) || strpbrk(host, "?#"))
+        return refuse(reader, value,
+                      "must be http://, https://, socks5:// or socks5h:// and a host");
+    access->proxy = xstrdup(value->text);
+    return true;
+}
+
 /* --- Hosts ------------------------------------------------------------------------------------ */
 
 static bool unknown_capability(const struct reader *reader, const struct toml *value,
@@ -284,7 +310,7 @@ static bool read_entry(const struct reader *reader, const struct toml *table,
            get_boolean(reader, table, "skip_verify", &access->skip_verify) &&
            read_capabilities(reader, table, &entry->uses) && read_ca(reader, table, access) &&
            read_client(reader, table, access) && read_headers(reader, table, access) &&
-           read_timeout(reader, table, access) &&
+           read_timeout(reader, table, access) && read_proxy(reader, table, access) &&
            (!url || read_url(reader, where, url, override_path, entry));
 }
 

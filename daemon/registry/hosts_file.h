@@ -13,6 +13,7 @@ struct host_access {
     char **ca_files;                   /* roots to add; NULL: none */
     char *certificate_file, *key_file; /* ours; NULL: none */
     char **headers;                    /* "Name: value", for this host only; NULL: none */
+    char *proxy;                       /* NULL: as the environment has it */
     uint64_t connect_timeout_ms;       /* 0: as always */
 };
 struct host_access *host_access_ref(struct host_access *access);   /* NULL gives NULL */

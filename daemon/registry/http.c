@@ -473,20 +473,26 @@ static void set_options(struct http_response *response, const struct http_reques
 }
 
 /* Takes the URL apart: for the name in errors, and for what depends on the host. */
-static bool set_host(struct http_response *response, const char *url_text, struct error *err)
+static bool set_host(struct http_response *response, const struct http_request *request,
+                     struct error *err)
 {
     CURLU *url = curl_url();
     char *host = NULL, *port = NULL, *scheme = NULL;
     bool ok;
 
     CHECK(url);
-    ok = curl_url_set(url, CURLUPART_URL, url_text, 0) == CURLUE_OK &&
+    ok = curl_url_set(url, CURLUPART_URL, request->url, 0) == CURLUE_OK &&
          curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
          curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
          curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK;
     if (ok) {
         response->host_port = xasprintf("%s:%s", host, port);
-        set_proxy(response->easy, url, scheme);
+        if (request->proxy) {
+            curl_easy_setopt(response->easy, CURLOPT_PROXY, request->proxy);
+            curl_easy_setopt(response->easy, CURLOPT_NOPROXY, "");
+        } else {
+            set_proxy(response->easy, url, scheme);
+        }
     } else {
         error_set(err, ERROR_INVALID_ARGUMENT, "REGISTRY_PROTOCOL", "invalid URL");
     }
@@ -539,7 +545,7 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
     wait_queue_init(&response->changed);
     response->easy = curl_easy_init();
     CHECK(response->easy);
-    if (!set_host(response, request->url, err))
+    if (!set_host(response, request, err))
         return NULL;
     set_options(response, request);
     code = curl_multi_add_handle(http->multi, response->easy);

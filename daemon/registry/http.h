@@ -62,6 +62,7 @@ struct http_request {
     uint64_t answer_timeout_ms;   /* once all is sent; 0: the stall timeout */
     bool own_connection;          /* a new one, which nobody uses afterwards */
     uint64_t connect_timeout_ms;  /* 0: the client's */
+    const char *proxy;            /* a URL; NULL: as the environment has it */
     struct http_tls tls;
     struct http_flow flow;
 };

@@ -341,3 +341,20 @@ def test_places_that_failed_are_asked_last(make_registry, image):  # noqa: F811
         [*names, hub], [names[1], hub, names[0]], [names[1], hub, names[0]]]
     assert all(one["bytes"] == len(layer.blob) for one in results if "bytes" in one)
     assert first.count("GET", "/blobs/") == 2
+
+
+def test_the_proxy_of_a_host(make_registry, image, tmp_path):  # noqa: F811
+    """It counts for its host only, and the environment's does not."""
+    mirror, proxy, registry = make_registry(), make_registry(), make_registry()  # noqa: F811
+    name = registry.push("app", image)
+    proxy.push("app", image)
+    layer = image.layers[0]
+    (tmp_path / registry.host).mkdir()
+    (tmp_path / registry.host / "hosts.toml").write_text(
+        f'[host."{mirror.url}"]\nproxy = "{proxy.url}"\n')
+    environment = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"}
+    result = tool("--hosts-dir", tmp_path, "range", name, layer.digest, len(layer.blob), 5, 10, "-",
+                  env=environment)
+    assert result["bytes"] == 5 and mirror.requests == [] and registry.requests == []
+    assert proxy.requests[0].path == (f"{mirror.url}/v2/app/blobs/{layer.digest}"
+                                      f"?ns=127.0.0.1%3A{registry.port}")

@@ -19,6 +19,7 @@ static void test_all_there_is(void **state)
                                "  ca = \"m.crt\"\n"
                                "  client = [[\"c.cert\", \"/k/c.key\"], [\"d.pem\", \"\"]]\n"
                                "  dial_timeout = \"1500ms\"\n"
+                               "  proxy = \"socks5h://u:p@proxy:1080/\"\n"
                                "  unknown = 3\n"
                                "  [host.\"https://m.example.com:5000/\".header]\n"
                                "    X-One = \"1\"\n"
@@ -57,6 +58,7 @@ static void test_all_there_is(void **state)
     assert_string_equal(access->certificate_file, "/etc/d/docker.io/c.cert");
     assert_string_equal(access->key_file, "/k/c.key");
     assert_true(access->connect_timeout_ms == 1500);
+    assert_string_equal(access->proxy, "socks5h://u:p@proxy:1080/");
     assert_string_equal(access->headers[0], "X-One: 1");
     assert_string_equal(access->headers[1], "x-two: a");
     assert_string_equal(access->headers[2], "x-two: b");
@@ -132,6 +134,12 @@ static void test_refused(void **state)
         {"override_path = 1", "\"override_path\" must be a boolean"},
         {"dial_timeout = 3", "\"dial_timeout\" must be a string"},
         {"dial_timeout = \"3\"", "\"dial_timeout\" must be a duration"},
+        {"proxy = 1", "\"proxy\" must be a string"},
+        {"proxy = \"p:3128\"", "\"proxy\" must be http://"},
+        {"proxy = \"ftp://p\"", "\"proxy\" must be http://"},
+        {"proxy = \"http://\"", "\"proxy\" must be http://"},
+        {"proxy = \"http:///x\"", "\"proxy\" must be http://"},
+        {"proxy = \"http://p/x\"", "\"proxy\" must be http://"},
         {"header = \"x\"", "\"header\" must be a table"},
         {"[header]\nx = 1", "\"x\" must be a string or an array"},
         {"[header]\nx = \"a\\r\\nHost: evil\"", "\"x\" is no valid header"},
