@@ -247,6 +247,12 @@ static void await_show_json_error(struct watch *watch, const struct error *failu
     await_painter_show(&watch->painter, &text, &ignored);
 }
 
+static bool has_last_words(const struct watch *watch)
+{
+    return watch->now && watch->options->interrupt != WATCH_INTERRUPT_CANCELS &&
+           watch->cli->signum != SIGPIPE;
+}
+
 /* A signal has ended the watch, below the screen as it was left. The job is cancelled if that was
  * meant; what became of it is the last thing said. */
 static void await_say_goodbye(struct watch *watch, struct grpc_call *call)
@@ -258,9 +264,6 @@ static void await_say_goodbye(struct watch *watch, struct grpc_call *call)
     const char *what = watch->options->what;
     bool wanted = false, asked;
 
-    if (!watch->now || watch->options->interrupt == WATCH_INTERRUPT_CANCELS ||
-        watch->cli->signum == SIGPIPE)
-        return;
     deadline_push(&deadline, CANCEL_TIMEOUT_MS);
     asked = watch->cancels && await_cancel_job(watch, &wanted, &ignored);
     if (asked && !wanted && !await_snapshots(watch, call, &ending) &&
@@ -337,7 +340,7 @@ bool await_watch(struct cli *cli, struct grpc_call *call, const struct watch_opt
         return error_move(err, &watch.painter.error);
     if (!ended && watch.mode == PROGRESS_JSON && err->code != ERROR_CANCELLED)
         await_show_json_error(&watch, err);
-    if (!ended && cli->signum) {
+    if (!ended && cli->signum && has_last_words(&watch)) {
         painter_leave(&watch.painter);
         await_say_goodbye(&watch, call);
     }

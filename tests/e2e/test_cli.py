@@ -17,7 +17,8 @@ from conftest import BIN_DIR, REPOSITORY, start
 pytest_plugins = ("fake_daemon",)
 
 NOBODY = "unix:///nonexistent/davit.sock"
-NO_ALIAS = {("system", "df"), ("system", "prune"), ("system", "verify")}  # as in Docker
+NO_ALIAS = {("system", "df"), ("system", "prune"), ("system", "verify"),  # as in Docker
+            ("jobs", "cancel"), ("jobs", "update"), ("jobs", "watch"), ("manifest", "inspect")}
 
 
 def alone(*arguments, environment=None):
@@ -187,7 +188,7 @@ def test_completion_in_bash(cli, fake):
     fake.list = lambda request, context: fake.images.ListImagesResponse(images=[
         fake.images.Image(repo_tags=["busybox:latest", "localhost:5000/app:1"])])
     assert completions(cli, "davit im") == ["images", "image"]
-    assert completions(cli, "davit image ") == ["ls", "pull", "rm"]
+    assert completions(cli, "davit image ") == ["ls", "pull", "push", "rm", "tag"]
     assert completions(cli, "davit pull --progress=j") == ["json"]
     assert completions(cli, "davit pull --progress j") == ["json"]
     assert completions(cli, "davit run --rm b") == ["busybox:latest"]

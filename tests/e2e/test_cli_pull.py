@@ -420,7 +420,7 @@ def test_run_pulls_for_itself_alone(cli, fake):
     terminal.wait_for(r"Total: 1%")
     terminal.send("\3")
     assert stalled.left.wait(60)
-    assert terminal.wait() == 130
+    assert terminal.wait() == 130, terminal.output
     assert stalled.request.cancel_on_leave
     assert "goes on" not in terminal.output
 
