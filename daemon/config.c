@@ -468,6 +468,16 @@ static bool take_speed(const char *what, const char *text, const char *fallback,
            bad_value(what, text, "bytes per second, such as 500k or 10M", err);
 }
 
+/* 0 gives up only what stands still, though transfers take it for the default. */
+static bool take_low_speed(const struct raw *raw, struct config *ret, struct error *err)
+{
+    if (!take_speed("low-speed-limit", raw->low_speed_limit, "1k", &ret->low_speed_bytes_per_s,
+                    err))
+        return false;
+    ret->low_speed_bytes_per_s = MAX(ret->low_speed_bytes_per_s, 1U);
+    return take_duration("low-speed-time", raw->low_speed_time, "10s", &ret->low_speed_ms, err);
+}
+
 static bool take_transfers(const struct raw *raw, struct config *ret, struct error *err)
 {
     return take_number("max-concurrent-downloads", raw->max_downloads, 3,
@@ -475,9 +485,7 @@ static bool take_transfers(const struct raw *raw, struct config *ret, struct err
            take_number("max-concurrent-uploads", raw->max_uploads, 5, &ret->max_concurrent_uploads,
                        err) &&
            take_number("max-connections", raw->max_connections, 10, &ret->max_connections, err) &&
-           take_speed("low-speed-limit", raw->low_speed_limit, "1k", &ret->low_speed_bytes_per_s,
-                      err) &&
-           take_duration("low-speed-time", raw->low_speed_time, "10s", &ret->low_speed_ms, err) &&
+           take_low_speed(raw, ret, err) &&
            take_speed("limit-rate", raw->limit_rate, "0", &ret->limit_bytes_per_s, err);
 }
 

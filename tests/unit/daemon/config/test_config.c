@@ -96,6 +96,79 @@ static void test_file(void **state)
     assert_string_equal(config.runtime, "crun");
 }
 
+static void test_registries(void **state)
+{
+    static const char *const expected[] = {"docker.io", "https://a", "docker.io", "https://b/c",
+                                           "quay.io",   "https://q", NULL};
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_null(config.mirrors);
+    assert_string_equal(config.hosts_dirs[0], "/etc/davit/hosts.d");
+    assert_string_equal(config.hosts_dirs[1], "/etc/containerd/certs.d");
+    assert_null(config.hosts_dirs[2]);
+    assert_string_equal(config.certs_dir, "/etc/docker/certs.d");
+    assert_int_equal(config.connect_timeout_ms, 30000);
+    assert_int_equal(config.stall_timeout_ms, 60000);
+    assert_int_equal(config.retry_backoff_ms, 250);
+    config_done(&config);
+
+    write_file("{\"mirrors\": {\"docker.io\": [\"https://a\", \"https://b/c\"],"
+               "\"quay.io\": \"https://q\", \"none\": []}, \"hosts-dirs\": [\"/h\"],"
+               "\"certs-dir\": \"/c\", \"connect-timeout\": \"500ms\","
+               "\"stall-timeout\": \"2s\", \"retry-backoff\": \"1ms\"}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_int_equal(strv_count(config.mirrors), 6);
+    for (size_t i = 0; expected[i]; i++)
+        assert_string_equal(config.mirrors[i], expected[i]);
+    assert_string_equal(config.hosts_dirs[0], "/h");
+    assert_null(config.hosts_dirs[1]);
+    assert_string_equal(config.certs_dir, "/c");
+    assert_int_equal(config.connect_timeout_ms, 500);
+    assert_int_equal(config.stall_timeout_ms, 2000);
+    assert_int_equal(config.retry_backoff_ms, 1);
+    config_done(&config);
+
+    write_file("{}");
+    assert_ok(load(&config, &err,
+                   ARGS("--mirror", "docker.io=https://a?b=c", "--mirror=x", "--hosts-dir", "/h")),
+              &err);
+    assert_int_equal(strv_count(config.mirrors), 4);
+    assert_string_equal(config.mirrors[0], "docker.io");
+    assert_string_equal(config.mirrors[1], "https://a?b=c");
+    assert_string_equal(config.mirrors[2], ""); /* refused by who knows registries */
+    assert_string_equal(config.mirrors[3], "x");
+}
+
+static void test_transfers(void **state)
+{
+    CLEANUP(config_done) struct config config = {0};
+    struct error err = {0};
+
+    (void)state;
+    write_file("{}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_int_equal(config.max_connections, 10);
+    assert_int_equal(config.low_speed_bytes_per_s, 1000);
+    assert_int_equal(config.low_speed_ms, 10000);
+    assert_int_equal(config.limit_bytes_per_s, 0);
+    config_done(&config);
+    write_file("{\"max-connections\": 4, \"low-speed-limit\": \"10k\","
+               "\"low-speed-time\": \"500ms\", \"limit-rate\": \"1.5M\"}");
+    assert_ok(load(&config, &err, NULL), &err);
+    assert_int_equal(config.max_connections, 4);
+    assert_int_equal(config.low_speed_bytes_per_s, 10000);
+    assert_int_equal(config.low_speed_ms, 500);
+    assert_int_equal(config.limit_bytes_per_s, 1500000);
+    config_done(&config);
+    write_file("{}");
+    assert_ok(load(&config, &err, ARGS("--low-speed-limit=0")), &err);
+    assert_int_equal(config.low_speed_bytes_per_s, 1); /* 0 would be the default */
+}
+
 static void test_reserve(void **state)
 {
     static const struct {
@@ -164,6 +237,16 @@ static void test_bad_input(void **state)
         {"{}", ARGS("--scrub-interval", "99999999999999999999d"), "scrub-interval"},
         {"{\"scrub-interval\": 30}", NULL, "scrub-interval"},
         {"{\"keep-compressed\": \"yes\"}", NULL, "keep-compressed"},
+        {"{\"mirrors\": []}", NULL, "\"mirrors\" must be an object"},
+        {"{\"mirrors\": {\"a\": 1}}", NULL, "\"mirrors\" must be an object"},
+        {"{\"mirrors\": {\"a\": [1]}}", NULL, "\"mirrors\" must be an object"},
+        {"{\"mirrors\": {\"a\": \"b\"}}", ARGS("--mirror", "c=d"), "both"},
+        {"{\"hosts-dirs\": [\"relative\"]}", NULL, "hosts-dirs \"relative\""},
+        {"{\"certs-dir\": \"relative\"}", NULL, "certs-dir \"relative\""},
+        {"{\"stall-timeout\": \"long\"}", NULL, "stall-timeout \"long\""},
+        {"{\"max-connections\": 101}", NULL, "max-connections \"101\""},
+        {"{\"limit-rate\": \"fast\"}", NULL, "limit-rate \"fast\""},
+        {"{\"limit-rate\": 500}", NULL, "limit-rate"},
         {"{\"partial-ttl\": 72}", NULL, "partial-ttl"},
         {"{}", ARGS("--partial-ttl", "long"), "partial-ttl \"long\""},
         {"{}", ARGS("--partial-max-size", "20%"), "partial-max-size \"20%\""},
@@ -266,6 +349,8 @@ int main(void)
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_file),
         cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_registries),
+        cmocka_unit_test(test_transfers),
         cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_scrub_interval),
         cmocka_unit_test(test_partial),
