@@ -120,9 +120,9 @@ static unsigned distance(const char *a, const char *b)
 
 static void consider(const char *candidate, const char *name, unsigned *best, const char **ret)
 {
-    /* Within two changes anything of three letters is like "run". */
+    /* Within two changes anything of three letters is like "run", and of two like "push". */
     const unsigned far = distance(candidate, name);
-    if (far < *best && far < strlen(candidate) - 1) {
+    if (far < *best && far < strlen(candidate) - 1 && far < strlen(name)) {
         *best = far;
         *ret = candidate;
     }

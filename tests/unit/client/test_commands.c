@@ -99,7 +99,9 @@ static void test_group_help(void **state UNUSED)
                         "\nUsage:  davit image COMMAND\n\nManage images\n\nCommands:\n"
                         "  ls          List images\n"
                         "  pull        Download an image from a registry\n"
-                        "  rm          Remove one or more images\n\n"
+                        "  push        Upload an image to a registry\n"
+                        "  rm          Remove one or more images\n"
+                        "  tag         Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE\n\n"
                         "Run 'davit image COMMAND --help' for more information on a command.\n");
     help_group(&command_groups[0], 79, &top);
     assert_true(str_starts(strbuf_text(&top), "\nUsage:  davit [OPTIONS] COMMAND\n"));
@@ -152,7 +154,7 @@ static void completes(char *const *words, bool images, const char *expected)
 static void test_completion(void **state UNUSED)
 {
     completes(WORDS("im"), false, "images image");
-    completes(WORDS("image", ""), false, "ls pull rm");
+    completes(WORDS("image", ""), false, "ls pull push rm tag");
     completes(WORDS("-H", "unix:///x", "ver"), false, "version");
     completes(WORDS("--host=unix:///x", "ver"), false, "version");
     completes(WORDS("--"), false, "--host --version --help");
@@ -163,6 +165,8 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("image", "pull", ""), true, "");
     completes(WORDS("pull", "x", ""), false, "");
     completes(WORDS("rmi", "x", "y"), true, "");
+    completes(WORDS("push", "--compression", ""), false, "gzip zstd");
+    completes(WORDS("tag", ""), true, "");
     completes(WORDS("system", ""), false, "df events info prune verify");
     completes(WORDS("system", "verify", "x", ""), true, "");
     completes(WORDS("system", "verify", "--r"), false, "--repair");
@@ -179,7 +183,7 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("nope", ""), false, "");
     completes(WORDS("_"), false, "");
     completes((char *const[]){NULL}, false,
-              "events images info login logout pull rmi run search version "
+              "events images info login logout pull push rmi run search tag version "
               "container image jobs manifest system help");
 }
 

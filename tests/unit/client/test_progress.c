@@ -524,6 +524,32 @@ static void test_lines_of_a_push(void **state UNUSED)
                                             "00000000000a: Pushed\n");
 }
 
+static void test_heading_of_a_push(void **state UNUSED)
+{
+    CLEANUP(progress_lines_done) struct progress_lines lines = {0}, all = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    Davit__V1__PushDetails details = DAVIT__V1__PUSH_DETAILS__INIT;
+    struct snapshot s;
+    snapshot_init(&s, 0);
+    s.job.kind = DAVIT__V1__JOB__KIND__PUSH;
+    s.job.pull = NULL;
+    s.job.push = &details;
+    s.progress.phase = PHASE(RESOLVING);
+    details.repository = "docker.io/library/busybox";
+    details.tag = "latest";
+    details.default_tag = true;
+    progress_say(&lines, &s.job, &text);
+    progress_say(&lines, &s.job, &text); /* once */
+    assert_string_equal(strbuf_text(&text),
+                        "Using default tag: latest\n"
+                        "The push refers to repository [docker.io/library/busybox]\n");
+    strbuf_clear(&text);
+    details.all_tags = true;
+    progress_say(&all, &s.job, &text);
+    assert_string_equal(strbuf_text(&text),
+                        "The push refers to repository [docker.io/library/busybox]\n");
+}
+
 /* --- Results and JSON --------------------------------------------------------------------------
  */
 
@@ -556,6 +582,36 @@ static void test_result(void **state UNUSED)
                                             "Status: Image is up to date for busybox:latest\n");
     progress_add_result(&s.job, false, true, &one);
     assert_string_equal(strbuf_text(&one), "Digest: sha256:aa\n");
+}
+
+static void test_result_of_a_push(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0}, json = {0};
+    Davit__V1__PushResult result = DAVIT__V1__PUSH_RESULT__INIT;
+    Davit__V1__PushedTag tags[] = {DAVIT__V1__PUSHED_TAG__INIT, DAVIT__V1__PUSHED_TAG__INIT};
+    Davit__V1__PushedTag *pointers[] = {&tags[0], &tags[1]};
+    struct snapshot s;
+    snapshot_init(&s, 0);
+    tags[0].tag = "v1";
+    tags[0].digest = "sha256:aa";
+    tags[0].size_bytes = 528;
+    tags[1] = tags[0];
+    tags[1].tag = "v2";
+    tags[1].difference = "it \033 is";
+    result.reference = "docker.io/library/busybox";
+    result.tags = pointers;
+    result.n_tags = 2;
+    s.job.result_case = DAVIT__V1__JOB__RESULT_PUSH_RESULT;
+    s.job.push_result = &result;
+    progress_add_result(&s.job, false, false, &text);
+    assert_string_equal(strbuf_text(&text),
+                        "v1: digest: sha256:aa size: 528\n"
+                        "v2: digest: sha256:aa size: 528\n"
+                        "The manifest differs from the one the image came with: it \\u001b is\n");
+    progress_add_json(&s.job, true, &json);
+    assert_non_null(strstr(json.data, "\"result\":{\"reference\":\"docker.io/library/busybox\","
+                                      "\"tags\":[{\"tag\":\"v1\",\"digest\":\"sha256:aa\","
+                                      "\"size\":528,\"difference\":null}"));
 }
 
 static void test_json(void **state UNUSED)
@@ -633,7 +689,9 @@ int main(void)
         cmocka_unit_test(test_lines_within_run),
         cmocka_unit_test(test_lines_of_waits),
         cmocka_unit_test(test_lines_of_a_push),
+        cmocka_unit_test(test_heading_of_a_push),
         cmocka_unit_test(test_result),
+        cmocka_unit_test(test_result_of_a_push),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_without_result),
     };
