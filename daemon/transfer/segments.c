@@ -3,7 +3,7 @@
 /* A segment is about this long: requests cost little beside it, and little waits for it. */
 #define SEGMENT_SECONDS 4
 #define SEGMENT_MIN_BYTES (1 * MIB)
-#define SEGMENT_FIRST_BYTES (8 * MIB) /* while the speed is not known */
+#define SEGMENT_FIRST_BYTES (2 * MIB) /* while the speed is not known */
 #define SEGMENT_MAX_BYTES (64 * MIB)
 
 /* What is stolen is at least so much, from one that would go on for at least so long. */

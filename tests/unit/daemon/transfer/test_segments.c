@@ -171,7 +171,7 @@ static void test_every_byte_once(void **state)
 static void test_sizes(void **state)
 {
     (void)state;
-    assert_int_equal(segment_size_for(0), 8 * MIB);
+    assert_int_equal(segment_size_for(0), 2 * MIB);
     assert_int_equal(segment_size_for(1000), MIB);
     assert_int_equal(segment_size_for(5 * MIB), 20 * MIB);
     assert_int_equal(segment_size_for(GIB), 64 * MIB);
