@@ -179,6 +179,8 @@ static void drop_before(struct pack *pack, uint64_t offset)
     uint64_t start = pack->offset - pack->window_size;
     size_t size = (size_t)MIN(offset - start, pack->window_size);
 
+    if (size == 0)
+        return;
     memmove(pack->window, pack->window + size, pack->window_size - size);
     pack->window_size -= size;
 }
