@@ -6,7 +6,7 @@
 /* Few large steps for the pool where bytes come fast; where they do not, little is on its way to
  * the disk, for a kill must not cost much. */
 #define BUFFER_BYTES (256 * KIB)
-#define WRITE_AFTER_MS 10
+#define WRITE_AFTER_MS 4
 
 /* A small rest is asked for by one request. */
 #define SMALL_BYTES (3 * MIB)
