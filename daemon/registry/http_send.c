@@ -100,11 +100,11 @@ bool http_await_headers(struct http_response *response, uint64_t answer_timeout_
                 return false;
             continue;
         }
-        if (response->body && offset == response->body->size_bytes)
-            response->body = NULL; /* the rest is to be waited for */
+        /* Once all is sent, the answer is waited for; if the connection turns out to have been dead
+         * by then, libcurl sends all of it again. */
         if (begun)
-            timeout_ms =
-                response->body || !answer_timeout_ms ? http->stall_timeout_ms : answer_timeout_ms;
+            timeout_ms = http_is_sending(response) || !answer_timeout_ms ? http->stall_timeout_ms
+                                                                         : answer_timeout_ms;
         if (!http_await_change(response, timeout_ms, "waiting for a registry", err))
             return false;
         if (response->send_offset > offset &&
