@@ -59,9 +59,13 @@ static struct job_record record_of(const struct job *job)
 static void await_write(struct job *job)
 {
     CLEANUP_ERROR struct error err = {0};
+    CLEANUP_STRBUF struct strbuf details = {0};
     struct store *store = job->table->options.store;
-    const struct job_record record = record_of(job);
+    struct job_record record = record_of(job);
 
+    /* Whoever looks at the job meanwhile has them made anew. */
+    strbuf_add(&details, job->details.data, job->details.length);
+    record.details = (struct record_bytes){details.data, details.length};
     if (store && !await_job_record_write(store, &record, &err))
         log_warn("a job will not be remembered", LOG("job", (const char *)job->id),
                  LOG("error", err.message));
