@@ -241,9 +241,13 @@ static void test_limits(void **state)
     toml_free(parse(text + 1));
     assert_null(toml_parse(text, TOML_MAX_BYTES + 1, "f", &err));
     assert_error(&err, ERROR_INVALID_ARGUMENT, "larger than 1 MiB");
-    memcpy(text, "k = [", 5);
-    for (size_t i = 0; i < TOML_MAX_VALUES; i++)
-        memcpy(text + 5 + 2 * i, "1,", 2);
+    text[0] = 'k';
+    text[1] = '=';
+    text[2] = '[';
+    for (size_t i = 0; i < TOML_MAX_VALUES; i++) {
+        text[3 + 2 * i] = '1';
+        text[4 + 2 * i] = ',';
+    }
     assert_null(toml_parse(text, TOML_MAX_BYTES, "f", &err));
     assert_error(&err, ERROR_INVALID_ARGUMENT, "too many values");
     /* A zero byte is a control character, wherever it stands. */
