@@ -18,7 +18,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 MS_RDONLY = 1
 # What may lie beside the layers: name, and whether it is looked into.
 TOP = {"davit.db", "davit.db-wal", "davit.db-shm", "davit.db-reserve",
-       "lock", "layers", "tmp", "mnt", "containers"}
+       "lock", "layers", "tmp", "mnt", "partial", "containers"}
 FILES = {
     "directory": {"fs", "layer.blob"},
     "erofs": {"layer.tar", "layer.erofs", "sparse", "layer.blob"},
@@ -39,6 +39,7 @@ class Rows:
                                              "image_layers ON image_id = id"):
                 self.image_layers.setdefault(image, []).append(diff_id)
             self.names = dict(db.execute("SELECT name, image_id FROM image_names"))
+            self.events = list(db.execute("SELECT action, actor FROM events ORDER BY id"))
 
 
 def rewind_log(data_root):
@@ -143,6 +144,21 @@ def damage(data_root, driver, diff_id):
         os.fsync(handle.fileno())
 
 
+# --- Events --------------------------------------------------------------------------------------
+
+
+def event_problems(rows, shelf):
+    """An image and what is told of it: both or neither."""
+    found = []
+    for letter, name in shelf.names.items():
+        image = shelf.images[letter].id
+        told = [action for action, actor in rows.events
+                if (action, actor) in (("pull", name), ("delete", image))]
+        if (image in rows.image_layers) != (told[-1:] == ["pull"]):
+            found.append(f"image {name}: told of it was {told[-3:]}")
+    return found
+
+
 # --- All of it -----------------------------------------------------------------------------------
 
 
@@ -157,6 +173,7 @@ def problems(data_root, driver, shelf):
             found.append(f"image {image} has no layers")
         found += [f"image {image}: no row of layer {diff_id}" for diff_id in layers
                   if diff_id and diff_id not in rows.layers]
+    found += event_problems(rows, shelf)
     for diff_id in rows.layers:
         found += layer_problems(data_root, driver, diff_id, shelf)
     return found

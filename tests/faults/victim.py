@@ -21,12 +21,6 @@ GAVE_UP = "warn  cannot "
 LOST = "a layer is gone from the data root"
 
 
-class Messages:
-    def __init__(self, modules):
-        for module in modules:
-            setattr(self, module.__name__.split(".")[-1].removesuffix("_pb2"), module)
-
-
 class Failure(Exception):
     """code: gRPC's word; reason: davit's, or ""."""
 
