@@ -7,6 +7,7 @@
 #include "client/ui/progress.h"
 #include "proto/async/await.h"
 #include "proto/base/json.h"
+#include "proto/base/size.h"
 
 #define COUNTDOWN_MS 1000
 #define CANCEL_TIMEOUT_MS 10000
@@ -253,6 +254,18 @@ static bool has_last_words(const struct watch *watch)
            watch->cli->signum != SIGPIPE;
 }
 
+/* What was fetched is not lost: the next pull goes on from there. */
+static void say_cancelled(const struct watch *watch, const struct error *ending)
+{
+    const Davit__V1__JobProgress *progress = watch->now->progress;
+    fprintf(stderr, "The %s is cancelled.\n", watch->options->what);
+    if (ending->hint)
+        fprintf(stderr, "Hint: %s\n", ending->hint);
+    else if (watch->now->kind == DAVIT__V1__JOB__KIND__PULL && progress->bytes_fetched)
+        fprintf(stderr, "Hint: %s of %s are kept for now: the next pull goes on from there\n",
+                size_text(progress->bytes_fetched).text, size_text(progress->bytes_total).text);
+}
+
 /* A signal has ended the watch, below the screen as it was left. The job is cancelled if that was
  * meant; what became of it is the last thing said. */
 static void await_say_goodbye(struct watch *watch, struct grpc_call *call)
@@ -268,9 +281,7 @@ static void await_say_goodbye(struct watch *watch, struct grpc_call *call)
     asked = watch->cancels && await_cancel_job(watch, &wanted, &ignored);
     if (asked && !wanted && !await_snapshots(watch, call, &ending) &&
         ending.code == ERROR_CANCELLED) {
-        fprintf(stderr, "The %s is cancelled.\n", what);
-        if (ending.hint)
-            fprintf(stderr, "Hint: %s\n", ending.hint);
+        say_cancelled(watch, &ending);
     } else if (wanted) {
         fprintf(stderr, "The %s goes on, for others wait for it: davit jobs watch %s\n", what,
                 watch->now->id);

@@ -73,8 +73,9 @@ static void add_extras(struct strbuf *out, const struct progress_screen *screen,
     CLEANUP_STRBUF struct strbuf speed = {0}, text = {0}, source = {0};
     if (item->bytes_per_second) {
         add_size(&speed, item->bytes_per_second);
-        strbuf_addf(&text, "  %9s/s", strbuf_text(&speed));
+        strbuf_add_str(&speed, "/s");
     }
+    strbuf_addf(&text, "  %11s", strbuf_text(&speed)); /* blank, it keeps the bars in line */
     if (!str_empty(item->source) && !str_eq(item->source, screen->home)) {
         strbuf_add_str(&source, "  from ");
         strbuf_add_printable(&source, item->source);
@@ -93,14 +94,15 @@ static void add_transfer(struct strbuf *out, const struct progress_screen *scree
     add_size(&now, item->bytes_fetched);
     add_size(&total, item->bytes_total);
     strbuf_addf(out, "%-11s ", word);
-    const size_t numbers = MAX(now.length, 8) + 1 + total.length;
+    const size_t numbers = MAX(now.length, 8) + 1 + MAX(total.length, screen->total_width);
     const size_t used = terminal_columns(strbuf_text(out));
     if (used + BAR_MIN + 1 + numbers <= width) {
         const size_t room = width - used - 1 - numbers;
         add_extras(&extras, screen, item, room - MIN(room, BAR_GOOD));
         add_bar(out, item->bytes_fetched, item->bytes_total,
                 MIN(room - terminal_columns(strbuf_text(&extras)), BAR_MAX + 3));
-        strbuf_addf(out, " %8s/%s%s", strbuf_text(&now), strbuf_text(&total), strbuf_text(&extras));
+        strbuf_addf(out, " %8s/%-*s%s", strbuf_text(&now), (int)screen->total_width,
+                    strbuf_text(&total), strbuf_text(&extras));
     } else if (used + now.length + 1 + total.length <= width) {
         strbuf_addf(out, "%s/%s", strbuf_text(&now), strbuf_text(&total));
     } else {
@@ -281,6 +283,15 @@ static int urgency(const job_item *item)
     }
 }
 
+/* So that the bars of all items end in one column. */
+static size_t widest_total(const job_progress *now)
+{
+    size_t width = 0;
+    for (size_t i = 0; i < now->n_items; i++)
+        width = MAX(width, strlen(size_text(now->items[i]->bytes_total).text));
+    return width;
+}
+
 static bool *choose_items(const job_progress *now, size_t room)
 {
     bool *chosen = xcalloc(now->n_items + 1, sizeof(*chosen));
@@ -301,6 +312,7 @@ static void begin_drawing(struct progress_screen *screen, const job_snapshot *jo
     strbuf_add_str(out, screen->drawn ? "\r" : TERMINAL_HIDE_CURSOR "\r");
     progress_add_heading(&screen->heading, job, TERMINAL_ERASE_LINE "\r\n", out);
     strbuf_add_str(out, TERMINAL_NO_WRAP); /* the window may shrink while this is on its way */
+    screen->total_width = widest_total(job->progress);
     screen->drawn = true;
     screen->lines = 0;
 }

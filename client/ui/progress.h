@@ -23,7 +23,7 @@ struct progress_screen {
     const char *notice;  /* a last line, or NULL */
     int64_t now_unix_ms; /* for what is counted down */
     bool drawn;          /* the cursor is hidden and stands on the first of `lines` live lines */
-    size_t lines;
+    size_t lines, total_width;
 };
 
 /* Redraws the live lines. At most size.height - 1 lines, each at most size.width - 1 columns. The

@@ -6,6 +6,9 @@ typedef Davit__V1__JobProgress job_progress;
 
 #define ITEM(state) DAVIT__V1__JOB_ITEM__STATE__##state
 
+/* Two waits that end so close to each other are one, on clocks that are not the same. */
+#define SAME_WAIT_MS 500
+
 enum { SAID_FIRST = 1, SAID_RESUMED = 2, SAID_DOWNLOADED = 4, SAID_COMPLETE = 8 };
 
 struct progress_said {
@@ -35,7 +38,7 @@ static void say_wait(const struct progress_lines *lines, struct progress_said *s
                      const job_item *item, struct strbuf *out)
 {
     const bool limited = item->state == ITEM(RATE_LIMITED);
-    if (said->waits && said->until_unix_ms == item->until_unix_ms)
+    if (said->waits && llabs(said->until_unix_ms - item->until_unix_ms) < SAME_WAIT_MS)
         return;
     said->waits = true;
     said->until_unix_ms = item->until_unix_ms;
