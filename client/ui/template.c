@@ -412,7 +412,7 @@ static json_t *evaluate_command(struct expression *expression, json_t *piped)
         arguments[count++] = piped;
     if (error_is_set(expression->err))
         ;
-    else if (!at_end(expression) || count == 0)
+    else if (!at_end(expression) || (count == 0 && !function))
         bad(expression->err, ":1: missing value for command");
     else if (!function && count != 1)
         bad(expression->err, ":1: can't give argument to non-function");
@@ -651,7 +651,10 @@ static bool render_node(const struct node *node, const json_t *data, struct strb
         return json_array_size(value) > 0 || render_nodes(node->otherwise, data, out, err);
     }
     CLEANUP_FREE char *text = value_text(value);
-    strbuf_add_printable(out, text);
+    if (strchr("\"`", node->text[0]) && !strchr(node->text, '|'))
+        strbuf_add_str(out, text); /* the user's own */
+    else
+        strbuf_add_printable(out, text);
     if (is_word(node->text, "println"))
         strbuf_add_char(out, '\n');
     return true;
