@@ -358,3 +358,61 @@ def test_the_proxy_of_a_host(make_registry, image, tmp_path):  # noqa: F811
     assert result["bytes"] == 5 and mirror.requests == [] and registry.requests == []
     assert proxy.requests[0].path == (f"{mirror.url}/v2/app/blobs/{layer.digest}"
                                       f"?ns=127.0.0.1%3A{registry.port}")
+
+
+def test_what_is_for_a_host_stays_there(make_registry, image, tmp_path):  # noqa: F811
+    """Headers of hosts.toml do not follow a redirect; and our own token comes before theirs."""
+    mirror, cdn, registry = make_registry(), make_registry(), make_registry()  # noqa: F811
+    name = registry.push("app", image)
+    layer = image.layers[0]
+    cdn.push("app", image)
+    mirror.fault("/blobs/", Fault(redirect=cdn.url + "{path}"))
+    (tmp_path / registry.host).mkdir()
+    (tmp_path / registry.host / "hosts.toml").write_text(
+        f'[host."{mirror.url}".header]\nAuthorization = "Basic {SECRET}"\nx-who = "davit"\n')
+    result = tool("--hosts-dir", tmp_path, "--user", "user", "--password", SECRET, "range", name,
+                  layer.digest, len(layer.blob), 5, 10, "-")
+    assert result["bytes"] == 5
+    assert [one.authorization for one in mirror.requests] == [f"Basic {SECRET}"]
+    assert [one.headers["x-who"] for one in mirror.requests] == ["davit"]
+    assert [(one.authorization, one.headers.get("x-who")) for one in cdn.requests] == [(None, None)]
+
+
+def test_roots_of_an_entry_count_for_it_only(make_registry, certificates, image, tmp_path):  # noqa: F811
+    """A connection that was made with them is not used by those who do not trust them."""
+    server = make_registry(tls=(certificates / "server.crt", certificates / "server.key"))
+    server.push("app", image)
+    layer = image.layers[0]
+    host = f"registry.test:{server.port}"
+    (tmp_path / "other.test").mkdir()
+    (tmp_path / "other.test" / "hosts.toml").write_text(
+        f'[host."https://{host}"]\nca = "{certificates}/ca.crt"\n')
+    through = ("range", "other.test/app", layer.digest, len(layer.blob), 5, 10, "-")
+    directly = ("range", f"{host}/app", layer.digest, len(layer.blob), 5, 10, "-")
+    first, refused, again = tool("--hosts-dir", tmp_path, *through, *directly, *through)
+    assert first["bytes"] == again["bytes"] == 5
+    failed(refused, "UNAVAILABLE", "TLS_FAILED")
+
+
+def test_verification_is_skipped_for_an_entry_only(make_registry, certificates, image, tmp_path):  # noqa: F811
+    server = make_registry(tls=(certificates / "alone.crt", certificates / "alone.key"))
+    server.push("app", image)
+    layer = image.layers[0]
+    host = f"registry.test:{server.port}"
+    (tmp_path / "other.test").mkdir()
+    (tmp_path / "other.test" / "hosts.toml").write_text(
+        f'[host."https://{host}"]\nskip_verify = true\n')
+    through = ("range", "other.test/app", layer.digest, len(layer.blob), 5, 10, "-")
+    directly = ("range", f"{host}/app", layer.digest, len(layer.blob), 5, 10, "-")
+    first, refused = tool("--hosts-dir", tmp_path, *through, *directly)
+    assert first["bytes"] == 5
+    failed(refused, "UNAVAILABLE", "TLS_FAILED")
+
+
+def test_a_file_that_is_wrong_leads_nowhere(registry, image, tmp_path):  # noqa: F811
+    name = registry.push("app", image)
+    (tmp_path / registry.host).mkdir()
+    (tmp_path / registry.host / "hosts.toml").write_text("server = 1")
+    failed(tool("--hosts-dir", tmp_path, "resolve", name), "FAILED_PRECONDITION", "INVALID_CONFIG",
+           f"{tmp_path}/{registry.host}/hosts.toml:1")
+    assert registry.requests == []
