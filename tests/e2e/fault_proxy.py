@@ -34,6 +34,8 @@ import urllib.parse
 from fault_registry import BrokenOff, FaultRegistry, _Handler
 
 SNDBUF_BYTES = 32 << 10
+# Of an upload that is read no more, little is on its way.
+RCVBUF_BYTES = 32 << 10
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade",
               "expect", "content-length", "date", "server"}
 
@@ -68,6 +70,7 @@ class FaultProxy(FaultRegistry):
         self.open = 0
         self.pace = None
         super().__init__(handler=_ProxyHandler, **options)
+        self.server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RCVBUF_BYTES)
 
     def replace(self, old, new):
         self.replacements.append((old, new))

@@ -105,7 +105,7 @@ TABLE = {
             Case("for-ever", Fault(read_wrong=1000), None, "DIGEST_MISMATCH", method="PUT",
                  again=True),
             Case("said", Fault(headers={"Docker-Content-Digest": NOWHERE}), None,
-                 "DIGEST_MISMATCH", method="PUT"),
+                 "DIGEST_MISMATCH", method="PUT", again=True),
         ],
         "wrong length": [
             Case("has-less", Fault(headers={"Range": "0-99"}), method="PATCH", again=True),
