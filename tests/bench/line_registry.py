@@ -5,15 +5,17 @@ closing connections. It is fault_registry.py's, with these conditions on top of 
     name = registry.push("bench/app", image)
     ... pull name ...
     registry.wire_bytes()          # that clients' kernels have acknowledged, headers included
-    registry.fetched(digest)       # bytes of that blob's body, handed to the kernel
-    registry.connections_now()     # how many are open
+    registry.fetched(digest)       # bytes of that blob's body that clients took
+    registry.busy_connections()    # how many get a blob's bytes now
 """
 
 import contextlib
+import fcntl
 import pathlib
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 
@@ -125,6 +127,7 @@ class _Handler(fault_registry._Handler):
             return
         view = memoryview(body)
         self.busy = True
+        before = self.acked() + self._queued()
         try:
             position = 0
             while position < len(view):
@@ -135,8 +138,17 @@ class _Handler(fault_registry._Handler):
                 with self.registry.lock:
                     request.sent += len(piece)
                     self.registry.changed.notify_all()
+        except OSError:
+            # What the client did not want any more is not what it fetched.
+            with self.registry.lock:
+                request.sent = max(0, min(request.sent, self.acked() - before))
+            raise
         finally:
             self.busy = False
+
+    def _queued(self):
+        """Bytes that were handed to the kernel and not acknowledged yet."""
+        return struct.unpack("i", fcntl.ioctl(self.raw, termios.TIOCOUTQ, b"\0" * 4))[0]
 
     def _wait_turn(self):
         """Sleeps until the connection may send; returns how much."""

@@ -26,15 +26,20 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 
 from common import (BIN_DIR, CACHE, DavitEngine, DockerEngine, Figures, PeakMemory, PodmanEngine,
-                    Registry, Scratch, debian_image, drop_caches, images, output, run, say, show,
-                    show_figures, table, timed, write_json)
+                    Registry, Scratch, debian_image, drop_caches, images, memory, output, run, say,
+                    show, show_figures, table, timed, write_json)
+from api import Api
+from fake_daemon import load_messages
+from fault_registry import Fault
 from line_registry import LineRegistry
 from netns import Line
+from watchers import IdleWatchers, reconnect
 
 BROKEN = (AssertionError, OSError, RuntimeError, subprocess.SubprocessError)
 ENGINES = [DavitEngine, DockerEngine, PodmanEngine]
@@ -188,12 +193,12 @@ def latency(bench):
 
 
 def kill(bench):
-    image = bench.image(20, 15, 12, 8, 5, seed=3)
+    image = bench.image(40, 25, 20, 10, 5, seed=3)
     size = compressed_size(image)
     source = random.Random(bench.options.seed + bench.round)
     points = sorted(source.random() for _ in range(10))
     say("kill: at", ", ".join(f"{point:.1%}" for point in points), "of the image's bytes")
-    with bench.far_side(100) as (_, registry):
+    with bench.far_side(50) as (_, registry):
         name = registry.push("bench/kill", image)
 
         def measure(engine):
@@ -315,6 +320,87 @@ def push(bench):
     bench.each_engine("push, kept compressed", measure, "--keep-compressed", of=DavitEngine)
 
 
+def wire_rate(registry, client):
+    """Bytes per second that the client's kernel acknowledges, without the first and last second."""
+    samples = []
+    while client.poll() is None:
+        samples.append((time.monotonic(), registry.wire_bytes()))
+        time.sleep(0.05)
+    wait_all([client])
+    begun = next(when for when, count in samples if count > samples[0][1])
+    middle = [one for one in samples if begun + 1 <= one[0] <= samples[-1][0] - 1]
+    (first, before), (last, after) = middle[0], middle[-1]
+    return (after - before) / (last - first)
+
+
+def cap(bench):
+    image, other = bench.image(6, 4, seed=8), bench.image(6, 4, seed=9)
+    with bench.far_side(50) as (_, registry):
+        names = [registry.push("bench/cap", image), registry.push("bench/other", other)]
+
+        def one(engine):
+            return {"kB/s": wire_rate(registry, engine.client(
+                "pull", "--limit-rate", "500k", names[0])) / 1000}
+
+        def changed(engine):
+            job = output(*engine.command("pull", "--detach", "--limit-rate", "5M", names[0])).strip()
+            run(*engine.command("jobs", "update", "--limit-rate", "500k", job),
+                stdout=subprocess.DEVNULL)
+            return {"kB/s": wire_rate(registry, engine.client("jobs", "watch", job)) / 1000}
+
+        def two(engine):
+            clients = [engine.client("pull", name) for name in names]
+            rate = wire_rate(registry, clients[0])
+            wait_all(clients)
+            return {"kB/s": rate / 1000}
+
+        def up(engine):
+            engine.pull(names[0])
+            with registry_at(engine.root / "empty") as empty:
+                target = f"{empty.host}/bench/cap"
+                run(*engine.command("tag", names[0], target), stdout=subprocess.DEVNULL)
+                seconds = timed(run, *engine.command("push", "-q", "--limit-rate", "500k", target))
+            return {"kB/s": compressed_size(image) / seconds / 1000}
+
+        bench.each_engine("cap, a pull", one, of=DavitEngine)
+        bench.each_engine("cap, changed", changed, of=DavitEngine)
+        bench.each_engine("cap, two pulls", two, "--limit-rate", "500k", of=DavitEngine)
+        bench.each_engine("cap, a push", up, "--keep-compressed", of=DavitEngine)
+
+
+def watchers(bench):
+    image = bench.image(12, 6, 2, seed=10)
+    with bench.far_side(10) as (_, registry), tempfile.TemporaryDirectory() as generated:
+        name = registry.push("bench/watched", image)
+        messages = load_messages(generated)
+
+        def connect(engine):
+            api = Api(engine.daemon, messages)
+            return api, next(api.pull(name, detach=True, cancel_on_leave=False)).job.id
+
+        def idle(engine):
+            registry.fault("/blobs/", Fault(hold=True))
+            api, job = connect(engine)
+            result = {}
+            for connections, streams in ((10, 100), (1000, 1)):
+                before = memory(engine.daemon.pid)["RssAnon"]
+                with IdleWatchers(engine.daemon.socket, messages, job, connections, streams):
+                    time.sleep(3)
+                    more = memory(engine.daemon.pid)["RssAnon"] - before
+                result[f"MiB, {connections} connections"] = more / 1024
+            registry.clear_faults()
+            registry.release()
+            list(api.watch_job(job))
+            return result
+
+        def come_and_go(engine):
+            api, job = connect(engine)
+            return reconnect(api, job, 50, 0.3)
+
+        bench.each_engine("watchers, 1,000 idle", idle, of=DavitEngine)
+        bench.each_engine("watchers, coming and going", come_and_go, of=DavitEngine)
+
+
 def small(bench):
     big = [bench.image(12, 12, seed=70 + number) for number in range(3)]
     little = [images.busybox_image([[images.file(f"etc/{number}", b"x")]]) for number in range(2)]
@@ -343,7 +429,7 @@ def small(bench):
 
 # --- Showing -------------------------------------------------------------------------------------
 
-SCENARIOS = [line, latency, kill, shared, straggler, closing, push, small]
+SCENARIOS = [line, latency, kill, shared, straggler, closing, push, cap, watchers, small]
 
 
 def ratio(bench, what, beside, against):
@@ -370,6 +456,16 @@ def all_budgets(bench):
     for kind in ("push", "push, kept compressed"):
         yield (f"{kind}: davit / dockerd",
                ratio(bench, f"{kind}: seconds", "dockerd", "push: seconds"), 0, 0.4, "x")
+    for kind in ("a pull", "changed", "two pulls", "a push"):
+        yield f"cap, {kind}", bench.figure(f"cap, {kind}: kB/s"), 490, 510, " kB/s"
+    for connections in (10, 1000):
+        yield (f"1,000 idle watchers on {connections} connections",
+               largest(bench, f"watchers, 1,000 idle: MiB, {connections} connections"), 0, 10,
+               " MiB")
+    yield ("50 reconnects: percentage falls", largest(bench, "watchers, coming and going: falls"),
+           0, 0, "")
+    yield ("50 reconnects: results", smallest(bench, "watchers, coming and going: results"), 1, 1,
+           "")
     for what, who in bench.figures.values:
         if what.endswith(": davitd MiB"):
             yield (f"{what.rpartition(':')[0]}: davitd private at the peak",
@@ -377,8 +473,11 @@ def all_budgets(bench):
 
 
 def largest(bench, what):
-    values = bench.figures.values.get((what, DavitEngine.name))
-    return max(values) if values else None
+    return max(bench.figures.values.get((what, DavitEngine.name), ()), default=None)
+
+
+def smallest(bench, what):
+    return min(bench.figures.values.get((what, DavitEngine.name), ()), default=None)
 
 
 def show_all(bench):
