@@ -1,6 +1,6 @@
 #include <stdio.h>
 
-#include "client/cli.h"
+#include "client/job_call.h"
 #include "client/prompt.h"
 #include "client/secrets.h"
 #include "proto/davit/v1/registries.pb-c.h"
@@ -35,11 +35,6 @@ static void response_free(Davit__V1__LoginResponse **response)
     if (*response && (*response)->identity_token)
         explicit_bzero((*response)->identity_token, strlen((*response)->identity_token));
     davit__v1__login_response__free_unpacked(*response, NULL);
-}
-
-static char *text_or_empty(const char *text)
-{
-    return (char *)(text ? text : "");
 }
 
 /* A token that the registry gives takes the password's place. */

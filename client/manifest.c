@@ -1,7 +1,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
-#include "client/cli.h"
+#include "client/job_call.h"
 #include "client/ui/json_indent.h"
 #include "proto/base/json.h"
 #include "proto/davit/v1/registries.pb-c.h"
@@ -189,29 +189,18 @@ static void add_all_verbose(const struct inspection *inspection, struct strbuf *
 /* --- davit manifest inspect -------------------------------------------------------------------
  */
 
-static char *text_or_empty(const char *text)
-{
-    return (char *)(text ? text : "");
-}
-
 static struct grpc_call *await_start_call(struct cli *cli, const char *reference, struct error *err)
 {
     Davit__V1__InspectManifestRequest request = DAVIT__V1__INSPECT_MANIFEST_REQUEST__INIT;
-    Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
-    CLEANUP_CREDENTIALS struct credentials credentials = {0};
+    CLEANUP(request_login_done) struct request_login login = {0};
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    CLEANUP_FREE char *domain = registry_domain(reference);
 
-    if (!await_cli_connect(cli, err) ||
-        (domain && !await_cli_credentials(cli, domain, &credentials, err)))
+    if (!await_cli_connect(cli, err) || !await_request_login(cli, reference, &login, err))
         return NULL;
     request.reference = (char *)reference;
     request.insecure = flag_bool(&cli->flags, "insecure");
     request.entries = flag_bool(&cli->flags, "verbose");
-    auth.username = text_or_empty(credentials.username);
-    auth.password = text_or_empty(credentials.password);
-    auth.identity_token = text_or_empty(credentials.identity_token);
-    request.auth = &auth;
+    request.auth = login.auth;
     call = grpc_client_call(cli->client, "/davit.v1.Registries/InspectManifest",
                             &davit__v1__manifest__descriptor, NULL, err);
     if (call && await_grpc_send(call, &request.base, err) && await_grpc_close_send(call, err))

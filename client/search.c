@@ -1,6 +1,6 @@
 #include <stdio.h>
 
-#include "client/cli.h"
+#include "client/job_call.h"
 #include "client/ui/template.h"
 #include "client/ui/terminal.h"
 #include "proto/davit/v1/registries.pb-c.h"
@@ -145,11 +145,6 @@ static void response_free(Davit__V1__SearchResponse **response)
     davit__v1__search_response__free_unpacked(*response, NULL);
 }
 
-static char *text_or_empty(const char *text)
-{
-    return (char *)(text ? text : "");
-}
-
 static bool take_limit(const struct flags *flags, Davit__V1__SearchRequest *request,
                        struct error *err)
 {
@@ -166,21 +161,16 @@ static bool take_limit(const struct flags *flags, Davit__V1__SearchRequest *requ
 static bool await_search(struct cli *cli, struct error *err)
 {
     Davit__V1__SearchRequest request = DAVIT__V1__SEARCH_REQUEST__INIT;
-    Davit__V1__RegistryAuth auth = DAVIT__V1__REGISTRY_AUTH__INIT;
-    CLEANUP_CREDENTIALS struct credentials credentials = {0};
+    CLEANUP(request_login_done) struct request_login login = {0};
     CLEANUP(response_free) Davit__V1__SearchResponse *response = NULL;
-    CLEANUP_FREE char *domain = registry_domain(cli->flags.args[0]);
     CLEANUP_STRBUF struct strbuf text = {0};
 
     request.term = cli->flags.args[0];
     if (!take_filters(flag_list(&cli->flags, "filter"), &request, err) ||
         !take_limit(&cli->flags, &request, err) ||
-        (domain && !await_cli_credentials(cli, domain, &credentials, err)))
+        !await_request_login(cli, request.term, &login, err))
         return false;
-    auth.username = text_or_empty(credentials.username);
-    auth.password = text_or_empty(credentials.password);
-    auth.identity_token = text_or_empty(credentials.identity_token);
-    request.auth = &auth;
+    request.auth = login.auth;
     return await_cli_call(cli, "/davit.v1.Registries/Search", &request.base,
                           &davit__v1__search_response__descriptor, (ProtobufCMessage **)&response,
                           err) &&

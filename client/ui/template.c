@@ -210,9 +210,10 @@ static json_t *do_split(json_t *const *arguments)
 static json_t *do_len(json_t *const *arguments)
 {
     const json_t *value = arguments[0];
+    const size_t length =
+        json_string_length(value) + json_array_size(value) + json_object_size(value);
 
-    return json_integer(
-        (json_int_t)(json_string_length(value) + json_array_size(value) + json_object_size(value)));
+    return json_integer((json_int_t)length);
 }
 
 static json_t *do_eq(json_t *const *arguments)
