@@ -59,9 +59,6 @@ class Pace:
 class FaultProxy(FaultRegistry):
     def __init__(self, upstream, **options):
         self.upstream = upstream
-        self.upstream_tls = None
-        if upstream.url.startswith("https:"):
-            self.upstream_tls = ssl.create_default_context(cafile=upstream.cafile)
         self.replacements = []
         self.close_after_bytes = None
         self.close_after_seconds = None
@@ -81,8 +78,9 @@ class FaultProxy(FaultRegistry):
 
     def connect(self):
         location = urllib.parse.urlsplit(self.upstream.url).netloc
-        if self.upstream_tls:
-            return http.client.HTTPSConnection(location, context=self.upstream_tls)
+        if self.upstream.url.startswith("https:"):
+            context = ssl.create_default_context(cafile=self.upstream.cafile)
+            return http.client.HTTPSConnection(location, context=context)
         return http.client.HTTPConnection(location)
 
     def replaced(self, text):
