@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import pathlib
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -77,6 +78,8 @@ def orphans(data_root, driver):
         with contextlib.suppress(FileNotFoundError):
             found += [f"{folder}/{name}" for name in os.listdir(data_root / folder)
                       if name not in expected]
+    found += [f"partial/{name}" for name in os.listdir(data_root / "partial")
+              if not re.fullmatch("[0-9a-f]{64}", name)]
     for name in expected:
         with contextlib.suppress(FileNotFoundError):
             found += [f"layers/{name}/{file}" for file in os.listdir(data_root / "layers" / name)
