@@ -351,7 +351,8 @@ static bool await_config(struct push *push, struct push_image *image, struct err
     bool present = false;
     uint64_t size;
 
-    return await_blob_present(registry, push->target, &image->id, &present, err) &&
+    return await_blob_present(registry, push->target, &image->id, image->data.config_size, &present,
+                              err) &&
            (present ||
             await_upload(registry, push->target, &content, &watcher, &digest, &size, err));
 }

@@ -18,6 +18,7 @@
 #define WINDOW_MIN_BYTES (1 * MIB)
 
 #define SPEED_INTERVAL_MS 500
+#define HASH_STEP_BYTES (256 * KIB)
 
 /* --- Whether it is there -----------------------------------------------------------------------
  */
@@ -55,12 +56,13 @@ static bool await_mount(struct push_layer *layer, const struct digest *blob, boo
     return true;
 }
 
-static bool await_find_blob(struct push_layer *layer, const struct digest *blob, bool *ret_found,
-                            struct error *err)
+static bool await_find_blob(struct push_layer *layer, const struct digest *blob,
+                            uint64_t size_bytes, bool *ret_found, struct error *err)
 {
     const struct push *push = layer->push;
 
-    return await_blob_present(push->engine->options.registry, push->target, blob, ret_found, err) &&
+    return await_blob_present(push->engine->options.registry, push->target, blob, size_bytes,
+                              ret_found, err) &&
            (*ret_found || await_mount(layer, blob, ret_found, err));
 }
 
@@ -91,7 +93,7 @@ static bool await_find_another(struct push_layer *layer, bool *ret_found, struct
         if (again || !is_acceptable(layer, source))
             continue;
         tried[count++] = &source->blob.digest;
-        if (!await_find_blob(layer, &source->blob.digest, ret_found, err))
+        if (!await_find_blob(layer, &source->blob.digest, source->blob.size_bytes, ret_found, err))
             return false;
         if (*ret_found)
             set_found(layer, &source->blob.digest, source->blob.size_bytes,
@@ -158,7 +160,7 @@ bool await_layer_check(struct push_layer *layer, struct error *err)
 
     layer->state = PUSH_LAYER_CHECKING;
     if (!await_layer_sources(store, &layer->diff_id, &layer->sources, err) ||
-        !await_find_blob(layer, &layer->original.digest, &found, err))
+        !await_find_blob(layer, &layer->original.digest, layer->original.size_bytes, &found, err))
         return false;
     if (found)
         set_found(layer, &layer->original.digest, layer->original.size_bytes,
@@ -430,14 +432,46 @@ static bool await_slot(struct push_engine *engine, struct error *err)
     return true;
 }
 
+static void hash_blocking(void *arg)
+{
+    struct read_work *work = arg;
+    CLEANUP(hasher_cleanup) struct hasher *hasher = hasher_new();
+    struct digest digest;
+
+    for (; work->offset < work->outgoing->size_bytes; work->offset += HASH_STEP_BYTES) {
+        work->size = (size_t)MIN(HASH_STEP_BYTES, work->outgoing->size_bytes - work->offset);
+        read_blocking(work);
+        if (error_is_set(&work->error))
+            return;
+        hasher_update(hasher, work->buffer, work->size);
+    }
+    digest = hasher_finish(hasher);
+    if (!digest_eq(&digest, &work->outgoing->digest))
+        error_set(&work->error, ERROR_DATA_LOSS, "BLOB_DAMAGED", "it has another digest");
+}
+
+/* What was kept may have been damaged since; the registry finds that out. */
+static bool await_is_damaged(struct push_layer *layer)
+{
+    CLEANUP(close_await) struct outgoing outgoing = {.layer = layer, .file = {.fd = -1}};
+    CLEANUP_FREE void *buffer = xmalloc(HASH_STEP_BYTES);
+    struct read_work work = {.outgoing = &outgoing, .buffer = buffer};
+    bool damaged;
+
+    if (!await_open(&outgoing, NULL) || await_work(hash_blocking, &work, "hashing a blob") < 0)
+        return false;
+    damaged = error_is_set(&work.error);
+    error_done(&work.error);
+    return damaged;
+}
+
 static bool await_send_anyhow(struct push_layer *layer, struct error *err)
 {
     bool has_tar = false, unused;
 
     if (await_send_once(layer, err))
         return true;
-    /* What was kept may have been damaged since: the registry finds that out. */
-    if (layer->way != PUSH_KEPT || !error_is(err, "DIGEST_MISMATCH") ||
+    if (layer->way != PUSH_KEPT || !error_is(err, "DIGEST_MISMATCH") || !await_is_damaged(layer) ||
         !await_look(layer, LAYER_TAR, &has_tar, &unused, NULL) || !has_tar)
         return false;
     log_warn("a compressed blob that was kept is damaged",

@@ -198,7 +198,7 @@ struct http_response *await_source_ask(struct registry_client *client, const str
             .headers = request->headers,
             .access = elsewhere ? NULL : source->access,
             .request_body = request->request_body,
-            .answer_timeout_ms = request->answer_timeout_ms,
+            .answer_grace_ms = request->answer_grace_ms,
             .own_connection = request->own_connection,
             .attempts = request->attempts,
             .body = request->body,

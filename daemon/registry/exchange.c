@@ -162,7 +162,7 @@ static bool worth_a_retry(const struct error *err)
 {
     return err->retry_after_ms <= RETRY_AFTER_MAX_MS &&
            (error_is(err, "REGISTRY_BUSY") || error_is(err, "CONNECTION_LOST") ||
-            error_is(err, "TRUNCATED"));
+            error_is(err, "TRUNCATED") || error_is(err, "STALLED") || error_is(err, "TOO_SLOW"));
 }
 
 static int await_backoff(const struct transport *transport, unsigned int number, uint64_t wait_ms)
@@ -247,7 +247,7 @@ static struct http_response *await_hop(struct transport *transport, const struct
                                    .headers = headers,
                                    .post_body = exchange->post_body,
                                    .body = exchange->request_body,
-                                   .answer_timeout_ms = exchange->answer_timeout_ms,
+                                   .answer_grace_ms = exchange->answer_grace_ms,
                                    .own_connection = exchange->own_connection,
                                    .connect_timeout_ms = access ? access->connect_timeout_ms : 0,
                                    .proxy = access ? access->proxy : NULL,

@@ -25,10 +25,10 @@ struct exchange {
     const char *authorization;  /* the header's value, for the URL's own origin only; or NULL */
     const char *const *headers; /* others, NULL-terminated; may be NULL */
     const struct host_access *access; /* for the URL's own origin only; or NULL */
-    const char *method;         /* as in struct http_request, as are these */
+    const char *method;               /* as in struct http_request, as are these */
     const char *post_body;
     const struct http_body *request_body;
-    uint64_t answer_timeout_ms;
+    uint64_t answer_grace_ms;
     bool own_connection;
     unsigned int attempts; /* at least 1; more than one while the server is busy or breaks off */
     struct strbuf *body;   /* takes the body of a 200 as part of the exchange; NULL: read later */

@@ -553,7 +553,7 @@ struct http_response *await_http_open(struct http *http, const struct http_reque
         error_set(err, ERROR_INTERNAL, NULL, "libcurl: %s", curl_multi_strerror(code));
         return NULL;
     }
-    if (!http_await_headers(response, request->answer_timeout_ms, err))
+    if (!http_await_headers(response, request->answer_grace_ms, err))
         return NULL;
     if (response->status == 0) {
         http_failed(response, err);

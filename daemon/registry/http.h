@@ -59,7 +59,7 @@ struct http_request {
     const char *const *headers;   /* "Name: value", NULL-terminated; may be NULL */
     const char *post_body;        /* a form; NULL: none */
     const struct http_body *body; /* of a POST, PUT or PATCH; NULL: none */
-    uint64_t answer_timeout_ms;   /* once all is sent; 0: the stall timeout */
+    uint64_t answer_grace_ms;     /* how much more than the stall timeout, once all is sent */
     bool own_connection;          /* a new one, which nobody uses afterwards */
     uint64_t connect_timeout_ms;  /* 0: the client's */
     const char *proxy;            /* a URL; NULL: as the environment has it */

@@ -75,7 +75,7 @@ static inline bool http_is_sending(const struct http_response *response)
 
 /* Sends the body, as far as the server takes it, and waits for the response's headers, or its end.
  */
-bool http_await_headers(struct http_response *response, uint64_t answer_timeout_ms,
+bool http_await_headers(struct http_response *response, uint64_t answer_grace_ms,
                         struct error *err);
 
 /* --- http_failure.c: what an exchange that has ended tells the user ----------------------------

@@ -85,8 +85,7 @@ static bool await_piece(struct http_response *response, struct error *err)
     return true;
 }
 
-bool http_await_headers(struct http_response *response, uint64_t answer_timeout_ms,
-                        struct error *err)
+bool http_await_headers(struct http_response *response, uint64_t answer_grace_ms, struct error *err)
 {
     const struct http *http = response->http;
     uint64_t timeout_ms = http->connect_timeout_ms + http->stall_timeout_ms;
@@ -103,8 +102,7 @@ bool http_await_headers(struct http_response *response, uint64_t answer_timeout_
         /* Once all is sent, the answer is waited for; if the connection turns out to have been dead
          * by then, libcurl sends all of it again. */
         if (begun)
-            timeout_ms = http_is_sending(response) || !answer_timeout_ms ? http->stall_timeout_ms
-                                                                         : answer_timeout_ms;
+            timeout_ms = http->stall_timeout_ms + (http_is_sending(response) ? 0 : answer_grace_ms);
         if (!http_await_change(response, timeout_ms, "waiting for a registry", err))
             return false;
         if (response->send_offset > offset &&

@@ -86,7 +86,7 @@ struct source_request {
     bool push;       /* needs more than to read */
     const char *mount_from; /* as in struct auth_subject */
     const struct http_body *request_body;
-    uint64_t answer_timeout_ms; /* as in struct http_request */
+    uint64_t answer_grace_ms; /* as in struct http_request */
     bool own_connection;
     char **ret_url; /* as in struct exchange */
 };

@@ -21,8 +21,8 @@
  */
 #define CHUNK_MIN_LENGTH_MAX_BYTES (64 * MIB)
 
-/* How long a server may take to close an upload: it may have to read all of it again. */
-#define CLOSE_TIMEOUT_MS (10 * 60 * 1000)
+/* How fast a server closes an upload at least: it may have to read all of it again. */
+#define CLOSE_BYTES_PER_MS (10 * MIB / 1000)
 
 #define FRUITLESS_MAX 6
 #define BACKOFF_MAX_MS 30000
@@ -62,8 +62,20 @@ static void await_drained(struct http_response *response)
     await_http_body(response, ERROR_BODY_MAX_BYTES, &rest, NULL);
 }
 
+/* Whether what it says of the blob is so. A length of 0 is what some say to any HEAD. */
+static bool is_the_blob(const struct http_response *response, const struct digest *blob,
+                        uint64_t size_bytes)
+{
+    const char *digest = http_header(response, "Docker-Content-Digest", 0);
+    const char *length = http_header(response, "Content-Length", 0);
+
+    return (str_empty(digest) || str_eq(digest, blob->text)) &&
+           (str_empty(length) || str_eq(length, "0") || strtoull(length, NULL, 10) == size_bytes);
+}
+
 bool await_blob_present(struct registry_client *client, struct source *target,
-                        const struct digest *blob, bool *ret_present, struct error *err)
+                        const struct digest *blob, uint64_t size_bytes, bool *ret_present,
+                        struct error *err)
 {
     const struct source_request request = {
         .method = "HEAD",
@@ -80,7 +92,7 @@ bool await_blob_present(struct registry_client *client, struct source *target,
     await_drained(response);
     switch (http_status(response)) {
     case 200:
-        *ret_present = true;
+        *ret_present = is_the_blob(response, blob, size_bytes);
         return true;
     case 404:
     case 405: /* it is asked for something that it does not know: then we send */
@@ -168,6 +180,7 @@ struct upload {
     bool whole;             /* it takes no chunks */
     bool careful;           /* sessions were lost: each chunk has a connection of its own */
     bool closing;           /* it was asked to close the session */
+    bool damaged;           /* it had other bytes than were sent */
     bool done;
     struct digest digest; /* once it is done, or closing */
     uint64_t size_bytes;
@@ -293,8 +306,8 @@ static bool await_ask_offset(struct upload *upload, struct error *err)
     }
     if (upload->closing) { /* the answer to that may have been lost */
         upload->closing = false;
-        if (!await_blob_present(upload->client, upload->target, &upload->digest, &upload->done,
-                                err) ||
+        if (!await_blob_present(upload->client, upload->target, &upload->digest, upload->size_bytes,
+                                &upload->done, err) ||
             upload->done)
             return upload->done;
     }
@@ -395,7 +408,7 @@ static struct http_response *await_send(struct upload *upload, uint64_t size, bo
         .attempts = 1,
         .push = true,
         .request_body = &body,
-        .answer_timeout_ms = last ? CLOSE_TIMEOUT_MS : 0,
+        .answer_grace_ms = last ? (upload->offset + size) / CLOSE_BYTES_PER_MS : 0,
         .own_connection = upload->careful,
         .ret_url = ret_url,
     };
@@ -433,16 +446,23 @@ static bool take_chunk(struct upload *upload, const char *answered,
     return true;
 }
 
-/* The registry has other bytes than we think it has. */
+/* The registry has other bytes than we think it has: something on the way there may have damaged
+ * them, once. */
 static bool await_wrong_digest(struct upload *upload, struct http_response *response,
                                struct error *err)
 {
     await_refused(upload->target, response, err);
-    if (err && strstr(err->message, "digest invalid")) {
-        err->code = ERROR_DATA_LOSS;
-        free(err->reason);
-        err->reason = xstrdup("DIGEST_MISMATCH");
+    if (!strstr(err->message, "digest invalid"))
+        return false;
+    if (!upload->damaged) {
+        error_done(err);
+        upload->damaged = true;
+        lose_session(upload, "the registry has other bytes than were sent");
+        return true;
     }
+    err->code = ERROR_DATA_LOSS;
+    free(err->reason);
+    err->reason = xstrdup("DIGEST_MISMATCH");
     return false;
 }
 

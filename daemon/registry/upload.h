@@ -13,9 +13,10 @@ struct source *await_registry_target(struct registry_client *client,
                                      const struct reference *reference,
                                      const struct registry_auth *auth, struct error *err);
 
-/* Whether the repository has the blob. */
+/* Whether the repository has the blob; not if it says that it has something else of that name. */
 bool await_blob_present(struct registry_client *client, struct source *target,
-                        const struct digest *blob, bool *ret_present, struct error *err);
+                        const struct digest *blob, uint64_t size_bytes, bool *ret_present,
+                        struct error *err);
 
 /* Has the registry take the blob over from another of its repositories ("library/busybox"). That it
  * does not, or that one may not read there, is no error. */

@@ -98,8 +98,9 @@ def test_blobs_that_are_there(blob):
     with UploadRegistry() as registry:
         registry.blobs[DIGEST] = DATA
         name = f"{registry.host}/team/app"
-        assert tool("present", name, DIGEST)["yes"]
-        assert not tool("present", name, "sha256:" + 64 * "0")["yes"]
+        assert tool("present", name, DIGEST, len(DATA))["yes"]
+        assert not tool("present", name, DIGEST, 5)["yes"]  # something else of that name
+        assert not tool("present", name, "sha256:" + 64 * "0", 5)["yes"]
         assert tool("mount", name, DIGEST, "team/base")["yes"]
         assert not tool("mount", name, DIGEST, "team/other")["yes"]
         assert not registry.sessions  # the one that came instead was closed
@@ -164,6 +165,15 @@ def test_sessions_that_are_always_lost_are_an_error(blob):
     with UploadRegistry(lose_sessions=1000) as registry:
         failed = upload(registry, blob)
         assert (failed["code"], failed["reason"]) == ("FAILED_PRECONDITION", "REGISTRY_PROTOCOL")
+
+
+def test_bytes_that_were_damaged_on_the_way_are_sent_again(blob):
+    with UploadRegistry(flip=[1000]) as registry:
+        sent(registry, upload(registry, blob))
+        assert len(registry.of("POST")) == 2
+    with UploadRegistry(flip=[1000, 1000]) as registry:
+        failed = upload(registry, blob)
+        assert (failed["code"], failed["reason"]) == ("DATA_LOSS", "DIGEST_MISMATCH")
 
 
 def test_an_answer_that_got_lost_is_looked_for(blob):
@@ -265,7 +275,7 @@ def real():
 def test_docker_registry(real, blob):
     assert upload(real, blob)["digest"] == DIGEST
     assert real.blob_path(DIGEST).read_bytes() == DATA
-    assert tool("present", f"{real.host}/team/app", DIGEST)["yes"]
+    assert tool("present", f"{real.host}/team/app", DIGEST, len(DATA))["yes"]
     assert tool("mount", f"{real.host}/team/second", DIGEST, "team/app")["yes"]
     assert not tool("mount", f"{real.host}/team/third", "sha256:" + 64 * "0", "team/app")["yes"]
 

@@ -6,8 +6,9 @@
 
 What it can be told, alone or together:
 
-    cut=[n, ...]         connections break after so many bytes of the next bodies; None: not that one
+    cut=[n, ...]         connections break after so many bytes of the next bodies; None: not that
     stall=[n, ...]       nothing more is read after so many bytes, until stop()
+    flip=[n, ...]        this byte of the next sessions is taken in wrong
     keeps=False          it loses the session with a body that broke off, as docker-registry does
     lose_sessions=n      the next n requests to sessions find none
     chunks=False         405 for PATCH
@@ -44,7 +45,7 @@ class Record:
 
 class UploadRegistry:
     def __init__(self, **options):
-        self.cut, self.stall, self.busy = [], [], []
+        self.cut, self.stall, self.busy, self.flip = [], [], [], []
         self.keeps, self.chunks, self.relative = True, True, False
         self.lose_sessions, self.lose_answers, self.slow_offset = 0, 0, 0
         self.limit = self.min_length = self.elsewhere = self.redirect = self.user = None
@@ -107,7 +108,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                                if registry.wrong_digest else {})
         blob = re.fullmatch(r"/v2/.+/blobs/(sha256:.+)", path)
         if blob:
-            return self.answer(200 if blob[1] in registry.blobs else 404)
+            found = registry.blobs.get(blob[1])
+            return self.answer(404) if found is None else self.answer(200, body=found)
         if self.command == "POST":
             return self.open_session(query)
         return self.session(path.rsplit("/", 1)[1], query)
@@ -164,10 +166,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start and (int(start[1]) != len(data) or int(start[2]) != len(data) + length - 1):
             self.read_body(None)
             return self.answer(416, self.progress(identity, data))
+        first = not data
         if not self.read_body(data):
             if not registry.keeps:
                 del registry.sessions[identity]
             return None
+        if registry.flip and first:
+            data[registry.flip.pop(0)] ^= 1
         if self.command == "PUT":
             return self.close_session(identity, data, query)
         if registry.slow_offset:
@@ -180,7 +185,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         del registry.sessions[identity]
         if query.get("digest") != digest:
-            return self.answer(400, {}, b'{"errors":[{"code":"DIGEST_INVALID","message":"x"}]}')
+            return self.answer(400, {}, b'{"errors":[{"code":"DIGEST_INVALID"}]}')
         registry.blobs[digest] = bytes(data)
         if registry.lose_answers:
             registry.lose_answers -= 1

@@ -1,7 +1,7 @@
 /* Drives uploads for test_upload.py: options first, then one command. Prints a line of JSON: its
  * result, or its error, with how often it waited before a retry.
  *
- *   present REFERENCE DIGEST
+ *   present REFERENCE DIGEST SIZE
  *   mount REFERENCE DIGEST REPOSITORY
  *   upload REFERENCE FILE             in chunks of --chunk bytes at most
  *   manifest REFERENCE NAME FILE
@@ -136,7 +136,8 @@ static json_t *await_named(struct tool *tool, const char *name, struct error *er
     if (!digest_parse(next(tool), &digest, err))
         return NULL;
     if (strcmp(name, "present") == 0)
-        ok = await_blob_present(tool->client, tool->target, &digest, &yes, err);
+        ok = await_blob_present(tool->client, tool->target, &digest, strtoull(next(tool), NULL, 10),
+                                &yes, err);
     else if (strcmp(name, "mount") == 0)
         ok = await_blob_mount(tool->client, tool->target, &digest, next(tool), &yes, err);
     else
