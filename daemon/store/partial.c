@@ -14,7 +14,7 @@
 #include "proto/base/log.h"
 
 /* Header and maps are written once there is so much: a small blob is not worth them. */
-#define TAIL_FROM_BYTES (256 * KIB)
+#define TAIL_FROM_BYTES (32 * KIB)
 
 #define SYNC_INTERVAL_MS 2000
 

@@ -21,8 +21,8 @@ struct partial;
 struct partial *await_partial_open(struct store *store, const struct digest *blob,
                                    uint64_t size_bytes, struct error *err);
 
-/* Ends the use, and makes durable what is to be kept: whole blocks of 16 KiB (more for blobs beyond
- * 16 GiB). No read or write may be going on. Suspends, also for a cancelled task. Takes NULL;
+/* Ends the use, and makes durable what is to be kept: whole blocks of 4 KiB (more for blobs beyond
+ * 4 GiB). No read or write may be going on. Suspends, also for a cancelled task. Takes NULL;
  * returns NULL. */
 struct partial *partial_close_await(struct partial *partial);
 

@@ -13,7 +13,7 @@
 #include "daemon/store/byte_ranges.h"
 #include "proto/base/digest.h"
 
-#define PARTIAL_BLOCK_BYTES (16 * KIB) /* of blobs up to 16 GiB, so that no map is beyond a MiB */
+#define PARTIAL_BLOCK_BYTES (4 * KIB) /* of blobs up to 4 GiB, so that no map is beyond a MiB */
 
 struct partial_layout {
     uint64_t size_bytes; /* of the blob */

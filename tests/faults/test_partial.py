@@ -20,10 +20,10 @@ CUTS = int(os.environ.get("DAVIT_FAULT_CUTS") or 24)
 PROGRAM = BIN_DIR.parent / "tests" / "fault-fetch"
 MIB = 1 << 20
 SIZE = 6 * MIB + 12345
-BLOCK = 16 * 1024
+BLOCK = 4096
 TASKS = 3
 # A kill may come when so much has been written, and no word of it.
-UNTOLD = 256 * 1024
+UNTOLD = 32 * 1024
 POINTS = sorted(set(re.findall(r'fault_point\("(partial\.[a-z]+)"\)', "".join(
     path.read_text() for path in (REPOSITORY / "daemon/store").glob("*.c")))))
 

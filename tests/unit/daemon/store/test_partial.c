@@ -485,7 +485,7 @@ static void test_layouts(void **state UNUSED)
         assert_ok(partial_layout_make(sizes[i], &layout, &err), &err);
         assert_true(layout.block_count <= 1 * MIB + 1);
         assert_true(layout.block_count * layout.block_bytes >= sizes[i]);
-        assert_true(sizes[i] >= 16 * GIB || layout.block_bytes == PARTIAL_BLOCK_BYTES);
+        assert_true(sizes[i] >= 4 * GIB || layout.block_bytes == PARTIAL_BLOCK_BYTES);
         assert_true(layout.header_offset >= sizes[i] && layout.header_offset % 4096 == 0);
         assert_true(layout.end > sizes[i]);
         assert_int_equal(partial_blocks(&layout, all).end, layout.block_count);
