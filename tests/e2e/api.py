@@ -16,12 +16,12 @@ MIB = 1 << 20
 class Api:
     """Attributes: one module of messages for each proto file (api.images, api.jobs)."""
 
-    def __init__(self, daemon, messages):
+    def __init__(self, daemon, messages, options=()):
         self.daemon = daemon
         vars(self).update(vars(messages))
         self.channel = grpc.insecure_channel(f"unix:{daemon.socket}", [
             ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0),
-            ("grpc.max_send_message_length", 16 * MIB)])
+            ("grpc.max_send_message_length", 16 * MIB), *options])
 
     def stub(self, method, kind, response):
         return getattr(self.channel, kind)(f"/davit.v1.{method}",
@@ -83,8 +83,8 @@ def messages(tmp_path_factory):
 @pytest.fixture
 def make_api(messages):
     with contextlib.ExitStack() as stack:
-        def make(daemon):
-            api = Api(daemon, messages)
+        def make(daemon, options=()):
+            api = Api(daemon, messages, options)
             stack.callback(api.channel.close)
             return api
         yield make
