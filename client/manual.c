@@ -30,7 +30,12 @@ static void put_flags(const struct flag *flags, size_t count)
             printf("\\-%c, ", flags[i].shorthand);
         fputs("\\-\\-", stdout);
         put_text(flags[i].name);
-        fputs(kinds[flags[i].type], stdout);
+        if (flags[i].kind) {
+            putchar(' ');
+            put_text(flags[i].kind);
+        } else {
+            fputs(kinds[flags[i].type], stdout);
+        }
         putchar('\n');
         put_text(flags[i].help);
         if (flags[i].choices)
@@ -92,15 +97,21 @@ int main(void)
     fputs(".SH COMMANDS\n", stdout);
     for (size_t i = 0; i < command_group_count; i++)
         put_group(&command_groups[i]);
-    fputs(".SH EXIT STATUS\n"
-          "0, or 1 when a command fails. 125 for a flag that is wrong.\n.B run\n"
-          "returns the container's own exit code, 128 + n if signal n ended it, 127 if its command "
-          "was not found, 126 if it cannot be executed, and 125 for any other failure.\n"
-          ".SH ENVIRONMENT\n"
-          ".TP\n.B DAVIT_HOST\nWhere the daemon listens, as for\n.BR \\-\\-host .\n"
-          ".TP\n.B NO_COLOR\nIf not empty, nothing is coloured.\n"
-          ".SH FILES\n.TP\n.I /run/davit/davit.sock\nThe daemon's socket.\n"
-          ".SH SEE ALSO\n.BR davitd (8)\n",
-          stdout);
+    fputs(
+        ".SH EXIT STATUS\n"
+        "0, or 1 when a command fails. 125 for a flag that is wrong. 128 + n when signal n ended "
+        "davit.\n.B run\n"
+        "returns the container's own exit code, 128 + n if signal n ended it, 127 if its command "
+        "was not found, 126 if it cannot be executed, and 125 for any other failure.\n"
+        ".SH ENVIRONMENT\n"
+        ".TP\n.B DAVIT_HOST\nWhere the daemon listens, as for\n.BR \\-\\-host .\n"
+        ".TP\n.B DOCKER_CONFIG\nThe directory of\n.I config.json\nwith the credentials for "
+        "registries.\n"
+        ".TP\n.B NO_COLOR\nIf not empty, nothing is coloured.\n"
+        ".SH FILES\n.TP\n.I /run/davit/davit.sock\nThe daemon's socket.\n"
+        ".TP\n.I ~/.docker/config.json\nCredentials for registries, or the names of programs that "
+        "keep them, as Docker has it.\n"
+        ".SH SEE ALSO\n.BR davitd (8)\n",
+        stdout);
     return ferror(stdout) ? 1 : 0;
 }
