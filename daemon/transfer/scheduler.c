@@ -294,9 +294,12 @@ static bool is_straggler(const struct connection *connection)
     uint64_t left = connection->segment.end - connection->segment.position;
     uint64_t patience_ms = (uint64_t)STRAGGLER_AFTER_MS << MIN(transfer->straggles, 5U);
 
-    if (!connection->task || !connection->place || connection->whole ||
-        loop_now_ms() - connection->asked_ms < patience_ms ||
-        left * 1000 / MAX(speed, 1U) < STRAGGLER_LEFT_MS ||
+    if (!connection->task || !connection->place ||
+        loop_now_ms() - connection->asked_ms < patience_ms)
+        return false;
+    if (!connection->place->share && speed == 0)
+        return true; /* whose it was has left; there are others to ask */
+    if (connection->whole || left * 1000 / MAX(speed, 1U) < STRAGGLER_LEFT_MS ||
         rate_limit_get(transfer_limit(transfer)) || rate_limit_get(transfer->table->limit))
         return false;
     return speed * STRAGGLER_RATIO < speed_of_peers(connection);
