@@ -155,10 +155,13 @@ bool partial_file_read(int fd, const struct partial_layout *layout, const struct
     if (memcmp(&header, &expected, sizeof(header)) != 0)
         return error_set(err, ERROR_DATA_LOSS, NULL, "its header is of something else");
     ret->current = strncmp(boot, boot_id, sizeof(boot)) == 0;
-    if (!read_map(fd, layout, layout->durable_offset, &ret->durable, err))
+    if (!read_map(fd, layout, layout->durable_offset, &ret->durable, err) ||
+        (ret->current && !read_map(fd, layout, layout->written_offset, &ret->have, err)))
         return false;
-    return read_map(fd, layout, ret->current ? layout->written_offset : layout->durable_offset,
-                    &ret->have, err);
+    /* Writing `written` may have failed. */
+    for (size_t i = 0; i < ret->durable.count; i++)
+        byte_ranges_add(&ret->have, ret->durable.items[i].offset, ret->durable.items[i].end);
+    return true;
 }
 
 /* --- Writing ---------------------------------------------------------------------------------- */
