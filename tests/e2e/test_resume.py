@@ -111,8 +111,9 @@ def davitd(make_davitd):
 # --- Broken off by us ----------------------------------------------------------------------------
 
 
-def test_kill_9_at_ten_random_points_of_one_pull(davitd, davit, line, registry):
-    image = random_image("kill", *[9 * MB] * 5)
+def test_kill_9_at_ten_random_points_of_one_pull(davitd, davit, make_line, registry):
+    line = make_line(pace=10 << 20)
+    image = random_image("kill", *[6 * MB] * 5)
     name = line.name(registry.push("resume/kill", image))
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -185,7 +186,7 @@ def test_a_registry_that_is_restarted(davit, make_line, registry):
     second = make_line(port=first.port)
     finish(running)
     assert_hardly_twice(image, first, second)
-    assert ranges(second, image.layers[0])[0][0] >= 3 * MB
+    assert sent_of(image, second) <= size_of(image) - 4 * MB + TWICE_BYTES
 
 
 def test_a_token_that_expires_in_the_middle(davitd, davit, make_line, make_registry, scratch,
@@ -196,7 +197,7 @@ def test_a_token_that_expires_in_the_middle(davitd, davit, make_line, make_regis
     image = random_image("expiry", 6 * MB)
     name = line.name(guarded.push("resume/expiry", image))
     layer = image.layers[0]
-    line.fault(layer.digest, Fault(stall_after=3 * MB, reset_after=3 * MB, absolute=True), times=1)
+    line.fault(layer.digest, Fault(stall_after=3 * MB, reset_after=3 * MB, absolute=True))
     tokens.lifetime_s, tokens.told_lifetime_s = 2, 300
     running = davit.start("pull", "-q", name, text=True)
     line.wait_stalled()
@@ -209,6 +210,7 @@ def test_a_token_that_expires_in_the_middle(davitd, davit, make_line, make_regis
 
     wait_until(expired, "the token to expire")
     tokens.lifetime_s = 300
+    line.clear_faults()
     line.release()
     finish(running)
     assert_hardly_twice(image, line)
