@@ -116,10 +116,17 @@ def empty(make_registry):
     return make_registry()
 
 
+@pytest.fixture
+def packer(make_davitd):
+    """Has layers' tars, so that it can compress them."""
+    return Davit(make_davitd("--storage-driver", "erofs"))
+
+
 @pytest.mark.parametrize("schema, compression", [(images.DOCKER, None), (images.OCI, None),
                                                  (images.OCI, "zstd"), (images.DOCKER, "zstd")])
-def test_an_empty_registry_gets_the_layers_compressed_anew(davit, make_davitd, registry, empty,
+def test_an_empty_registry_gets_the_layers_compressed_anew(packer, make_davitd, registry, empty,
                                                            schema, compression):
+    davit = packer
     made = an_image(5, 6, size=3_000_000, schema=schema)
     name = pull(davit, registry, made, f"push-empty/{schema}-{compression}".lower())
     target = f"{empty.host}/team/app"
@@ -160,9 +167,7 @@ def test_kept_blobs_are_sent_as_they_came(make_davitd, registry, empty, driver):
 
 
 def test_a_kept_blob_that_was_damaged_is_made_again(make_davitd, registry, empty):
-    daemon = make_davitd(config={"keep-compressed": True})
-    if daemon_driver(daemon) != "erofs":
-        pytest.skip("without a tar there is nothing to make it from")
+    daemon = make_davitd("--storage-driver", "erofs", config={"keep-compressed": True})
     davit = Davit(daemon)
     made = an_image(9)
     name = pull(davit, registry, made, "push-damaged/app")
@@ -175,16 +180,11 @@ def test_a_kept_blob_that_was_damaged_is_made_again(make_davitd, registry, empty
     assert tars_at(empty, "team/app", manifest_at(empty, "team/app")[0]) == [made.layers[0].tar]
 
 
-def daemon_driver(daemon):
-    return json.loads(Davit(daemon)("info", "--format", "json").stdout)["Driver"]
-
-
-def test_a_damaged_layer_is_not_pushed(davitd, davit, registry, empty):
-    if daemon_driver(davitd) != "erofs":
-        pytest.skip("there is no tar to damage")
+def test_a_damaged_layer_is_not_pushed(packer, registry, empty):
+    davit = packer
     made = an_image(10)
     name = pull(davit, registry, made, "push-broken/app")
-    tar = davitd.data_root / "layers" / made.layers[0].diff_id[7:] / "layer.tar"
+    tar = davit.daemon.data_root / "layers" / made.layers[0].diff_id[7:] / "layer.tar"
     data = bytearray(tar.read_bytes())
     data[len(data) // 2] ^= 1
     tar.write_bytes(data)
@@ -269,7 +269,6 @@ def test_progress_is_exact_from_the_first_byte(davit, registry, empty):
         [layer.diff_id for layer in made.layers]
     tag, = lines[-1]["result"]["tags"]
     assert tag["digest"] == sha256(manifest_at(empty, "team/app")[0])
-    assert "compressed anew" in tag["difference"]
 
 
 def test_quiet(davit, registry):
