@@ -34,6 +34,8 @@ import urllib.parse
 from fault_registry import BrokenOff, FaultRegistry, _Handler
 
 SNDBUF_BYTES = 32 << 10
+# On a line with a pace: what is handed over is hardly more than what the line has carried.
+PACED_BYTES = 16 << 10
 # Of an upload that is read no more, little is on its way.
 RCVBUF_BYTES = 32 << 10
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade",
@@ -105,6 +107,10 @@ def blob(what):
 
 
 class _ProxyHandler(_Handler):
+
+    @property
+    def piece_bytes(self):
+        return PACED_BYTES if self.registry.pace else super().piece_bytes
 
     def setup(self):
         proxy = self.server.registry

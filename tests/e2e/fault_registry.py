@@ -320,6 +320,7 @@ class _Server(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fault-registry"
+    piece_bytes = 64 << 10
     sys_version = ""
 
     def setup(self):
@@ -575,7 +576,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                  if stop is not None and 0 <= stop <= len(body)}
         position = 0
         for stop in sorted(stops) + [len(body)]:
-            step, pause = fault.drip or (65536, 0)
+            step, pause = fault.drip or (self.piece_bytes, 0)
             while position < stop:
                 piece = body[position:min(stop, position + step)]
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece)

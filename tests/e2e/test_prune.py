@@ -1,7 +1,9 @@
 """`davit system prune`: what it removes, what it leaves, and what it says."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -46,10 +48,20 @@ def keep_download(davitd, letter="a", size=100_000, age_seconds=0):
     return path
 
 
+def usage(davit):
+    """Rows of df, by their type."""
+    lines = davit("system", "df", "--format", "json").stdout.splitlines()
+    return {row["Type"]: row for row in map(json.loads, lines)}
+
+
 def total_bytes(davit):
-    return sum(int(line.split('"SizeBytes":')[1].split(",")[0].strip("}"))
-               for line in davit("system", "df", "--format", "json").stdout.splitlines()
-               if '"Database"' not in line)
+    return sum(row["SizeBytes"] for kind, row in usage(davit).items() if kind != "Database")
+
+
+def disk_bytes(davitd):
+    out = subprocess.run(["du", "-sx", "--block-size=1", davitd.data_root], check=True,
+                         capture_output=True, text=True).stdout
+    return int(out.split()[0])
 
 
 def test_what_has_no_name_goes(davit, davitd, registry):
@@ -141,3 +153,32 @@ def test_the_question(davit, davitd):
     assert said.endswith("Total reclaimed space: 0B\n")  # it was younger
     davit("system", "prune", input="y\n")
     assert not download.exists()
+
+
+def test_a_cancelled_download_is_counted_and_goes(davit, davitd, wait_until):
+    def downloads():
+        return usage(davit)["Partial downloads"]
+
+    with FaultRegistry() as registry:
+        layer = images.layer([images.file("f", os.urandom(3_000_000))], "none")
+        registry.fault(layer.digest, Fault(stall_after=2_000_000), times=1)
+        name = registry.push("prune/cancelled", images.image([layer]))
+        running = davit.start("pull", "-q", name)
+        registry.wait_stalled()
+        wait_until(lambda: downloads()["SizeBytes"] > 1_700_000, "the bytes to be counted")
+        assert (downloads()["TotalCount"], downloads()["Active"]) == ("1", "1")
+        assert downloads()["ReclaimableBytes"] == 0
+        assert davit("system", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+        running.send_signal(signal.SIGINT)
+        running.wait()
+        wait_until(lambda: downloads()["Active"] == "0", "the pull to end")
+        kept = downloads()
+        assert kept["TotalCount"] == "1" and kept["ReclaimableBytes"] == kept["SizeBytes"]
+        total = sum(row["SizeBytes"] for row in usage(davit).values())
+        assert abs(total - disk_bytes(davitd)) < total / 100
+        said = davit("system", "prune", "-f").stdout
+        assert said.startswith("Deleted Partial Downloads: 1\n\nTotal reclaimed space: 2"), said
+        assert os.listdir(davitd.data_root / "partial") == []
+        registry.release()
+        davit("pull", "-q", name)
+        assert downloads()["TotalCount"] == "0"

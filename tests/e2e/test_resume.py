@@ -128,7 +128,8 @@ def test_kill_9_at_ten_random_points_of_one_pull(davitd, davit, make_line, regis
     davit("pull", "-q", name)
     total = sent_of(image, line)
     print(f"{total} bytes for an image of {size_of(image)}: {total / size_of(image):.4f}")
-    assert_hardly_twice(image, line)
+    # Each kill costs what was on its way in three connections, and what was not written yet.
+    assert total <= size_of(image) + 10 * (512 << 10)
 
 
 BREAKS = {
