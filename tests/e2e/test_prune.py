@@ -9,6 +9,7 @@ import time
 
 import images
 import pytest
+from conftest import Davit
 from fault_registry import Fault, FaultRegistry
 
 # Of docker 20.10 and 28, but for what davit has not, or has besides.
@@ -100,7 +101,9 @@ def test_all_leaves_what_containers_have(davit, registry):
     assert ids(davit) == set()
 
 
-def test_layers_of_no_image_go(davit, davitd):
+def test_layers_of_no_image_go(make_davitd):
+    davitd = make_davitd("--max-concurrent-downloads", "1")  # one after the other
+    davit = Davit(davitd)
     with FaultRegistry() as registry:
         layers = [images.layer([images.file(name, name * 50_000)], "none") for name in "ab"]
         registry.fault(layers[1].digest, Fault(status=404))
