@@ -98,6 +98,11 @@ int main(void)
     for (size_t i = 0; i < command_group_count; i++)
         put_group(&command_groups[i]);
     fputs(
+        ".SH JOBS\n"
+        "What\n.BR pull ,\n.B push\nand others start goes on in the daemon when davit is killed or "
+        "its terminal is closed;\n.B davit jobs watch\njoins it again. Ctrl\\-C asks: pressed "
+        "twice "
+        "it cancels, unless others wait for the same.\n"
         ".SH EXIT STATUS\n"
         "0, or 1 when a command fails. 125 for a flag that is wrong. 128 + n when signal n ended "
         "davit.\n.B run\n"
