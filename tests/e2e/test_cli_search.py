@@ -281,3 +281,14 @@ def test_a_manifest_that_makes_no_sense(davit, fault):
         result = davit("manifest", "inspect", name, check=False)
         assert (result.code, result.stdout) == (1, "")
         assert result.stderr.startswith("Error response from daemon: ")
+
+
+def test_another_manifest_than_was_asked_for(davit):
+    with FaultRegistry() as registry:
+        wanted, other = images.busybox_image(), images.busybox_image(created="2025-01-01T00:00:00Z")
+        registry.push("team/app", wanted)
+        registry.push_manifest("team/app", wanted.digest, other.manifest, other.media_type)
+        result = davit("manifest", "inspect", f"{registry.host}/team/app@{wanted.digest}",
+                       check=False)
+        assert (result.code, result.stdout) == (1, "")
+        assert f"wrong bytes for the manifest {wanted.digest}" in result.stderr
