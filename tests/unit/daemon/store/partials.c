@@ -8,9 +8,9 @@ uint8_t blob_byte(uint64_t offset)
     return (uint8_t)(offset * 31 + (offset >> 8) * 7 + (offset >> 16));
 }
 
-struct digest blob_named(char name)
+struct digest blob_named(int name)
 {
-    return digest_of(&name, 1);
+    return digest_of(&name, sizeof(name));
 }
 
 struct digest blob_digest(void)

@@ -7,7 +7,7 @@
 uint8_t blob_byte(uint64_t offset);
 
 /* The digest of a blob by this name; that of the tests' own. */
-struct digest blob_named(char name);
+struct digest blob_named(int name);
 struct digest blob_digest(void);
 
 /* The tests' own blob; a failure ends the test. */

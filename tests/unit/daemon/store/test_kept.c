@@ -33,7 +33,7 @@ static struct store *await_open_limited(const char *name, struct limits limits, 
 }
 
 /* Keeps one MiB of blob `number`, written so many seconds ago. */
-static void await_keep(struct store *store, char number, time_t seconds_ago, struct error *err)
+static void await_keep(struct store *store, int number, time_t seconds_ago, struct error *err)
 {
     const struct digest digest = blob_named(number);
     struct partial *partial = await_partial_open(store, &digest, 2 * MIB, err);
@@ -52,11 +52,11 @@ static const char *kept(const struct store *store)
     static char text[10];
     size_t length = 0;
 
-    for (char number = 'a'; number <= 'e'; number++) {
+    for (int number = 'a'; number <= 'e'; number++) {
         const struct digest digest = blob_named(number);
         CLEANUP_FREE char *path = xasprintf("%s/partial/%s", store->data_root, digest_hex(&digest));
         if (access(path, F_OK) == 0)
-            text[length++] = number;
+            text[length++] = (char)number;
     }
     text[length] = '\0';
     return text;
@@ -126,7 +126,7 @@ static bool body_max(void *arg UNUSED, struct error *err)
     struct store *store = await_open_limited("max", (struct limits){0}, err);
     struct partial_lease *lease = partial_lease_new(store, &a, 1);
 
-    for (char number = 'a'; number <= 'd'; number++)
+    for (int number = 'a'; number <= 'd'; number++)
         await_keep(store, number, 90 - 10 * (number - 'a'), err);
     partial_lease_free(lease);
     store_close_await(store);
@@ -155,7 +155,7 @@ static bool body_rest(void *arg UNUSED, struct error *err)
     struct store *store = await_open_limited("rest", (struct limits){0}, err);
 
     /* 10 % of 32 MiB: three. */
-    for (char number = 'a'; number <= 'd'; number++)
+    for (int number = 'a'; number <= 'd'; number++)
         await_keep(store, number, 3500, err);
     await_keep(store, 'e', 3700, err);
     await_kept(store, "abcde");
@@ -182,7 +182,7 @@ static bool body_space(void *arg UNUSED, struct error *err)
     struct partial *partial;
     struct space space;
 
-    for (char number = 'a'; number <= 'd'; number++)
+    for (int number = 'a'; number <= 'd'; number++)
         await_keep(store, number, 90 - 10 * (number - 'a'), err);
     partial = await_partial_open(store, &c, 2 * MIB, err);
     assert_ok(await_space(store, 27 * MIB, &space, err), err);
@@ -240,7 +240,7 @@ static bool body_prune(void *arg UNUSED, struct error *err)
     struct partials_pruned pruned;
     uint64_t bytes;
 
-    for (char number = 'a'; number <= 'e'; number++)
+    for (int number = 'a'; number <= 'e'; number++)
         await_keep(store, number, 1000 - 10 * (number - 'a'), err);
     partial = await_partial_open(store, &c, 2 * MIB, err);
     assert_ok(await_partial_kept(store, &b, 2 * MIB, &bytes, err), err);

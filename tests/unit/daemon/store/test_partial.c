@@ -317,7 +317,7 @@ static bool body_threads(void *arg UNUSED, struct error *err)
     struct group group;
 
     group_init(&group);
-    for (uint8_t i = 0; i < ARRAY_SIZE(storms); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(storms); i++) {
         storms[i] = (struct storm){partial, (uint8_t)(i + 1)};
         assert_ok(task_spawn(&group, "storm", NULL, storm_task, &storms[i], err), err);
     }
