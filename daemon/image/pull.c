@@ -115,18 +115,24 @@ static bool is_to_be_fetched(const struct pull_layer *layer)
            !transfer_runs(layer->pull->engine.transfers, layer->blob, layer->diff_id);
 }
 
-/* A lower bound of what the store will grow by; what others fetch already is not counted. */
+/* About the least that the store will grow by at some time; what others fetch already is not
+ * counted. A layer's files never take less than its blob, and beside all of them there is a blob at
+ * least that is not stored yet, or all of them if they are kept. */
 static uint64_t bytes_needed(const struct pull *pull)
 {
-    uint64_t bytes = 0;
+    uint64_t layers = 0, all_missing = 0, most_missing = 0;
 
     for (size_t i = 0; i < pull->image->manifest->layer_count; i++) {
         const struct pull_layer *layer = &pull->layers[i];
-        if (is_to_be_fetched(layer))
-            bytes += transfer_disk_bytes(layer->blob->size_bytes,
-                                         layer->blob->size_bytes - layer->bytes_kept);
+        uint64_t missing;
+        if (!is_to_be_fetched(layer))
+            continue;
+        missing = layer->blob->size_bytes - MIN(layer->blob->size_bytes, layer->bytes_kept);
+        layers += layer->blob->size_bytes;
+        all_missing += missing;
+        most_missing = MAX(most_missing, missing);
     }
-    return bytes;
+    return layers + (transfer_keeps_blobs(pull->engine.transfers) ? all_missing : most_missing);
 }
 
 static bool await_look_for_room(struct pull *pull, struct error *err)
@@ -274,6 +280,17 @@ static uint64_t await_count_kept(const struct pull *pull)
     return bytes;
 }
 
+static void say_what_is_kept(const struct pull *pull, uint64_t kept, struct error *err)
+{
+    CLEANUP_FREE char *message = TAKE(err->message), *hint = TAKE(err->hint);
+    const char *then = kept ? "pull again to go on from there" : "pull again";
+
+    err->message = kept ? xasprintf("%s; %s of %s are kept", message, size_text(kept).text,
+                                    size_text(pull->bytes_total).text)
+                        : TAKE(message);
+    err->hint = hint ? xasprintf("%s; then %s", hint, then) : xstrdup(then);
+}
+
 /* What is there already is not fetched again by the next try: the pull's user is told. Also for a
  * cancelled task. */
 static void explain_failure_await(struct pull *pull, struct error *err)
@@ -283,13 +300,9 @@ static void explain_failure_await(struct pull *pull, struct error *err)
     uint64_t kept = await_count_kept(pull);
     struct space space;
 
-    if (kept) {
-        CLEANUP_FREE char *message = TAKE(err->message);
-        err->message = xasprintf("%s; %s of %s are kept: pull again to go on from there", message,
-                                 size_text(kept).text, size_text(pull->bytes_total).text);
-    }
     if (error_is(err, "NO_SPACE") && await_space(store, 0, &space, NULL))
         space_hint(store, &space, err);
+    say_what_is_kept(pull, kept, err);
 }
 
 static bool await_fetch(struct pull *pull, struct error *err)

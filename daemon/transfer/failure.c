@@ -95,24 +95,24 @@ void connection_failed(struct connection *connection, struct error *err)
     /* Now that it is known, the whole blob is asked for. */
     if (error_is(err, "RANGE_BROKEN") && place->broken_ranges++ == 0)
         return;
+    error_copy(&transfer->last_error, err);
+    wait = wait_ms(connection, err);
+    transfer->rate_limited = err->retry_after_ms > 0;
+    transfer->wait_until_unix_ms = wall_clock_ns() / 1000000 + (int64_t)wait;
     if (was_one_too_many(connection, err)) {
-        wait = wait_ms(connection, err);
         place->failures++;
         prober_failed(&transfer->table->prober, transfer->table->connection_count - 1, now);
         transfer->connect_after_ms = now + wait;
         return;
     }
     source_failed(place->source, err);
+    error_copy(&place->error, err);
     if (transfer->place == place)
         transfer->place = NULL;
     if (worth_a_retry(err)) {
-        wait = wait_ms(connection, err);
         count(connection, err, wait);
         place->retry_at_ms = now + wait;
-        place->rate_limited = err->retry_after_ms > 0;
     } else {
         place->used_up = true;
     }
-    error_copy(&place->error, err);
-    error_copy(&transfer->last_error, err);
 }

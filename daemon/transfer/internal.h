@@ -56,8 +56,7 @@ struct place {
     struct list node;
     struct source *source;
     const struct transfer_share *share; /* NULL: that has left, and it goes with its connections */
-    bool used_up; /* it does not have the blob, or not for us, or gave wrong bytes */
-    bool rate_limited;
+    bool used_up;         /* it does not have the blob, or not for us, or gave wrong bytes */
     uint64_t retry_at_ms; /* not to be asked before */
     unsigned int failures;
     unsigned int broken_ranges;
@@ -119,6 +118,8 @@ struct transfer {
     unsigned int fruitless;    /* attempts in a row */
     uint64_t left_alone_ms;    /* in a row, because sources asked for it */
     uint64_t connect_after_ms; /* new ones; those that there are go on */
+    bool rate_limited;         /* a source asked for the present wait, if there is one; until: */
+    int64_t wait_until_unix_ms;
     unsigned int straggles;
     struct error last_error;   /* of any source */
     struct wait_queue arrived; /* the consumer waits for bytes */

@@ -281,11 +281,6 @@ uint64_t transfer_blob_bytes(const struct transfer_share *share)
     return share->transfer->blob.size_bytes;
 }
 
-uint64_t transfer_disk_bytes(uint64_t blob_bytes, uint64_t missing_bytes)
-{
-    return blob_bytes + missing_bytes;
-}
-
 uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table)
 {
     uint64_t bytes = 0;
@@ -299,6 +294,11 @@ uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table)
         bytes += size - MIN(size, transfer->bytes_stored);
     }
     return bytes;
+}
+
+bool transfer_keeps_blobs(const struct transfer_table *table)
+{
+    return table->keep_compressed;
 }
 
 bool transfer_table_unwinds(const struct transfer_table *table)
@@ -315,15 +315,12 @@ int await_transfer_unwound(struct transfer_table *table)
 static void look_at_wait(const struct transfer *transfer, struct transfer_progress *ret)
 {
     const struct place *next = places_next(transfer);
-    uint64_t now = loop_now_ms(), until;
 
-    if (!next || transfer->connection_count > 0)
+    if (!next || transfer->connection_count > 0 ||
+        MAX(next->retry_at_ms, transfer->connect_after_ms) <= loop_now_ms())
         return;
-    until = MAX(next->retry_at_ms, transfer->connect_after_ms);
-    if (until <= now)
-        return;
-    ret->state = next->rate_limited ? TRANSFER_RATE_LIMITED : TRANSFER_RETRYING;
-    ret->until_unix_ms = wall_clock_ns() / 1000000 + (int64_t)(until - now);
+    ret->state = transfer->rate_limited ? TRANSFER_RATE_LIMITED : TRANSFER_RETRYING;
+    ret->until_unix_ms = transfer->wait_until_unix_ms;
     ret->error = transfer->last_error.message;
 }
 

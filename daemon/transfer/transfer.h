@@ -92,15 +92,15 @@ struct transfer_share *transfer_join(struct transfer_table *table,
 bool transfer_runs(const struct transfer_table *table, const struct descriptor *blob,
                    const struct digest *diff_id);
 
-/* A lower bound of what the disk has to have for a blob of which so much is missing: its layer's
- * files never take less than the blob. */
-uint64_t transfer_disk_bytes(uint64_t blob_bytes, uint64_t missing_bytes);
-
-/* The same of what the transfers that run have yet to fetch and to store. */
+/* A lower bound of what the transfers that run have yet to write: blobs, and layers, whose files
+ * never take less than the blob. */
 uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table);
 
 /* Whether some that were given up have not ended yet: what they had stored is still on the disk. */
 bool transfer_table_unwinds(const struct transfer_table *table);
+
+/* Whether blobs stay beside their layers. */
+bool transfer_keeps_blobs(const struct transfer_table *table);
 
 /* Waits until one of those has ended. */
 int await_transfer_unwound(struct transfer_table *table);
