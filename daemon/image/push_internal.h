@@ -16,6 +16,7 @@ struct push_engine {
 enum push_way {
     PUSH_THERE, /* it has it, or took it over from another repository */
     PUSH_KEPT,  /* the blob that was kept is sent as it is */
+    PUSH_PLAIN, /* the tar is, for the manifest has it uncompressed */
     PUSH_PACK,  /* the tar is compressed anew */
     PUSH_FETCH, /* the blob is fetched from where it was seen, and sent */
 };

@@ -131,13 +131,15 @@ static bool kept_will_do(const struct push_layer *layer)
 
 static bool await_choose_way(struct push_layer *layer, struct error *err)
 {
-    bool has_tar, has_kept, kept_original, unused;
+    bool has_tar, has_kept, kept_original, is_plain;
 
-    if (!await_look(layer, LAYER_TAR, &has_tar, &unused, err) ||
+    if (!await_look(layer, LAYER_TAR, &has_tar, &is_plain, err) ||
         !await_look(layer, LAYER_KEPT, &has_kept, &kept_original, err))
         return false;
     if (has_kept && kept_original && (kept_will_do(layer) || !has_tar)) {
         layer->way = PUSH_KEPT;
+    } else if (is_plain && !layer->push->compression_given) {
+        layer->way = PUSH_PLAIN;
     } else if (has_tar) {
         layer->way = PUSH_PACK;
     } else if (layer_fetchable(layer)) {
@@ -356,7 +358,10 @@ static bool await_open(struct outgoing *outgoing, struct error *err)
     case PUSH_THERE:
         return true;
     case PUSH_KEPT:
-        if (!await_layer_file_open(store, &layer->diff_id, LAYER_KEPT, &outgoing->file, err))
+    case PUSH_PLAIN:
+        if (!await_layer_file_open(store, &layer->diff_id,
+                                   layer->way == PUSH_KEPT ? LAYER_KEPT : LAYER_TAR,
+                                   &outgoing->file, err))
             return false;
         outgoing->size_bytes = outgoing->file.size_bytes;
         return true;
@@ -471,11 +476,11 @@ static bool await_send_anyhow(struct push_layer *layer, struct error *err)
 
     if (await_send_once(layer, err))
         return true;
-    if (layer->way != PUSH_KEPT || !error_is(err, "DIGEST_MISMATCH") || !await_is_damaged(layer) ||
+    if ((layer->way != PUSH_KEPT && layer->way != PUSH_PLAIN) ||
+        !error_is(err, "DIGEST_MISMATCH") || !await_is_damaged(layer) ||
         !await_look(layer, LAYER_TAR, &has_tar, &unused, NULL) || !has_tar)
         return false;
-    log_warn("a compressed blob that was kept is damaged",
-             LOG("layer", (const char *)layer->diff_id.text));
+    log_warn("a blob that was kept is damaged", LOG("layer", (const char *)layer->diff_id.text));
     error_done(err);
     layer->way = PUSH_PACK;
     return await_send_once(layer, err);

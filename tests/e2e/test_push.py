@@ -155,6 +155,15 @@ def test_an_empty_registry_gets_the_layers_compressed_anew(packer, make_davitd, 
     assert len(uploads(empty, before)) == 1
 
 
+def test_layers_that_came_uncompressed_go_so(packer, registry, empty):
+    made = images.image([images.layer([images.file("f", b"x" * 100_000)], "none")], images.OCI)
+    name = pull(packer, registry, made, "push-plain/app")
+    packer("tag", name, f"{empty.host}/team/app")
+    assert pushed(packer("push", f"{empty.host}/team/app")) == \
+        (made.digest, len(made.manifest), None)
+    assert empty.blob_path(made.layers[0].diff_id).read_bytes() == made.layers[0].tar
+
+
 @pytest.mark.parametrize("driver", ["erofs", "directory"])
 def test_kept_blobs_are_sent_as_they_came(make_davitd, registry, empty, driver):
     davit = Davit(make_davitd("--storage-driver", driver, config={"keep-compressed": True}))

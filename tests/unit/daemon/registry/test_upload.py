@@ -8,9 +8,11 @@ import os
 import pathlib
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 
@@ -292,3 +294,59 @@ def test_docker_registry_behind_a_proxy_that_breaks(real, blob, fault, tmp_path)
         result = upload(proxy, tmp_path / "blob")
         assert result.get("digest") == digest, result
     assert real.blob_path(digest).read_bytes() == data
+
+
+class Cutter:
+    """A way to a server on which each connection breaks after so many bytes to it."""
+
+    def __init__(self, server, limit):
+        self.target = ("127.0.0.1", server.port)
+        self.limit = limit
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.cuts = 0
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self.target)
+            threading.Thread(target=self.copy, args=(client, server, self.limit),
+                             daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client, None), daemon=True).start()
+
+    def copy(self, source, target, left):
+        try:
+            while left != 0:
+                data = source.recv(min(left or 65536, 65536))
+                if not data:
+                    break
+                target.sendall(data)
+                left = left - len(data) if left is not None else None
+            self.cuts += left == 0
+        except OSError:
+            pass
+        for one in (source, target):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+def test_docker_registry_over_connections_that_never_last(real, tmp_path):
+    """Each time it loses the session: chunks have to be small enough for a connection of their
+    own."""
+    data = random.Random("cutter").randbytes(3_000_000)
+    (tmp_path / "blob").write_bytes(data)
+    cutter = Cutter(real, 700_000)
+    result = tool("upload", f"{cutter.host}/team/app", tmp_path / "blob")
+    cutter.close()
+    assert result.get("size") == len(data), result
+    assert cutter.cuts >= 2
+    assert real.blob_path(result["digest"]).read_bytes() == data
