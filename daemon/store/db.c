@@ -12,6 +12,7 @@ struct db {
     sqlite3 *sqlite;
     char *path;
     bool locked;
+    bool unsynced; /* transactions do not wait for the disk just now */
     struct wait_queue waiters;
 };
 
@@ -397,12 +398,39 @@ struct db_work {
     struct error err;
 };
 
+static void transact(struct db_work *work)
+{
+    work->ok = db_transaction(work->db, work->fn, work->arg, &work->err);
+    sqlite3_db_release_memory(work->db->sqlite);
+}
+
+static bool set_synced(struct db *db, bool synced, struct error *err)
+{
+    if (db->unsynced == !synced)
+        return true;
+    if (!db_run_script(db, synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL",
+                       err))
+        return false;
+    db->unsynced = !synced;
+    return true;
+}
+
 static void run_transaction(void *arg)
 {
     struct db_work *work = arg;
 
-    work->ok = db_transaction(work->db, work->fn, work->arg, &work->err);
-    sqlite3_db_release_memory(work->db->sqlite);
+    work->ok = set_synced(work->db, true, &work->err);
+    if (work->ok)
+        transact(work);
+}
+
+static void run_unsynced(void *arg)
+{
+    struct db_work *work = arg;
+
+    work->ok = set_synced(work->db, false, &work->err);
+    if (work->ok)
+        transact(work);
 }
 
 static void run_removal(void *arg)
@@ -434,6 +462,13 @@ bool await_db_transaction(struct db *db, db_fn fn, void *arg, struct error *err)
     struct db_work work = {.db = db, .fn = fn, .arg = arg};
 
     return await_run(&work, run_transaction, err);
+}
+
+bool await_db_transaction_unsynced(struct db *db, db_fn fn, void *arg, struct error *err)
+{
+    struct db_work work = {.db = db, .fn = fn, .arg = arg};
+
+    return await_run(&work, run_unsynced, err);
 }
 
 bool await_db_removal(struct db *db, db_fn fn, void *arg, struct error *err)

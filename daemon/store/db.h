@@ -29,6 +29,10 @@ void db_unlock(struct db **locked); /* for CLEANUP; takes NULL */
 typedef bool (*db_fn)(struct db *db, void *arg, struct error *err);
 bool await_db_transaction(struct db *db, db_fn fn, void *arg, struct error *err);
 
+/* The same for what may be lost by a power cut, though not by a kill, and is not to wait for the
+ * disk. It becomes durable with the next other transaction. */
+bool await_db_transaction_unsynced(struct db *db, db_fn fn, void *arg, struct error *err);
+
 /* The same for what frees space: it is done on a full disk, too, with space that is kept for that.
  * fn may run twice. */
 bool await_db_removal(struct db *db, db_fn fn, void *arg, struct error *err);
