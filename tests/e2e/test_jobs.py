@@ -336,6 +336,21 @@ def test_cancelled_on_the_command_line(davit, slow):
     assert watch.returncode == 1 and f"job {job_id} ({name}) was cancelled" in err
 
 
+@pytest.mark.parametrize("command", [["pull"], ["jobs", "watch"]])
+def test_a_stop_is_told_on_the_command_line(davitd, davit, slow, command):
+    name, _ = held(slow)
+    job_id, = davit("pull", "-d", name).stdout.split()
+    slow.wait_stalled()
+    watch = davit.start(*command, name if command == ["pull"] else job_id, text=True)
+    assert watch.stdout.readline()
+    davitd.process.send_signal(signal.SIGTERM)
+    _, err = watch.communicate(timeout=60)
+    assert watch.returncode == 1
+    assert f"job {job_id} ({name}) was interrupted: the daemon was stopped\n" in err
+    assert "Hint: run the command again: it goes on where this one was\n" in err
+    davitd.wait_exit()
+
+
 # --- Other kinds of jobs -------------------------------------------------------------------------
 
 
