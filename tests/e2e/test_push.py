@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import re
+import shutil
 import subprocess
 import time
 
@@ -374,6 +375,20 @@ def test_passwords(davitd, davit, registry, make_registry):
     log_in(davitd, locked, "user", "s3cret")
     davit("push", target)
     assert "s3cret" not in davitd.log() and "wr0ng" not in davitd.log()
+
+
+def test_tls(make_davitd, registry, make_registry, scratch):
+    secure = make_registry(tls=True, htpasswd={"user": "s3cret"})
+    directory = scratch / "certs" / secure.host
+    directory.mkdir(parents=True)
+    shutil.copy(secure.cafile, directory / "ca.crt")
+    daemon = make_davitd(config={"certs-dir": str(scratch / "certs"), "keep-compressed": True})
+    davit = Davit(daemon)
+    made = an_image(52, size=6_000_000)
+    log_in(daemon, secure, "user", "s3cret")
+    davit("tag", pull(davit, registry, made, "push-tls/app"), f"{secure.host}/team/app")
+    assert pushed(davit("push", f"{secure.host}/team/app"))[0] == made.digest
+    assert secure.blob_path(made.layers[0].digest).read_bytes() == made.layers[0].blob
 
 
 def test_tokens_for_push_and_for_mounts(davitd, davit, make_registry, tmp_path):
