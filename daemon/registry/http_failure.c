@@ -66,6 +66,7 @@ static bool tls_failed(const struct http_response *response, struct error *err)
 
 static bool lost(const struct http_response *response, struct error *err)
 {
+    const char *why = response->error_text;
     long os_errno = 0;
 
     /* With TLS 1.3 the server looks at our certificate after the handshake. Errors of OpenSSL's own
@@ -83,9 +84,12 @@ static bool lost(const struct http_response *response, struct error *err)
         return error_hint(err, "the proxy refuses; check HTTPS_PROXY in the environment of davitd");
     }
     curl_easy_getinfo(response->easy, CURLINFO_OS_ERRNO, &os_errno);
+    if (os_errno)
+        why = strerror((int)os_errno);
+    else if (str_starts(why, "select/poll")) /* what libcurl knows of a reset between two reads */
+        why = "the other side reset it";
     return error_set(err, ERROR_UNAVAILABLE, "CONNECTION_LOST", "%s: the connection broke: %s",
-                     response->host_port,
-                     os_errno ? strerror((int)os_errno) : response->error_text);
+                     response->host_port, why);
 }
 
 bool http_failed(const struct http_response *response, struct error *err)

@@ -132,6 +132,21 @@ def test_many_at_once(reload, wait_until):
     wait_until(lambda: reload.info()["MaxConcurrentDownloads"] == 5, "the last of them")
 
 
+def test_one_that_comes_during_another_counts(reload, wait_until, scratch):
+    for number in range(300):  # to look at these takes some milliseconds
+        (scratch / f"{number}.example.com").mkdir()
+        (scratch / f"{number}.example.com" / "hosts.toml").write_text("# nothing\n" * 100)
+    reload.start(**{"hosts-dirs": [str(scratch)]})
+    path = reload.daemon.root / "daemon.json"
+    for number in range(2, 22, 2):
+        for wanted in (number, number + 1):
+            path.write_text(json.dumps({"hosts-dirs": [str(scratch)],
+                                        "max-concurrent-downloads": wanted}))
+            reload.daemon.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "RELOADING=1" in reload.daemon.notify.lines(), "the reload")
+        wait_until(lambda: reload.info()["MaxConcurrentDownloads"] == wanted, "the second", 20)
+
+
 def test_files_of_hosts_are_looked_at(reload, wait_until, scratch):
     """Though they are read when they are needed: who wrote them hears of it at once."""
     for host, text in (("good.example.com", ""), ("bad.example.com", "server = ")):

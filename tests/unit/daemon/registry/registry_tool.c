@@ -358,6 +358,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"insecure", required_argument, NULL, 'i'},
         {"mirror", required_argument, NULL, 'm'},
+        {"mirror-of", required_argument, NULL, 'M'}, /* twice: a registry, and a URL */
         {"certs", required_argument, NULL, 'c'},
         {"user", required_argument, NULL, 'u'},
         {"password", required_argument, NULL, 'p'},
@@ -374,10 +375,13 @@ int main(int argc, char **argv)
         {NULL, 0, NULL, 0},
     };
     char *insecure[8] = {0}, *mirrors[8] = {0}, *hosts_dirs[8] = {0};
+    char *mirrors_of[8] = {0};
     size_t insecure_count = 0, mirror_count = 0, hosts_dir_count = 0;
+    size_t mirror_of_count = 0;
     struct tool tool = {.platform = "",
                         .options = {.insecure_registries = insecure,
                                     .mirrors = mirrors,
+                                    .mirrors_of = mirrors_of,
                                     .hosts_dirs = hosts_dirs,
                                     .user_agent = "davit/test",
                                     .backoff_ms = 1}};
@@ -393,6 +397,10 @@ int main(int argc, char **argv)
         case 'm':
             CHECK(mirror_count < ARRAY_SIZE(mirrors) - 1);
             mirrors[mirror_count++] = optarg;
+            break;
+        case 'M':
+            CHECK(mirror_of_count < ARRAY_SIZE(mirrors_of) - 1);
+            mirrors_of[mirror_of_count++] = optarg;
             break;
         case 'c':
             tool.options.certs_dir = optarg;

@@ -272,7 +272,7 @@ def test_too_slow(place):
 
 def test_fast_enough(place):
     place.registry.fault("/blobs/", Fault(drip=(100, 0.02)))
-    place.is_part(tool("--low-speed", 1000, "--low-speed-ms", 100, *place.range(1000, 4000)), 1000,
+    place.is_part(tool("--low-speed", 100, "--low-speed-ms", 300, *place.range(1000, 4000)), 1000,
                   4000)
 
 
@@ -416,3 +416,41 @@ def test_a_file_that_is_wrong_leads_nowhere(registry, image, tmp_path):  # noqa:
     failed(tool("--hosts-dir", tmp_path, "resolve", name), "FAILED_PRECONDITION", "INVALID_CONFIG",
            f"{tmp_path}/{registry.host}/hosts.toml:1")
     assert registry.requests == []
+
+
+@pytest.mark.parametrize("path, prefix, base", [
+    ("", "", "/v2"), ("/", "", "/v2"), ("/cache", "cache/", "/v2"), ("/a/b/", "a/b/", "/v2"),
+    ("/v2/proxy", "", "/v2/proxy"), ("/cache/v2/", "", "/cache/v2"), ("/v2x", "v2x/", "/v2"),
+])
+def test_paths_of_mirrors(make_registry, image, path, prefix, base):  # noqa: F811
+    """Before the repository, or as they are where they name the API."""
+    mirror = make_registry()
+    layer = image.layers[0]
+    mirror.push(prefix + "app", image)
+    mirror.push("proxy/app", image)
+    mirror.require_basic("user", SECRET)
+    mirror.fault(f"^{base}/{prefix}app/blobs/{layer.digest}$",
+                 part(5, 9, len(layer.blob), layer.blob[5:10]))
+    result = tool("--mirror-of", "other.test", "--mirror-of", mirror.url + path, "--user", "user",
+                  "--password", SECRET, "range", "other.test/app", layer.digest, len(layer.blob),
+                  5, 10, "-")
+    assert result["bytes"] == 5
+    assert [one.authorization for one in mirror.requests] == [None]
+
+
+def test_hosts_that_want_credentials_get_none(make_registry, image, tmp_path):  # noqa: F811
+    """They are for the registry that the name says, under whatever name it is listed."""
+    mirror, registry = make_registry(), make_registry()  # noqa: F811
+    name = registry.push("app", image)
+    mirror.push("app", image)
+    layer = image.layers[0]
+    for one in (mirror, registry):
+        one.require_basic("user", SECRET)
+    (tmp_path / registry.host).mkdir()
+    (tmp_path / registry.host / "hosts.toml").write_text(
+        f'[host."{mirror.url}"]\n[host."{registry.url}"]\n')
+    result = tool("--hosts-dir", tmp_path, "--user", "user", "--password", SECRET, "blob", name,
+                  layer.digest, len(layer.blob), 0)
+    assert result["sha256"] == layer.digest
+    assert [one.authorization for one in mirror.requests] == [None]
+    assert registry.requests[-1].authorization.startswith("Basic ")

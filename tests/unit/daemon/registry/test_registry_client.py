@@ -294,7 +294,7 @@ def test_reset_during_the_handshake(image):
 
 def test_a_scheme_is_kept_while_the_registry_is_busy_breaking_off(registry, image):
     name = registry.push("app", image)
-    registry.fault("/blobs/", Fault(reset_after=100), times=1)
+    registry.fault("/blobs/", Fault(reset_after=-1), times=1)
     failure, after = tool(*blob(name, image.layers[0]), *blob(name, image.layers[0]))
     failed(failure, "UNAVAILABLE", "CONNECTION_FAILED")
     assert after == whole(image.layers[0])
