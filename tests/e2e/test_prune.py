@@ -185,3 +185,12 @@ def test_a_cancelled_download_is_counted_and_goes(davit, davitd, wait_until):
         registry.release()
         davit("pull", "-q", name)
         assert downloads()["TotalCount"] == "0"
+
+
+def test_it_is_a_job_and_an_event(davit, davitd):
+    keep_download(davitd, size=100_000)
+    davit("system", "prune", "-f")
+    (job,) = davit("jobs", "-a").stdout.splitlines()[1:]
+    assert re.search(r"\bprune\b.*\bdone\b", job, re.I), job
+    (event,) = davit("events", "--since", "1h", "--until", "0s").stdout.splitlines()
+    assert re.search(r" image prune .*\breclaimed=10\d{4}\b", event), event
