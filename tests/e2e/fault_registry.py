@@ -13,7 +13,8 @@ record of one that came. Everything else is answered as a registry would.
 
 What a fault can do, alone or together; sizes are in bytes of the body:
 
-    Fault(status=503, headers={"Retry-After": "1"}, body=b"busy")     another answer
+    Fault(status=503, headers={"Retry-After": "1"}, body=b"busy")     another answer; a header may
+                                        be a function that makes its text
     Fault(wrong_bytes=True)             right size, wrong content
     Fault(wrong_byte=70)                right size, one bit of this byte of the answer is wrong; of
                                         the last: -1
@@ -542,7 +543,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._stop_at(fault, -1)
         self.send_response(status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            self.send_header(name, value() if callable(value) else value)
         if fault.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif "content-length" not in names:

@@ -89,13 +89,16 @@ def elsewhere_was_asked(run):
     assert run.elsewhere.requests
 
 
-def http_date(seconds):
-    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + seconds))
-
-
 def busy(status, retry_after=None):
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    """retry_after: a number, or a function, of which a request is told what it returns then."""
+    value = retry_after if callable(retry_after) else str(retry_after)
+    headers = {} if retry_after is None else {"Retry-After": value}
     return Fault(status=status, headers=headers, body=b"busy")
+
+
+def http_date():
+    """That of in two or three seconds."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3))
 
 
 def redirected(run):

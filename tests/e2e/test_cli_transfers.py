@@ -192,6 +192,10 @@ def test_all_tags_of_nothing(davit, registry):
     result = davit("pull", "-a", f"{registry.host}/cli/nothing", check=False)
     assert result.code == 1
     assert "name unknown" in result.stderr
+    with FaultRegistry() as without:
+        result = davit("pull", "-a", f"{without.host}/cli/app", check=False)
+        assert result.code == 1
+        assert f"the tags of {without.host}/cli/app: " in result.stderr
 
 
 # --- A capped rate -------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def documents(wrong, wrong_range, refused_once, missing, redirect):
         ],
         "429": [
             Case("seconds", busy(429, 1), 1, check=waited(1)),
-            Case("date", lambda run: busy(429, http_date(2)), 1, check=waited(1)),
+            Case("date", busy(429, http_date), 1, check=waited(1)),
             Case("absurd", busy(429, YEAR_S), None, "REGISTRY_BUSY", check=asked_at_most(1)),
             Case("silent", busy(429)),
         ],
@@ -179,7 +179,7 @@ TABLE = {
         ],
         "429": [
             Case("seconds", busy(429, 1), check=waited(1)),
-            Case("date", lambda run: busy(429, http_date(2)), check=waited(1)),
+            Case("date", busy(429, http_date), check=waited(1)),
             Case("in-the-middle", [MID, busy(429, 1)], 2),
             Case("silent", busy(429)),
         ],

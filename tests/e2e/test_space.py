@@ -170,7 +170,7 @@ def test_what_other_pulls_still_fetch_counts(start):
                               text=True)
         registry.wait_stalled()
         name = registry.push("space/second", images.image([second]))
-        refused(davit, name, r"30\.\d+MB of it for what other pulls fetch")
+        refused(davit, name, r"30(\.\d+)?MB of it for what other pulls fetch")
         # An image that has the same layer needs nothing of its own.
         sharing = davit.start("pull", "-q", registry.push("space/sharing", images.image(
             [first, images.layer([images.file("own", "own")])])), text=True)
@@ -197,15 +197,15 @@ def test_room_that_a_cancelled_pull_leaves_is_there_at_once(start, wait_until):
     with FaultRegistry() as registry:
         disk, davit = start(200 * MB, "--reserve-space", "0")
         layer = many_files()
-        registry.fault(layer.digest, Fault(stall_after=len(layer.blob) - MB), times=1)
+        registry.fault(layer.digest, Fault(stall_after=len(layer.blob) - MB, absolute=True))
         name = registry.push("space/cancelled", images.image([layer]))
         running = davit.start("pull", "-q", name)
         registry.wait_stalled()
         wait_until(lambda: disk.free() < 50 * MB, "the disk to fill")
         running.send_signal(signal.SIGINT)
         running.wait()
-        davit("pull", name)
         registry.release()
+        davit("pull", name)
 
 
 # --- While it is written -------------------------------------------------------------------------
@@ -236,7 +236,8 @@ def test_the_reserve_is_never_touched(start, registry, wait_until):
     image = images.image([zeros_layer(45 * MB, name) for name in "abc"])
     with LeastFree(disk) as watch:
         refused(davit, registry.push("space/zeros", image), "lower --reserve-space",
-                r"MB is free, 30MB of it to stay free \(reserve-space\); 1\d\dkB of 1\d\dkB are kept",
+                r"MB is free, 30MB of it to stay free \(reserve-space\); "
+                r"[\d.]+kB of 137\.1kB are kept",
                 "then pull again to go on from there")
     assert watch.least >= 30 * MB
     assert stored(disk) == []
@@ -254,8 +255,8 @@ def test_full_disk_keeps_what_was_complete(start, registry, fetched):
     assert davit("images", "-q").stdout == ""
     disk.grow(120 * MB)
     davit("pull", name)
-    # Also what was fetched, but could not be stored.
-    assert [fetched(layer) for layer in (small, other, large)] == [1, 1, 1]
+    # In two requests; also what was fetched, but could not be stored.
+    assert [fetched(layer) for layer in (small, other, large)] == [2, 1, 1]
     assert len(stored(disk)) == 3 and davit("images", "-q").stdout != ""
 
 
