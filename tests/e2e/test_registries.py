@@ -99,6 +99,22 @@ def test_from_login_to_push(world):
     assert PASSWORD not in world.daemon.log()
 
 
+def test_layers_are_not_fetched_in_the_clear_where_tls_was_asked_for(make_registry, make_davitd):
+    registry = make_registry(tls=True)
+    clear = make_registry(content_of=registry)
+    front = FaultProxy(registry, tls=(registry.root / "server.crt", registry.root / "server.key"))
+    davit = Davit(make_davitd(environment={"SSL_CERT_FILE": registry.cafile}))
+    image = images.image([images.random_layer("secret", 10_000)])
+    name = front.name(registry.push("team/app", image))
+    front.fault("/blobs/", Fault(redirect=clear.url + "{path}"))
+    failed = davit("pull", name, check=False)
+    assert failed.code == 1 and "HTTPS to plain HTTP" in failed.stderr, failed
+    assert not clear.requests()
+    front.clear_faults()
+    davit("pull", "-q", name)
+    front.stop()
+
+
 def test_who_may_only_pull_is_told_so_at_a_push(make_registry, make_davitd, scratch):
     tokens = TokenServer(scratch, {USER: (PASSWORD, {"pull"})})
     registry = make_registry(token_server=tokens)

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 
 import images
 import pytest
@@ -285,6 +286,23 @@ def test_one_connection_that_stalls_is_given_up_for_another(davit, line, registr
     line.fault(image.layers[0].digest, Fault(stall_after=2 * MB, absolute=True), times=1)
     davit("pull", "-q", name)
     assert_hardly_twice(image, line, slack=512 << 10)
+
+
+def test_a_registry_that_asks_for_a_year_is_waited_for_ten_minutes_at_a_time(davit, line, registry):
+    image = random_image("year", 100_000)
+    name = line.name(registry.push("resume/year", image))
+    busy = Fault(status=429, headers={"Retry-After": "31536000"}, body=b"busy")
+    line.fault(image.layers[0].digest, busy)
+    running = davit.start("pull", "--progress=json", name, text=True)
+    seen = {}
+    while seen.get("state") != "RATE_LIMITED":
+        snapshot = json.loads(running.stdout.readline())
+        seen = snapshot["layers"][0] if snapshot["layers"] else {}
+    assert 0 < seen["until_unix_ms"] / 1000 - time.time() <= 600, seen
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert line.count("GET", image.layers[0].digest) == 1
 
 
 # --- Mirrors -------------------------------------------------------------------------------------
