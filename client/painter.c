@@ -51,6 +51,8 @@ static bool painter_main(void *arg, struct error *err)
     struct painter *painter = arg;
     if (await_paint(painter, err))
         return true;
+    if (err->code == ERROR_CANCELLED)
+        return false; /* the main task ends, and has its own words for why */
     /* Without a reader there is nothing to do it for. */
     error_copy(&painter->error, err);
     task_cancel(painter->cli->main_task);

@@ -173,5 +173,9 @@ bool await_registry_tags(struct registry_client *client, const struct reference 
         return true;
     }
     strv_free(tags.items);
-    return false;
+    /* What is said of a repository that is not there names it already. */
+    return error_is(err, "MANIFEST_UNKNOWN") || error_is(err, "UNAUTHORIZED") ||
+                   error_is(err, "DENIED")
+               ? false
+               : error_prefix(err, "the tags of %s/%s", reference->domain, reference->path);
 }
