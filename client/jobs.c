@@ -2,10 +2,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "client/cli.h"
+#include "client/job_call.h"
 #include "client/ui/template.h"
 #include "client/ui/units.h"
-#include "client/watch.h"
 #include "proto/base/json.h"
 #include "proto/davit/v1/jobs.pb-c.h"
 
@@ -240,11 +239,8 @@ static bool await_watch_command(struct cli *cli, struct error *err)
     request.id = cli->flags.args[0];
     if (!await_cli_connect(cli, err))
         return false;
-    call = grpc_client_call(cli->client, "/davit.v1.Jobs/Watch", &davit__v1__job_update__descriptor,
-                            NULL, err);
-    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
-        return cli_daemon_error(err);
-    return await_watch(cli, call, &options, err);
+    call = await_job_call(cli, "/davit.v1.Jobs/Watch", &request.base, err);
+    return call && await_watch(cli, call, &options, err);
 }
 
 static const struct flag watch_flags[] = {
@@ -318,13 +314,6 @@ const struct command jobs_cancel_command = {
     .completes = COMPLETE_JOBS,
     .await_run = await_cancel,
 };
-
-static bool check_rate(const char *rate, struct error *err)
-{
-    uint64_t bytes;
-    return size_parse(rate, &bytes) ||
-           error_set(err, ERROR_INVALID_ARGUMENT, NULL, "no rate such as 500k, 2M, 512KiB, or 0");
-}
 
 static bool await_update_one(struct cli *cli, char *id, struct error *err)
 {

@@ -1,3 +1,4 @@
+#include "client/job_call.h"
 #include "client/painter.h"
 #include "client/ui/verification.h"
 #include "proto/davit/v1/images.pb-c.h"
@@ -145,7 +146,6 @@ static struct grpc_call *await_start_call(struct cli *cli, struct error *err)
 {
     Davit__V1__VerifyRequest request = DAVIT__V1__VERIFY_REQUEST__INIT;
     CLEANUP(logins_done) struct logins logins = {0};
-    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
     request.images = cli->flags.args;
     request.n_images = cli->flags.arg_count;
     request.repair = flag_bool(&cli->flags, "repair");
@@ -154,12 +154,7 @@ static struct grpc_call *await_start_call(struct cli *cli, struct error *err)
         return NULL;
     request.logins = logins.items;
     request.n_logins = logins.count;
-    call = grpc_client_call(cli->client, "/davit.v1.System/Verify",
-                            &davit__v1__job_update__descriptor, NULL, err);
-    if (call && await_grpc_send(call, &request.base, err) && await_grpc_close_send(call, err))
-        return TAKE(call);
-    cli_daemon_error(err);
-    return NULL;
+    return await_job_call(cli, "/davit.v1.System/Verify", &request.base, err);
 }
 
 static bool await_snapshots(struct verify *verify, struct error *err)
