@@ -174,6 +174,7 @@ def test_what_other_pulls_still_fetch_counts(start):
         # An image that has the same layer needs nothing of its own.
         sharing = davit.start("pull", "-q", registry.push("space/sharing", images.image(
             [first, images.layer([images.file("own", "own")])])), text=True)
+        registry.clear_faults()
         registry.release()
         for process in (running, sharing):
             _, errors = process.communicate(timeout=60)
@@ -204,6 +205,7 @@ def test_room_that_a_cancelled_pull_leaves_is_there_at_once(start, wait_until):
         wait_until(lambda: disk.free() < 50 * MB, "the disk to fill")
         running.send_signal(signal.SIGINT)
         running.wait()
+        registry.clear_faults()
         registry.release()
         davit("pull", name)
 
