@@ -35,6 +35,7 @@ static char *details_make(const struct error *err, char *message)
 
     detail.reason = reason;
     detail.hint = hint;
+    detail.retry_after_ms = err->retry_after_ms;
     detail_bytes = xmalloc(davit__v1__error_detail__get_packed_size(&detail) + 1);
     any.type_url = TYPE_URL_PREFIX ERROR_DETAIL_TYPE;
     any.value.len = davit__v1__error_detail__pack(&detail, detail_bytes);
@@ -60,7 +61,7 @@ void status_headers_make(struct status_headers *ret, const struct error *err)
         grpc_percent_encode(&encoded, message);
         ret->message = strbuf_take(&encoded);
     }
-    if (err->reason || err->hint)
+    if (err->reason || err->hint || err->retry_after_ms)
         ret->details = details_make(err, message);
 }
 
@@ -88,6 +89,7 @@ static void details_parse(const void *data, size_t size, struct error *err)
             free(err->reason);
             err->reason = xstrdup(detail->reason);
         }
+        err->retry_after_ms = detail ? detail->retry_after_ms : 0;
         if (detail)
             davit__v1__error_detail__free_unpacked(detail, NULL);
     }

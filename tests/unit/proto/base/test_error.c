@@ -118,6 +118,7 @@ static void test_move_and_copy(void **state UNUSED)
 
     error_set(&a, ERROR_NOT_FOUND, "R", "text");
     error_hint(&a, "hint");
+    a.retry_after_ms = 7;
     error_set(&b, ERROR_INTERNAL, NULL, "old");
     message = a.message;
     assert_false(error_move(&b, &a));
@@ -129,6 +130,12 @@ static void test_move_and_copy(void **state UNUSED)
     assert_string_equal(a.message, "text");
     assert_string_equal(a.reason, "R");
     assert_string_equal(a.hint, "hint");
+    assert_true(a.retry_after_ms == 7);
+    error_prefix(&a, "more");
+    assert_true(a.retry_after_ms == 7);
+    error_set(&b, ERROR_INTERNAL, NULL, "another");
+    assert_true(b.retry_after_ms == 0);
+    error_set(&a, a.code, a.reason, "text");
     error_move(&a, &a);
     assert_string_equal(a.message, "text");
     error_copy(&a, &a);

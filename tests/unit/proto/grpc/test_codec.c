@@ -180,7 +180,9 @@ static void test_status(void **state)
 
     error_set(&in, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "no such image: \"gr\xc3\xbcn\" %%");
     error_hint(&in, "pull it first");
+    in.retry_after_ms = 5000;
     send_error(&in, &out);
+    assert_true(out.retry_after_ms == 5000);
     assert_int_equal(out.code, ERROR_NOT_FOUND);
     assert_string_equal(out.reason, "IMAGE_NOT_FOUND");
     assert_string_equal(out.message, in.message);
@@ -191,6 +193,7 @@ static void test_status(void **state)
     assert_string_equal(out.message, in.message);
     assert_null(out.reason);
     assert_null(out.hint);
+    assert_true(out.retry_after_ms == 0);
 }
 
 static void test_status_fits(void **state)
