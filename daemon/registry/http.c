@@ -22,7 +22,7 @@
 #define RECEIVE_BUFFER_BYTES (128 * KIB)
 /* Connections are kept for a burst of requests, then all goes: an idle daemon holds none. */
 #define IDLE_TIMEOUT_MS 15000
-#define MAX_CONNECTIONS 16
+#define MAX_CONNECTIONS 100
 
 /* A socket of libcurl's that is being watched. */
 struct watch {
