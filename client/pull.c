@@ -26,22 +26,10 @@ static struct grpc_call *await_start_call(struct cli *cli, const struct pull_opt
     return await_job_call(cli, "/davit.v1.Images/Pull", &request.base, err);
 }
 
-/* What is fetched from the registry itself is not said to be. */
-static char *home_of(const char *reference)
-{
-    char *domain = registry_domain(reference);
-    if (!str_eq(domain, "docker.io"))
-        return domain;
-    free(domain);
-    return xstrdup("registry-1.docker.io");
-}
-
 bool await_pull(struct cli *cli, const struct pull_options *options, struct error *err)
 {
-    CLEANUP_FREE char *home = home_of(options->reference);
     struct watch_options watch = options->watch;
     watch.what = "pull";
-    watch.home = home;
     cli_cancel_on_signals(cli);
     CLEANUP(grpc_call_cleanup)
     struct grpc_call *call = await_start_call(cli, options, false, err);

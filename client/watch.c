@@ -24,7 +24,7 @@ struct watch {
     struct group clock;
     struct progress_screen screen;
     struct progress_lines lines;
-    char *notice;
+    char *notice, *home;
 
     job_snapshot *now; /* the newest; NULL before the first */
     struct loop_signal *on_interrupt;
@@ -152,6 +152,16 @@ static bool await_cancel_job(struct watch *watch, bool *ret_wanted, struct error
 /* --- The call ----------------------------------------------------------------------------------
  */
 
+/* What comes from the registry itself is not said to. */
+static char *home_of(const char *subject)
+{
+    char *domain = registry_domain(subject);
+    if (!str_eq(domain, "docker.io"))
+        return domain;
+    free(domain);
+    return xstrdup("registry-1.docker.io");
+}
+
 static void set_now(struct watch *watch, job_snapshot *now)
 {
     if (!now || !now->progress) {
@@ -160,6 +170,8 @@ static void set_now(struct watch *watch, job_snapshot *now)
     }
     davit__v1__job__free_unpacked(watch->now, NULL);
     watch->now = now;
+    if (!watch->home)
+        watch->screen.home = watch->home = home_of(now->subject);
     /* The last one is shown with the result, but for its lines. */
     painter_changed(&watch->painter, !has_result(watch) || watch->mode == PROGRESS_PLAIN);
 }
@@ -281,6 +293,8 @@ static void await_say_goodbye(struct watch *watch, struct grpc_call *call)
     asked = watch->cancels && await_cancel_job(watch, &wanted, &ignored);
     if (asked && !wanted && !await_snapshots(watch, call, &ending) &&
         ending.code == ERROR_CANCELLED) {
+        if (watch->mode == PROGRESS_JSON)
+            await_show_json_error(watch, &ending);
         say_cancelled(watch, &ending);
     } else if (wanted) {
         fprintf(stderr, "The %s goes on, for others wait for it: davit jobs watch %s\n", what,
@@ -298,6 +312,7 @@ static void watch_done_await(struct watch *watch)
     painter_done_await(&watch->painter);
     progress_lines_done(&watch->lines);
     free(watch->notice);
+    free(watch->home);
     davit__v1__job__free_unpacked(watch->now, NULL);
 }
 
@@ -320,7 +335,6 @@ static bool watch_start(struct watch *watch, struct error *err)
     watch->mode = choose_mode(watch->options, fd);
     watch->screen.heading.within_run = watch->lines.heading.within_run = watch->options->within_run;
     watch->screen.color = terminal_wants_color(fd);
-    watch->screen.home = watch->options->home;
     watch->painter = (struct painter){
         .cli = watch->cli,
         .fd = fd,

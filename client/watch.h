@@ -21,7 +21,6 @@ struct watch_options {
     bool within_run;      /* everything goes to standard error, as Docker has it */
     enum watch_interrupt interrupt;
     const char *what;  /* for people: "pull" */
-    const char *home;  /* a source that goes without saying: the registry itself; or NULL */
     bool *ret_changed; /* set if a pull found something new; or NULL */
 };
 

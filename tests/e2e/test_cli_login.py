@@ -136,6 +136,17 @@ def test_with_tls_and_a_certificate_of_its_own(make_davitd, make_registry, scrat
     assert login(davit, registry).stdout == "Login Succeeded\n"
 
 
+def test_a_registry_as_hosts_toml_describes_it(make_davitd, make_registry, scratch):
+    registry = make_registry(htpasswd={"user": SECRET}, tls=True)
+    directory = scratch / "hosts" / registry.host
+    directory.mkdir(parents=True)
+    (directory / "hosts.toml").write_text(
+        f'server = "{registry.url}"\nca = "{registry.cafile}"\n'
+        '[host."https://mirror.invalid"]\ncapabilities = ["pull", "resolve"]\n')
+    davit = Davit(make_davitd(config={"hosts-dirs": [str(scratch / "hosts")]}))
+    assert login(davit, registry).stdout == "Login Succeeded\n"
+
+
 # --- Token servers -------------------------------------------------------------------------------
 
 

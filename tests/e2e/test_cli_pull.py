@@ -387,6 +387,37 @@ def test_without_a_terminal_the_first_interrupt_cancels(cli, fake):
     assert stalled.asked.is_set()
 
 
+def test_cancelled_json(cli, fake):
+    stalled = Stalled(fake, [("FETCHING", 1, 100)])
+    cancelling(fake, stalled)
+    process = cli.start("pull", "--progress=json", "busybox", text=True)
+    assert json.loads(process.stdout.readline())["state"] == "RUNNING"
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(shown.splitlines()[-1])["error"]["code"] == "CANCELLED"
+
+
+def test_a_source_that_is_not_the_registry_is_named(cli, fake):
+    def pull(request, context):
+        for source in ("registry-1.docker.io", "mirror.example.com"):
+            update = snapshot(fake, 1, [("FETCHING", 1, 100)])
+            update.job.progress.items[0].source = source
+            yield update
+            go.wait(60)
+            go.clear()
+        yield finish(fake, 2, [("", 0, 100)])
+    go = threading.Event()
+    fake.pull = pull
+    terminal = cli.pty("pull", "busybox", columns=110)
+    terminal.wait_for("Downloading")
+    assert "from registry" not in terminal.output
+    go.set()
+    terminal.wait_for("from mirror.example.com")
+    go.set()
+    assert terminal.wait() == 0
+
+
 def test_a_third_interrupt_waits_for_nobody(cli, fake):
     stalled = Stalled(fake, [("FETCHING", 1, 100)])
     hangs = threading.Event()
