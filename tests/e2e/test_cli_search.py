@@ -161,7 +161,8 @@ def test_search_in_a_catalogue(davit, make_registry):
 
 
 def page(names, following=None, key="repositories"):
-    headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+    headers = {"Link": f'</v2/_catalog?n=1>; rel="first", <{following}>; rel="next"'}
+    headers = headers if following else {"Link": '</v2/_catalog?n=1>; rel="first"'}
     return Fault(status=200, headers=headers, body=json.dumps({key: names}).encode())
 
 
