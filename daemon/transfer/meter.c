@@ -19,7 +19,6 @@ void meter_add(struct meter *meter, uint64_t now_ms, uint64_t bytes)
 {
     advance(meter, now_ms);
     meter->bytes[meter->slot % METER_SLOTS] += bytes;
-    meter->total_bytes += bytes;
 }
 
 uint64_t meter_rate(struct meter *meter, uint64_t now_ms, uint64_t window_ms)

@@ -11,7 +11,6 @@
 struct meter {
     uint64_t started_ms, slot; /* its number: time by METER_SLOT_MS */
     uint64_t bytes[METER_SLOTS];
-    uint64_t total_bytes;
 };
 
 /* Begins at zero. */

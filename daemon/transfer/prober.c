@@ -11,6 +11,10 @@
 #define HOLD_MAX_MS 120000
 /* After a failure one more is allowed this much later, and so on. */
 #define CEILING_STEP_MS 5000
+/* Where each gets less than this for so long, fewer may get further; after a while one more. */
+#define SLOW_BYTES_PER_S (4 * KIB)
+#define SLOW_AFTER_MS 5000
+#define SLOW_STEP_MS 60000
 
 void prober_init(struct prober *prober, unsigned int max_connections)
 {
@@ -88,9 +92,27 @@ static void raise_ceiling(struct prober *prober, uint64_t now_ms)
     prober->ceiling_until_ms = now_ms + CEILING_STEP_MS;
 }
 
+static void lower_ceiling_if_slow(struct prober *prober, const struct prober_sample *sample)
+{
+    uint64_t elapsed = sample->now_ms - prober->slow_since_ms;
+    uint64_t bytes = sample->total_bytes - prober->slow_since_bytes;
+
+    if (elapsed < SLOW_AFTER_MS && !sample->capped && sample->connections > 1 &&
+        sample->delivering == sample->connections)
+        return;
+    prober->slow_since_ms = sample->now_ms;
+    prober->slow_since_bytes = sample->total_bytes;
+    if (elapsed < SLOW_AFTER_MS ||
+        bytes * 1000 / elapsed >= (uint64_t)SLOW_BYTES_PER_S * sample->connections)
+        return;
+    prober->ceiling = sample->connections - 1;
+    prober->ceiling_until_ms = sample->now_ms + SLOW_STEP_MS;
+}
+
 void prober_look(struct prober *prober, const struct prober_sample *sample)
 {
     raise_ceiling(prober, sample->now_ms);
+    lower_ceiling_if_slow(prober, sample);
     if (sample->layers == 0) {
         prober_init(prober, prober->max); /* the next may come from elsewhere */
         return;

@@ -11,8 +11,8 @@
 
 struct prober {
     unsigned int max;
-    unsigned int allowed; /* beyond the first one of each layer; see prober_allowed() */
-    unsigned int ceiling; /* where connections failed: as many as did not */
+    unsigned int allowed; /* what was tried, and helped; see prober_allowed() */
+    unsigned int ceiling; /* where connections fail or get next to nothing: how many there may be */
     enum { PROBER_WARMING, PROBER_TRYING, PROBER_HOLDING } state;
     uint64_t since_ms, hold_until_ms, ceiling_until_ms;
     uint64_t since_bytes;       /* of the sample at since_ms */
@@ -20,6 +20,7 @@ struct prober {
     uint64_t before_rate;       /* with before_count connections */
     unsigned int before_count, before_allowed;
     unsigned int failures; /* to bring more, in a row */
+    uint64_t slow_since_ms, slow_since_bytes;
 };
 
 /* What is seen at one time; at least four times a second while there is work. */
@@ -30,6 +31,7 @@ struct prober_sample {
     unsigned int connections; /* that are open or being opened */
     unsigned int delivering;  /* that have brought bytes */
     bool useful;              /* there is work for more, and nothing but them in its way */
+    bool capped;              /* they are slow on purpose */
 };
 
 void prober_init(struct prober *prober, unsigned int max_connections);

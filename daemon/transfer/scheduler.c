@@ -342,7 +342,26 @@ static void take_sample(struct transfer_table *table)
             sample.delivering++;
     }
     sample.useful = pick(table, false) != NULL;
+    LIST_FOR_EACH (node, &table->fetching) {
+        struct transfer *transfer = LIST_ITEM(node, struct transfer, fetching_node);
+        if (rate_limit_get(table->limit) || rate_limit_get(transfer_limit(transfer)))
+            sample.capped = true;
+    }
     prober_look(&table->prober, &sample);
+}
+
+/* The youngest ends soon where they are too many for the line. */
+static void shed(struct transfer_table *table)
+{
+    struct connection *youngest;
+
+    if (table->connection_count <= table->prober.ceiling)
+        return;
+    youngest = LIST_ITEM(table->connections.prev, struct connection, table_node);
+    if (youngest->last_segment || youngest->whole)
+        return;
+    youngest->last_segment = true;
+    segments_cut(&youngest->transfer->segments, &youngest->segment);
 }
 
 void scheduler_look(struct transfer_table *table)
@@ -371,6 +390,7 @@ static void on_tick(struct loop_timer *timer)
 
     look_for_stragglers(table);
     take_sample(table);
+    shed(table);
     scheduler_look(table);
     if (!list_empty(&table->fetching))
         loop_timer_start(&table->timer, TICK_MS, on_tick);

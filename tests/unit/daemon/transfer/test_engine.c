@@ -477,7 +477,40 @@ ENGINE_TEST(test_straggler_is_overtaken)
     return true;
 }
 
-/* --- Slots and caps --------------------------------------------------------------------------- */
+/* --- Fairness --------------------------------------------------------------------------------- */
+
+/* One who has nothing running does not wait for another's large layers; that one's own do. */
+ENGINE_TEST(test_slots_are_fair)
+{
+    BENCH((struct transfer_options){.max_concurrent = 2}, 1 * MIB, err);
+    struct source large = {.name = "large"}, small = {.name = "small"};
+    struct source *large_sources[] = {&large}, *small_sources[] = {&small};
+    struct requester *greedy = requester_new(0), *modest = requester_new(0);
+    struct transfer_share *shares[5];
+
+    for (size_t i = 0; i < ANSWERS_MAX; i++)
+        large.script[i].stall_after = small.script[i].stall_after = 1000;
+    for (size_t i = 0; i < 5; i++) {
+        bench->blob.digest = digest_of(&i, sizeof(i));
+        bench->digest = bench->blob.digest;
+        shares[i] = i < 4 ? join(bench, greedy, large_sources, 1, err)
+                          : join(bench, modest, small_sources, 1, err);
+    }
+    while (large.bytes < 2000 || small.bytes < 1000)
+        await_yield();
+    assert_int_equal(large.open, 2);
+    assert_int_equal(transfer_progress(shares[2]).state, TRANSFER_WAITING);
+    transfer_leave(shares[0]); /* the next one's turn */
+    while (large.bytes < 3000)
+        await_yield();
+    for (size_t i = 1; i < 5; i++)
+        transfer_leave(shares[i]);
+    requester_free(greedy);
+    requester_free(modest);
+    return true;
+}
+
+/* --- Caps --------------------------------------------------------------------------- */
 
 ENGINE_TEST(test_cap_of_a_requester)
 {
@@ -536,6 +569,7 @@ int main(void)
         cmocka_unit_test(test_more_connections_where_they_help),
         cmocka_unit_test(test_one_connection_too_many),
         cmocka_unit_test(test_straggler_is_overtaken),
+        cmocka_unit_test(test_slots_are_fair),
         cmocka_unit_test(test_cap_of_a_requester),
         cmocka_unit_test(test_cap_of_all_changes),
     };
