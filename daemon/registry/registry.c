@@ -87,6 +87,7 @@ static void document_done(struct document *document)
 struct resolution {
     struct registry_client *client;
     const struct source *source;
+    unsigned int attempts; /* while it is busy */
     const struct reference *reference;
     const struct platform *platform;
 };
@@ -161,7 +162,7 @@ static bool await_manifest(const struct resolution *resolution, const char *name
         .kind = "manifests",
         .name = name,
         .headers = headers,
-        .attempts = MANIFEST_ATTEMPTS,
+        .attempts = resolution->attempts,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
     };
@@ -191,7 +192,7 @@ static bool await_config(const struct resolution *resolution, const struct descr
         .kind = "blobs",
         .name = config->digest.text,
         .headers = headers,
-        .attempts = MANIFEST_ATTEMPTS,
+        .attempts = resolution->attempts,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
     };
@@ -313,12 +314,20 @@ struct resolved_image *await_registry_resolve(struct registry_client *client,
     enum source_use use = digest_is_set(&reference->digest) ? SOURCE_PULL : SOURCE_RESOLVE;
     struct resolved_image *image = NULL;
     CLEANUP_ERROR struct error last = {0};
+    bool itself = false; /* has said no */
 
     if (!await_registry_sources(client, reference, auth, use, &sources, err))
         return NULL;
     for (size_t i = 0; i < sources.count; i++) {
         struct source *source = sources.items[i];
-        const struct resolution resolution = {client, source, reference, platform};
+        const struct resolution resolution = {
+            .client = client,
+            .source = source,
+            /* Rather the next one than a busy one once more. */
+            .attempts = source_is_mirror(source) && i + 1 < sources.count ? 1 : MANIFEST_ATTEMPTS,
+            .reference = reference,
+            .platform = platform,
+        };
         CLEANUP_ERROR struct error failure = {0};
         image = await_resolve_at(&resolution, &failure);
         if (image) {
@@ -327,7 +336,8 @@ struct resolved_image *await_registry_resolve(struct registry_client *client,
         }
         source_failed(source, &failure);
         /* What the registry itself says counts, wherever its turn was. */
-        if (!source_is_mirror(source) || i == 0 || failure.code == ERROR_CANCELLED)
+        itself = itself || !source_is_mirror(source);
+        if (!source_is_mirror(source) || !itself || failure.code == ERROR_CANCELLED)
             error_move(&last, &failure);
         if (task_check() < 0)
             break;

@@ -454,3 +454,26 @@ def test_hosts_that_want_credentials_get_none(make_registry, image, tmp_path):  
     assert result["sha256"] == layer.digest
     assert [one.authorization for one in mirror.requests] == [None]
     assert registry.requests[-1].authorization.startswith("Basic ")
+
+
+def test_nobody_waits_for_a_busy_mirror(make_registry, image):  # noqa: F811
+    mirror, registry = make_registry(), make_registry()  # noqa: F811
+    name = registry.push("app", image)
+    mirror.fault("/v2/", Fault(status=503, headers={"Retry-After": "20"}))
+    registry.fault("/manifests/", Fault(status=503), times=2)  # this one is asked again
+    started = time.monotonic()
+    result = tool("--mirror-of", registry.host, "--mirror-of", mirror.url, "resolve", name)
+    assert result["digest"] == image.digest
+    assert time.monotonic() - started < 15
+    assert len(mirror.requests) == 1 and registry.count("GET", "/manifests/") == 3
+
+
+def test_what_the_registry_itself_says_counts(make_registry, image):  # noqa: F811
+    mirror, registry = make_registry(), make_registry()  # noqa: F811
+    name = registry.push("app", image)
+    mirror.fault("/v2/", Fault(status=500))
+    registry.fault("/manifests/", Fault(status=403))
+    # Also when the mirror has become the last to be asked.
+    for result in tool("--mirror-of", registry.host, "--mirror-of", mirror.url, "resolve", name,
+                       "resolve", name):
+        failed(result, "PERMISSION_DENIED", "DENIED")
