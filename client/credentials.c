@@ -185,10 +185,11 @@ static json_t *make_entry(const struct credentials *credentials)
 {
     CLEANUP_SECRET_STRBUF struct strbuf plain = {0}, encoded = {0};
     const bool token = credentials->identity_token != NULL;
+    const char *username = credentials->username ? credentials->username : "";
     json_t *entry = json_object();
 
-    strbuf_reserve(&plain, strlen(credentials->username) + AUTH_MAX_BYTES);
-    strbuf_addf(&plain, "%s:%s", credentials->username, token ? "" : credentials->password);
+    strbuf_reserve(&plain, AUTH_MAX_BYTES);
+    strbuf_addf(&plain, "%s:%s", username, token ? "" : credentials->password);
     strbuf_reserve(&encoded, plain.length * 4 / 3 + 8);
     EVP_EncodeBlock((unsigned char *)encoded.data, (const unsigned char *)plain.data,
                     (int)plain.length);
@@ -199,6 +200,11 @@ static json_t *make_entry(const struct credentials *credentials)
     return entry;
 }
 
+static size_t length_of(const char *text)
+{
+    return text ? strlen(text) : 0;
+}
+
 bool await_credentials_store(const char *registry_domain, const struct credentials *credentials,
                              char **ret_unencrypted, struct error *err)
 {
@@ -207,7 +213,7 @@ bool await_credentials_store(const char *registry_domain, const struct credentia
     bool changed = false, helped;
 
     *ret_unencrypted = NULL;
-    if (strlen(credentials->username) + strlen(credentials->password) >= AUTH_MAX_BYTES / 2)
+    if (length_of(credentials->username) + length_of(credentials->password) >= AUTH_MAX_BYTES / 2)
         return error_set(err, ERROR_INVALID_ARGUMENT, NULL, "the credentials are too long");
     if (!find_place(registry_domain, &place, err))
         return false;

@@ -9,6 +9,7 @@ struct login {
     struct cli *cli;
     char *domain; /* "docker.io", "host:5000" */
     struct credentials credentials;
+    bool renewed; /* the registry gave a token that is to be kept */
 };
 
 static void login_done(struct login *login)
@@ -55,6 +56,7 @@ static bool await_verify(struct login *login, struct error *err)
                         err))
         return false;
     if (!str_empty(response->identity_token)) {
+        login->renewed = true;
         free_secret(credentials->identity_token);
         credentials->identity_token = xstrdup(response->identity_token);
     }
@@ -158,8 +160,8 @@ static bool await_login_as_before(struct login *login, bool *ret_done, char **re
         return false;
     if (await_verify(login, &refusal)) {
         *ret_done = true;
-        /* What has been stored stays as it is. */
-        return await_say(login->cli, "Login Succeeded\n", err);
+        return login->renewed ? await_keep(login, err)
+                              : await_say(login->cli, "Login Succeeded\n", err);
     }
     if (refusal.code != ERROR_UNAUTHENTICATED && refusal.code != ERROR_PERMISSION_DENIED)
         return error_move(err, &refusal);

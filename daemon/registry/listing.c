@@ -17,18 +17,32 @@ static bool broken(const struct listing *listing, const char *why, struct error 
 
 /* --- Links ------------------------------------------------------------------------------------ */
 
-/* `</v2/_catalog?last=a&n=5>; rel="next"` (RFC 8288), made into a path below the base: it must lead
- * to the same place, for it gets the same credentials. NULL without err if there is no next page.
- */
+/* The target of `</v2/_catalog?last=a&n=5>; rel="next"` (RFC 8288), among others; NULL if there is
+ * none. The caller frees it. */
+static char *next_target(const char *links)
+{
+    const char *start, *end, *following, *relation;
+
+    for (start = links ? strchr(links, '<') : NULL; start; start = following) {
+        end = strchr(start, '>');
+        if (!end)
+            return NULL;
+        following = strchr(end, '<');
+        relation = strstr(end, "next");
+        if (relation && (!following || relation < following))
+            return xstrndup(start + 1, (size_t)(end - start - 1));
+    }
+    return NULL;
+}
+
+/* The next page as a path below the base: it must lead to the same place, for it gets the same
+ * credentials. NULL without err if there is none. */
 static char *next_path(const struct listing *listing, const char *base,
                        const struct http_response *response, struct error *err)
 {
-    const char *link = http_header(response, "Link", 0);
-    const char *end = link && link[0] == '<' ? strchr(link, '>') : NULL;
-
-    if (!end || !strstr(end, "next"))
+    CLEANUP_FREE char *target = next_target(http_header(response, "Link", 0));
+    if (!target)
         return NULL;
-    CLEANUP_FREE char *target = xstrndup(link + 1, (size_t)(end - link - 1));
     CLEANUP_FREE char *here = xasprintf("%s%s", base, listing->path);
     CLEANUP_FREE char *url = url_resolve(here, target, NULL);
     if (url && str_starts(url, base) && url[strlen(base)] == '/')

@@ -170,6 +170,10 @@ def test_an_identity_token_takes_the_passwords_place(davit, davitd, make_registr
     assert entry["identitytoken"] in tokens.refresh_tokens
     assert entry["auth"] == encoded("reader", "")
     assert SECRET not in config_path.read_text()
+    assert davit("login", registry.host).stdout == "Login Succeeded\n"
+    renewed = stored(config_path)["auths"][registry.host]
+    assert renewed["auth"] == entry["auth"]
+    assert renewed["identitytoken"] not in (None, entry["identitytoken"])
     davit("pull", "-q", name)
     assert SECRET not in davitd.log() and entry["identitytoken"] not in davitd.log()
 
@@ -313,6 +317,9 @@ def test_an_identity_token_in_a_helper(davit, make_registry, tokens, config_path
     assert kept["Username"] == "<token>" and kept["Secret"] in tokens.refresh_tokens
     again = davit("login", registry.host, environment=helper.environment)
     assert again.stdout == "Login Succeeded\n"
+    # The server gives a new one for the old one; that is kept, too.
+    renewed = json.loads(helper.store.read_text())
+    assert renewed["Secret"] in tokens.refresh_tokens and renewed["Secret"] != kept["Secret"]
 
 
 def test_a_helper_that_cannot_store(davit, guarded, config_path, helper):
