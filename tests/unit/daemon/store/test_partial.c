@@ -196,6 +196,22 @@ static void die_writing(void *arg)
     run_task(body_die, arg);
 }
 
+static bool body_die_reset(void *arg, struct error *err)
+{
+    struct store *store = await_open_scratch(arg, err);
+    struct partial *partial = await_open_blob(store, SIZE, err);
+
+    assert_ok(await_write_blob(partial, 0, SIZE, err), err);
+    assert_ok(await_partial_reset(partial, err), err);
+    raise(SIGKILL);
+    return true;
+}
+
+static void die_reset(void *arg)
+{
+    run_task(body_die_reset, arg);
+}
+
 struct expected {
     const char *name;
     uint64_t offset, end;
@@ -231,6 +247,20 @@ static void test_after_a_kill(void **state UNUSED)
     skip(); /* there are threads by now, and this forks */
 #endif
     check_after_death("kill", 7 * BLOCK);
+}
+
+/* What was wrong does not come back. */
+static void test_after_a_kill_that_follows_a_reset(void **state UNUSED)
+{
+    struct expected expected = {"killed reset", 0, 0};
+    static struct child_end child;
+
+#ifdef TEST_TSAN
+    skip();
+#endif
+    run_in_child(die_reset, (void *)expected.name, &child);
+    assert_true(WIFSIGNALED(child.status) && WTERMSIG(child.status) == SIGKILL);
+    run_task(body_expect, &expected);
 }
 
 static void boot(const char *id)
@@ -352,6 +382,56 @@ static bool body_threads(void *arg UNUSED, struct error *err)
 static void test_several_threads(void **state UNUSED)
 {
     run_task(body_threads, NULL);
+}
+
+#define LARGE (32 * MIB)
+
+static void flood_in_pool(void *arg)
+{
+    const struct storm *storm = arg;
+    CLEANUP_FREE uint8_t *data = xmalloc(LARGE);
+    CLEANUP_ERROR struct error err = {0};
+
+    memset(data, storm->fill, LARGE);
+    CHECK(partial_write_blocking(storm->partial, 0, data, LARGE, &err));
+}
+
+static bool flood_task(void *arg, struct error *err UNUSED)
+{
+    CHECK(await_work(flood_in_pool, arg, "writing") == 0);
+    return true;
+}
+
+/* The same with writes that take long, so that the second begins before the first has ended. */
+static bool body_large(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("large", err);
+    struct partial *partial = await_open_blob(store, LARGE, err);
+    CLEANUP_FREE uint8_t *seen = xmalloc(LARGE), *again = xmalloc(LARGE);
+    struct storm storms[3];
+    struct group group;
+
+    group_init(&group);
+    for (size_t i = 0; i < ARRAY_SIZE(storms); i++) {
+        storms[i] = (struct storm){partial, (uint8_t)(i + 1)};
+        assert_ok(task_spawn(&group, "flood", NULL, flood_task, &storms[i], err), err);
+    }
+    while (partial_bytes(partial) < LARGE)
+        CHECK(await_yield() == 0);
+    assert_ok(partial_read_blocking(partial, 0, seen, LARGE, err), err);
+    assert_ok(await_group(&group, err), err);
+    assert_ok(partial_read_blocking(partial, 0, again, LARGE, err), err);
+    assert_memory_equal(seen, again, LARGE);
+    partial_discard(partial);
+    partial_close_await(partial);
+    store_close_await(store);
+    group_done_await(&group);
+    return true;
+}
+
+static void test_several_large_writes(void **state UNUSED)
+{
+    run_task(body_large, NULL);
 }
 
 struct second {
@@ -552,9 +632,11 @@ int main(void)
         cmocka_unit_test(test_nothing_is_not_kept),
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_after_a_kill),
+        cmocka_unit_test(test_after_a_kill_that_follows_a_reset),
         cmocka_unit_test(test_after_a_reboot),
         cmocka_unit_test(test_synced_in_the_background),
         cmocka_unit_test(test_several_threads),
+        cmocka_unit_test(test_several_large_writes),
         cmocka_unit_test(test_one_user_at_a_time),
         cmocka_unit_test(test_damaged_files_are_discarded),
         cmocka_unit_test(test_layouts),
