@@ -147,12 +147,13 @@ static bool make_directory(const char *dir, struct error *err)
     return true;
 }
 
-/* Held until it is closed: whoever edits the file waits here, and reads it only then. */
+/* Held until it is closed: whoever edits the file waits here, and reads it only then. A file system
+ * that knows no locks has to do without. */
 static int lock_directory(const char *dir, struct error *err)
 {
     CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd < 0 || flock(fd, LOCK_EX) < 0) {
+    if (fd < 0 || (flock(fd, LOCK_EX) < 0 && errno != ENOLCK && errno != EOPNOTSUPP)) {
         error_set_errno(err, errno, "cannot lock %s", dir);
         return -1;
     }

@@ -452,3 +452,20 @@ def test_the_password_is_in_no_command_line(davit, guarded, config_path, helper,
     assert result[0].code == 0
     assert "docker-credential-test" in seen and SECRET not in seen
     assert re.search(re.escape(SECRET), helper.store.read_text())
+
+
+def test_the_password_is_in_no_log(make_davitd, make_registry, tokens):
+    """Not even in one that says everything."""
+    davitd = make_davitd("--debug")
+    davit = Davit(davitd)
+    registry = make_registry(token_server=tokens)
+    name = registry.push("team/app", images.busybox_image())
+    login(davit, registry, user="reader")
+    login(davit, registry, user="reader", password=SECRET + "x", check=False)
+    davit("pull", "-q", name)
+    davit("search", f"{registry.host}/app", check=False)
+    davitd.process.send_signal(signal.SIGUSR1)
+    secrets = [SECRET, encoded("reader", SECRET), *tokens.refresh_tokens,
+               *(grant.token for grant in tokens.grants)]
+    wait_until(lambda: "task" in davitd.log(), "the list of tasks")
+    assert [one for one in secrets if one in davitd.log()] == []
