@@ -107,7 +107,7 @@ static const struct setting settings[] = {
      "Space to leave free on the data root's disk, as \"10GB\" or \"5%\" (default 5%, at most 1GB)",
      "size"},
     {"resume-jobs", "resume-jobs", 0, SETTING_SWITCH, AT(resume_jobs),
-     "Begin pulls again that a stop of the daemon interrupted", NULL},
+     "Begin pulls, pushes and verifications again that a stop interrupted", NULL},
     {"retry-backoff", "retry-backoff", 0, SETTING_STRING, AT(retry_backoff),
      "Wait before the first of several retries (default \"250ms\")", "duration"},
     {"runtime", "default-runtime", 0, SETTING_STRING, AT(runtime),

@@ -26,6 +26,14 @@ bool handle_verify(struct grpc_call *call, void *context, struct error *err);
 struct registry_auth request_auth(const Davit__V1__RegistryAuth *auth);
 struct digest request_rights(const Davit__V1__RegistryAuth *auth);
 
+/* What job_start() wants for a request; job_spec_of_request() in job_message.h chooses. */
+bool pull_spec(const struct engines *engines, const ProtobufCMessage *request, struct job_spec *ret,
+               struct error *err);
+bool push_spec(const struct engines *engines, const ProtobufCMessage *request, struct job_spec *ret,
+               struct error *err);
+bool verify_spec(const struct engines *engines, const ProtobufCMessage *request,
+                 struct job_spec *ret, struct error *err);
+
 /* An image as message; the caller frees it with what holds it. */
 Davit__V1__Image *image_message(const struct image *image);
 

@@ -2,6 +2,34 @@
 #include "daemon/server/handlers.h"
 #include "daemon/server/job_message.h"
 #include "proto/base/log.h"
+#include "proto/davit/v1/system.pb-c.h"
+
+/* --- After a stop of the daemon ----------------------------------------------------------------
+ */
+
+bool job_spec_of_request(void *engines, enum job_kind kind, const void *request, size_t size,
+                         struct job_spec *ret, struct error *err)
+{
+    static const struct {
+        const ProtobufCMessageDescriptor *type; /* of requests */
+        bool (*spec)(const struct engines *engines, const ProtobufCMessage *request,
+                     struct job_spec *ret, struct error *err);
+    } kinds[] = {
+        [JOB_PULL] = {&davit__v1__pull_request__descriptor, pull_spec},
+        [JOB_PUSH] = {&davit__v1__push_request__descriptor, push_spec},
+        [JOB_VERIFY] = {&davit__v1__verify_request__descriptor, verify_spec},
+    };
+    CLEANUP_MESSAGE ProtobufCMessage *message = NULL;
+
+    if (kind < ARRAY_SIZE(kinds))
+        message = protobuf_c_message_unpack(kinds[kind].type, NULL, size, request);
+    if (message)
+        return kinds[kind].spec(engines, message, ret, err);
+    return error_set(err, ERROR_INTERNAL, NULL, "what was asked for cannot be read any more");
+}
+
+/* --- Calls -------------------------------------------------------------------------------------
+ */
 
 static bool handle_list(struct grpc_call *call, void *context, struct error *err)
 {

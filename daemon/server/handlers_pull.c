@@ -197,80 +197,37 @@ static struct pull_job *pull_job_new(const struct engines *engines,
     return job;
 }
 
-static struct job_spec spec_of(struct pull_job *job)
+bool pull_spec(const struct engines *engines, const ProtobufCMessage *request, struct job_spec *ret,
+               struct error *err)
 {
-    return (struct job_spec){
-        .kind = JOB_PULL,
-        .subject = job->familiar,
-        .key = job->key,
-        .ops = &pull_ops,
-        .arg = job,
-    };
-}
-
-bool job_spec_of_request(void *engines, enum job_kind kind, const void *request, size_t size,
-                         struct job_spec *ret, struct error *err)
-{
-    Davit__V1__PullRequest *message =
-        kind == JOB_PULL ? davit__v1__pull_request__unpack(NULL, size, request) : NULL;
-    struct pull_job *job = message ? pull_job_new(engines, message, err) : NULL;
+    struct pull_job *job = pull_job_new(engines, (const Davit__V1__PullRequest *)request, err);
 
     if (job)
-        *ret = spec_of(job);
-    else if (!message)
-        error_set(err, ERROR_INTERNAL, NULL, "its request cannot be read");
-    davit__v1__pull_request__free_unpacked(message, NULL);
+        *ret = (struct job_spec){
+            .kind = JOB_PULL,
+            .subject = job->familiar,
+            .key = job->key,
+            .ops = &pull_ops,
+            .arg = job,
+        };
     return job != NULL;
-}
-
-/* What it takes to begin it again. With credentials, which are never written down, that cannot be
- * done. */
-static void add_request(struct strbuf *ret, const Davit__V1__PullRequest *request)
-{
-    Davit__V1__PullRequest again = DAVIT__V1__PULL_REQUEST__INIT;
-    size_t size;
-
-    if (request->auth)
-        return;
-    again.reference = request->reference;
-    again.platform = request->platform;
-    size = davit__v1__pull_request__get_packed_size(&again);
-    strbuf_reserve(ret, size);
-    ret->length += davit__v1__pull_request__pack(&again, (uint8_t *)ret->data);
-}
-
-/* The pull of this request, joined or started; borrowed until the next await. */
-static struct job *start_or_join(const struct engines *engines,
-                                 const Davit__V1__PullRequest *request, struct error *err)
-{
-    struct pull_job *pull_job = pull_job_new(engines, request, err);
-    CLEANUP_STRBUF struct strbuf again = {0};
-    struct job_spec spec;
-    struct job *job;
-
-    if (!pull_job)
-        return NULL;
-    job = job_join(engines->jobs, JOB_PULL, pull_job->key);
-    if (job) {
-        pull_job_free(pull_job);
-        return job;
-    }
-    add_request(&again, request);
-    spec = spec_of(pull_job);
-    spec.limit_bytes_per_second = request->limit_bytes_per_second;
-    spec.request = &again;
-    return job_start(engines->jobs, &spec, err);
 }
 
 bool handle_pull(struct grpc_call *call, void *context, struct error *err)
 {
+    const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__PullRequest *request = (const Davit__V1__PullRequest *)message;
+    Davit__V1__PullRequest again = DAVIT__V1__PULL_REQUEST__INIT;
+    struct job_spec spec;
     struct job *job;
 
-    if (!message)
+    if (!message || !pull_spec(engines, message, &spec, err))
         return false;
-    job = start_or_join(context, request, err);
+    spec.limit_bytes_per_second = request->limit_bytes_per_second;
+    again.reference = request->reference;
+    again.platform = request->platform;
+    job = job_join_or_start(engines->jobs, &spec, request->auth ? NULL : &again.base, err);
     if (!job)
         return false;
     log_info("pull", LOG("image", request->reference), LOG("job", job_info(job).id),

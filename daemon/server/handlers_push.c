@@ -187,41 +187,38 @@ static struct push_job *push_job_new(const struct engines *engines,
     return job;
 }
 
-/* The push of this request, joined or started; borrowed until the next await. */
-static struct job *start_or_join(const struct engines *engines,
-                                 const Davit__V1__PushRequest *request, struct error *err)
+bool push_spec(const struct engines *engines, const ProtobufCMessage *request, struct job_spec *ret,
+               struct error *err)
 {
-    struct push_job *push_job = push_job_new(engines, request, err);
-    struct job *job;
+    struct push_job *job = push_job_new(engines, (const Davit__V1__PushRequest *)request, err);
 
-    if (!push_job)
-        return NULL;
-    job = job_join(engines->jobs, JOB_PUSH, push_job->key);
-    if (job) {
-        push_job_free(push_job);
-        return job;
-    }
-    return job_start(engines->jobs,
-                     &(struct job_spec){
-                         .kind = JOB_PUSH,
-                         .subject = push_job->familiar,
-                         .key = push_job->key,
-                         .limit_bytes_per_second = request->limit_bytes_per_second,
-                         .ops = &push_ops,
-                         .arg = push_job,
-                     },
-                     err);
+    if (job)
+        *ret = (struct job_spec){
+            .kind = JOB_PUSH,
+            .subject = job->familiar,
+            .key = job->key,
+            .ops = &push_ops,
+            .arg = job,
+        };
+    return job != NULL;
 }
 
 bool handle_push(struct grpc_call *call, void *context, struct error *err)
 {
+    const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__PushRequest *request = (const Davit__V1__PushRequest *)message;
+    Davit__V1__PushRequest again = DAVIT__V1__PUSH_REQUEST__INIT;
+    struct job_spec spec;
     struct job *job;
 
-    if (!message)
+    if (!message || !push_spec(engines, message, &spec, err))
         return false;
-    job = start_or_join(context, request, err);
+    spec.limit_bytes_per_second = request->limit_bytes_per_second;
+    again.reference = request->reference;
+    again.all_tags = request->all_tags;
+    again.compression = request->compression;
+    job = job_join_or_start(engines->jobs, &spec, request->auth ? NULL : &again.base, err);
     if (!job)
         return false;
     log_info("push", LOG("image", request->reference), LOG("job", job_info(job).id),

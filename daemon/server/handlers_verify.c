@@ -65,6 +65,7 @@ static void fill_problem(Davit__V1__VerifyProblem *message, const struct verify_
 
 struct verify_job {
     struct verify *verify;
+    char *subject;
     bool verified;
 };
 
@@ -73,6 +74,7 @@ static void verify_job_free(void *arg)
     struct verify_job *job = arg;
 
     verify_free(job->verify);
+    free(job->subject);
     free(job);
 }
 
@@ -187,36 +189,58 @@ static char *subject_of(const Davit__V1__VerifyRequest *request)
     return xasprintf("%s and %zu more", request->images[0], request->n_images - 1);
 }
 
+bool verify_spec(const struct engines *engines, const ProtobufCMessage *message,
+                 struct job_spec *ret, struct error *err)
+{
+    const Davit__V1__VerifyRequest *request = (const Davit__V1__VerifyRequest *)message;
+    CLEANUP_FREE struct registry_login *logins = logins_of(request);
+    const struct verify_request engine_request = {
+        .images = request->images,
+        .image_count = request->n_images,
+        .repair = request->repair,
+        .logins = logins,
+        .login_count = request->n_logins,
+    };
+    struct verify *verify = verify_new(&engines->pull, &engine_request, err);
+    struct verify_job *job;
+
+    if (!verify)
+        return false;
+    job = xcalloc(1, sizeof(*job));
+    job->verify = verify;
+    job->subject = subject_of(request);
+    *ret = (struct job_spec){.kind = JOB_VERIFY,
+                             .subject = job->subject,
+                             .ops = &verify_ops,
+                             .arg = job};
+    return true;
+}
+
+static bool has_secrets(const Davit__V1__VerifyRequest *request)
+{
+    for (size_t i = 0; i < request->n_logins; i++) {
+        const Davit__V1__RegistryAuth *auth = request->logins[i]->auth;
+        if (auth && (*auth->username || *auth->password || *auth->identity_token))
+            return true;
+    }
+    return false;
+}
+
 bool handle_verify(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__VerifyRequest *request = (const Davit__V1__VerifyRequest *)message;
-    CLEANUP_FREE struct registry_login *logins = message ? logins_of(request) : NULL;
-    CLEANUP_FREE char *subject = message ? subject_of(request) : NULL;
-    struct verify_job *verify_job;
-    struct verify *verify;
+    Davit__V1__VerifyRequest again = DAVIT__V1__VERIFY_REQUEST__INIT;
+    struct job_spec spec;
     struct job *job;
 
-    if (!message)
+    if (!message || !verify_spec(engines, message, &spec, err))
         return false;
-    verify = verify_new(&engines->pull,
-                        &(struct verify_request){.images = request->images,
-                                                 .image_count = request->n_images,
-                                                 .repair = request->repair,
-                                                 .logins = logins,
-                                                 .login_count = request->n_logins},
-                        err);
-    if (!verify)
-        return false;
-    verify_job = xcalloc(1, sizeof(*verify_job));
-    verify_job->verify = verify;
-    job = job_start(engines->jobs,
-                    &(struct job_spec){.kind = JOB_VERIFY,
-                                       .subject = subject,
-                                       .ops = &verify_ops,
-                                       .arg = verify_job},
-                    err);
+    again.n_images = request->n_images;
+    again.images = request->images;
+    again.repair = request->repair;
+    job = job_join_or_start(engines->jobs, &spec, has_secrets(request) ? NULL : &again.base, err);
     if (!job)
         return false;
     log_info("verify", LOG("images", request->n_images), LOG("repair", request->repair),

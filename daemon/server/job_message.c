@@ -185,6 +185,27 @@ Davit__V1__Job *job_message(const struct job_info *info)
     return job;
 }
 
+/* --- Starting ----------------------------------------------------------------------------------
+ */
+
+struct job *job_join_or_start(struct job_table *table, const struct job_spec *spec,
+                              const ProtobufCMessage *again, struct error *err)
+{
+    struct job *job = job_join(table, spec->kind, spec->key);
+    CLEANUP_STRBUF struct strbuf request = {0};
+    struct job_spec complete = *spec;
+
+    if (job) {
+        spec->ops->free(spec->arg);
+        return job;
+    }
+    if (again) {
+        add_message(&request, again);
+        complete.request = &request;
+    }
+    return job_start(table, &complete, err);
+}
+
 /* --- Sending -----------------------------------------------------------------------------------
  */
 

@@ -13,6 +13,13 @@ void job_update_encode(const struct job_info *info, struct strbuf *ret);
 bool job_spec_of_request(void *engines, enum job_kind kind, const void *request, size_t size,
                          struct job_spec *ret, struct error *err);
 
+/* Joins the job of this key that runs, or starts one. again: the request to begin it by after a
+ * stop of the daemon, without what is only this client's, and without secrets; NULL if it has some,
+ * for they are never written down. The spec's argument is taken over. Borrowed until the next
+ * await. */
+struct job *job_join_or_start(struct job_table *table, const struct job_spec *spec,
+                              const ProtobufCMessage *again, struct error *err);
+
 /* For the details() of ops: only fields that one kind has may be set. */
 void job_details_add(struct strbuf *ret, const Davit__V1__Job *details);
 

@@ -6,6 +6,8 @@ import grpc
 import images
 import pytest
 from api import detail
+from conftest import Davit
+from fault_proxy import FaultProxy
 from fault_registry import Fault, FaultRegistry
 
 pytest_plugins = ["api"]
@@ -275,6 +277,28 @@ def test_resumed_when_asked_for(make_davitd, make_api, slow, how):
     assert all(one.job.progress.sequence > seen for one in updates)
     assert updates[-1].job.pull_result.digest == made.digest
     assert [one.id for one in second.list()] == [made.id]
+
+
+def test_a_push_is_resumed_too(make_davitd, make_api, registry):
+    davitd = make_davitd("--resume-jobs")
+    davit = Davit(davitd)
+    made = one_layer()
+    source = registry.push("jobs/source", made)
+    davit("pull", "-q", source)
+    with FaultProxy(registry) as proxy:
+        target = f"{proxy.host}/jobs/target:latest"
+        davit("tag", source, target)
+        proxy.fault("/blobs/", Fault(hold=True), method="HEAD")
+        job_id, = davit("push", "--detach", target).stdout.split()
+        proxy.wait_stalled()
+        davitd.kill()
+        proxy.clear_faults()
+        proxy.release()
+        davitd.start()
+        job = ended(make_api(davitd), job_id)
+        assert (job.kind, job.state) == (job.PUSH, job.DONE), job.failure
+        assert job.push_result.tags
+        assert proxy.count("PUT", "/manifests/latest") == 1
 
 
 def test_what_had_credentials_is_not_resumed_and_no_secret_is_kept(make_davitd, make_api, slow):
