@@ -336,7 +336,8 @@ bool connection_start(struct transfer *transfer)
                        connection_task, connection, &err))
             return true;
         end_work(connection);
-        transfer_fail(transfer, &err);
+        if (transfer->connection_count == 1)
+            transfer_fail(transfer, &err);
     }
     list_remove(&connection->node);
     list_remove(&connection->table_node);
