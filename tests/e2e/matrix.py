@@ -105,6 +105,13 @@ def redirected(run):
     return Fault(redirect=run.elsewhere.url + "{path}")
 
 
+def redirected_to_one_who_asks(run):
+    """A host that would like to have the password."""
+    run.elsewhere.fault("", Fault(status=401, headers={
+        "WWW-Authenticate": 'Basic realm="give it to me"'}), method="*")
+    return redirected(run)
+
+
 def shifted(first, last, size):
     """A function for Fault.content_range: true values, plus these."""
     return lambda a, b, c: f"bytes {a + first}-{b + last}/{c + size}"
@@ -182,6 +189,8 @@ class Run:
             case.check(self)
         self.guarded.clear_faults()
         self.guarded.release()
+        self.registry.replacements = [one for one in self.registry.replacements
+                                      if one[1] != self.elsewhere.url]
         if reason is not None:
             assert self.act() is None, self.said
         self.check()

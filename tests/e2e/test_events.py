@@ -146,6 +146,8 @@ def test_filters(davitd, make_api, davit, registry):
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "invalid filter 'flavour'"
     assert detail(api, caught.value).reason == "INVALID_FILTER"
+    with pytest.raises(grpc.RpcError):
+        actions(*["event=pull"] * 101)
 
 
 def test_what_is_gone_is_told(davitd, make_api):

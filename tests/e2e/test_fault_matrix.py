@@ -11,7 +11,7 @@ import pytest
 from fault_registry import Fault
 from matrix import (FAULTS, LINE, SLOW, YEAR_S, Case, Run, asked_at_most, busy, cases, challenge,
                     elsewhere_was_asked, http_date, no_range_asked, outcomes_of, redirected,
-                    shifted, waited)
+                    redirected_to_one_who_asks, shifted, waited)
 
 # What a broken connection may have held, beyond what was read of it.
 SLACK_BYTES = 1 << 20
@@ -83,6 +83,7 @@ def documents(wrong, wrong_range, refused_once, missing, redirect):
 FOLLOWED = [
     Case("other-host", redirected, check=elsewhere_was_asked),
     Case("for-ever", redirected, None, check=elsewhere_was_asked),
+    Case("asks-there", redirected_to_one_who_asks, None, "UNAUTHORIZED", check=elsewhere_was_asked),
 ]
 
 TABLE = {

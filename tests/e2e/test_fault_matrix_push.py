@@ -12,7 +12,8 @@ import images
 import pytest
 from fault_registry import Fault
 from matrix import (FAULTS, SLOW, Case, Run, Stage, asked_at_most, busy, cases, challenge,
-                    elsewhere_was_asked, http_date, no_range_asked, outcomes_of, redirected, waited)
+                    elsewhere_was_asked, http_date, no_range_asked, outcomes_of, redirected,
+                    redirected_to_one_who_asks, waited)
 
 KINDS = ("HEAD", "upload")
 NOWHERE = "sha256:" + 64 * "0"
@@ -27,6 +28,11 @@ def elsewhere_in_location(run):
     """The session is at another host from its first answer on."""
     run.registry.replace(run.registry.url, run.elsewhere.url)
     return Fault()
+
+
+def elsewhere_in_location_asks(run):
+    redirected_to_one_who_asks(run)
+    return elsewhere_in_location(run)
 
 
 TABLE = {
@@ -76,6 +82,8 @@ TABLE = {
         ],
         "cross-host redirect": [
             Case("other-host", redirected, None, check=elsewhere_was_asked),
+            Case("asks-there", redirected_to_one_who_asks, None, "UNAUTHORIZED",
+                 check=elsewhere_was_asked),
         ],
     },
     "upload": {
@@ -152,6 +160,8 @@ TABLE = {
         "cross-host redirect": [
             Case("location", elsewhere_in_location, None, method="POST", again=True,
                  check=elsewhere_was_asked),
+            Case("location-asks", elsewhere_in_location_asks, None, "UNAUTHORIZED", method="POST",
+                 again=True, check=elsewhere_was_asked),
             Case("start", redirected, None, method="POST", again=True, check=elsewhere_was_asked),
             Case("chunk", redirected, None, method="PATCH", again=True, check=elsewhere_was_asked),
             Case("end", redirected, None, method="PUT", again=True, check=elsewhere_was_asked),
@@ -218,8 +228,6 @@ class Push(Run):
 
     def check_again(self):
         """What is there is not sent."""
-        self.registry.replacements = [one for one in self.registry.replacements
-                                      if one[1] != self.elsewhere.url]
         before = len(self.registry.requests)
         assert self.act() is None, self.said
         assert not [one.path for one in self.registry.requests[before:] if "/uploads/" in one.path]
