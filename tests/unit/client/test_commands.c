@@ -163,6 +163,13 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("pull", "--progress", ""), false, "auto tty plain json");
     completes(WORDS("pull", "--progress=t"), false, "--progress=tty");
     completes(WORDS("image", "pull", ""), true, "");
+    completes(WORDS("pull", "--de"), false, "--detach --detach-on-interrupt");
+    completes(WORDS("pull", "--limit-rate", ""), false, "");
+    completes(WORDS("log"), false, "login logout");
+    completes(WORDS("login", "--pass"), false, "--password --password-stdin");
+    completes(WORDS("search", "--"), false, "--filter --format --limit --no-trunc --help");
+    completes(WORDS("manifest", ""), false, "inspect");
+    completes(WORDS("manifest", "inspect", "--v"), false, "--verbose");
     completes(WORDS("pull", "x", ""), false, "");
     completes(WORDS("rmi", "x", "y"), true, "");
     completes(WORDS("push", "--compression", ""), false, "gzip zstd");
