@@ -1,5 +1,8 @@
 #include "daemon/server/event_filter.h"
 
+/* Each event is compared with each of them. */
+#define FILTERS_MAX 100
+
 static const char *const names[] = {
     "config", "container", "daemon", "event",  "image",   "label", "network",
     "node",   "plugin",    "scope",  "secret", "service", "type",  "volume",
@@ -14,6 +17,9 @@ static const char *value_of(const char *filter, const char *name)
 
 bool event_filters_check(char *const *filters, size_t count, struct error *err)
 {
+    if (count > FILTERS_MAX)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER",
+                         "%zu filters, the limit is %d", count, FILTERS_MAX);
     for (size_t i = 0; i < count; i++) {
         bool known = false;
         for (size_t k = 0; k < ARRAY_SIZE(names); k++)
