@@ -477,3 +477,15 @@ def test_what_the_registry_itself_says_counts(make_registry, image):  # noqa: F8
     for result in tool("--mirror-of", registry.host, "--mirror-of", mirror.url, "resolve", name,
                        "resolve", name):
         failed(result, "PERMISSION_DENIED", "DENIED")
+
+
+def test_a_token_that_another_request_got_meanwhile(place):
+    place.registry.require_bearer("user", SECRET)
+    place.registry.fault("/blobs/", Fault(hold=True), times=1)
+    running = Running("--user", "user", "--password", SECRET, "blobs", 2,
+                      place.name, place.layer.digest, len(place.data))
+    place.registry.wait_for(lambda: any(one.finished and one.status == 200 for one in
+                                        place.registry.matching("GET", "/blobs/")))
+    place.registry.release()
+    assert running.finish() == [{"bytes": 2 * len(place.data)}]
+    assert place.registry.count("GET", "/token") == 1
