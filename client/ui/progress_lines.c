@@ -1,5 +1,6 @@
 #include "client/ui/progress.h"
 #include "client/ui/units.h"
+#include "client/ui/verification.h"
 
 typedef Davit__V1__JobItem job_item;
 typedef Davit__V1__JobProgress job_progress;
@@ -132,11 +133,29 @@ static void add_push_result(const Davit__V1__PushResult *result, struct strbuf *
     }
 }
 
+static void add_verify_result(const job_snapshot *last, struct strbuf *out)
+{
+    for (size_t i = 0; last->verify && i < last->verify->n_problems; i++)
+        verification_add_problem(last->verify->problems[i], out);
+    verification_add_result(last->verify_result, out);
+}
+
+static void add_prune_result(const Davit__V1__PruneResult *result, struct strbuf *out)
+{
+    strbuf_add_str(out, "Total reclaimed space: ");
+    add_size(out, result->reclaimed_bytes);
+    strbuf_add_char(out, '\n');
+}
+
 void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_many,
                          struct strbuf *out)
 {
     if (last->result_case == DAVIT__V1__JOB__RESULT_PUSH_RESULT)
         add_push_result(last->push_result, out);
+    if (last->result_case == DAVIT__V1__JOB__RESULT_VERIFY_RESULT)
+        add_verify_result(last, out);
+    if (last->result_case == DAVIT__V1__JOB__RESULT_PRUNE_RESULT)
+        add_prune_result(last->prune_result, out);
     if (last->result_case != DAVIT__V1__JOB__RESULT_PULL_RESULT)
         return;
     const Davit__V1__PullResult *result = last->pull_result;

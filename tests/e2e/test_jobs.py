@@ -388,4 +388,7 @@ def test_a_verification_is_a_job(api, davit, registry):
     assert seen[-1].progress.percent == 100
     assert ended(api, job.id).verify_result == seen[-1].verify_result
     assert "1 image, 1 layer verified" in davit("system", "verify").stdout
-    assert davit("jobs", "watch", job.id).code == 0
+    assert "1 image, 1 layer verified" in davit("jobs", "watch", job.id).stdout
+    assert "Total reclaimed space: " in davit("system", "prune", "-f").stdout
+    newest = davit("jobs", "-aq").stdout.split()[0]
+    assert davit("jobs", "watch", newest).stdout == "Total reclaimed space: 0B\n"
