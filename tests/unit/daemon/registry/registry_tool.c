@@ -324,8 +324,13 @@ static bool await_commands(void *arg, struct error *err UNUSED)
         CLEANUP_ERROR struct error problem = {0};
         if (await_command_named(tool, next(tool), &problem))
             continue;
-        print(json_pack("{s:s, s:s*, s:s, s:s*}", "code", error_code_name(problem.code), "reason",
-                        problem.reason, "message", problem.message, "hint", problem.hint));
+        json_t *failure =
+            json_pack("{s:s, s:s*, s:s, s:s*}", "code", error_code_name(problem.code), "reason",
+                      problem.reason, "message", problem.message, "hint", problem.hint);
+        if (problem.retry_after_ms)
+            json_object_set_new(failure, "retry_after_ms",
+                                json_integer((json_int_t)problem.retry_after_ms));
+        print(failure);
         if (problem.code == ERROR_CANCELLED)
             break;
     }

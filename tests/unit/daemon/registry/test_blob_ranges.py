@@ -489,3 +489,13 @@ def test_a_token_that_another_request_got_meanwhile(place):
     place.registry.release()
     assert running.finish() == [{"bytes": 2 * len(place.data)}]
     assert place.registry.count("GET", "/token") == 1
+
+
+@pytest.mark.parametrize("text, milliseconds", [
+    ("7", 7000), ("0", 1), ("999999999999", 366 * 24 * 3600 * 1000), ("soon", None), (None, None)])
+def test_blobs_tell_when_to_ask_again(place, text, milliseconds):
+    """They do not wait by themselves: who has other sources decides."""
+    place.registry.fault("/blobs/", Fault(status=503, headers={"Retry-After": text} if text else {}))
+    failure = failed(tool(*place.range(5, 10)), "UNAVAILABLE", "REGISTRY_BUSY")
+    assert failure.get("retry_after_ms") == milliseconds
+    assert place.registry.count("GET", "/blobs/") == 1

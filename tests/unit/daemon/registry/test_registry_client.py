@@ -294,10 +294,9 @@ def test_reset_during_the_handshake(image):
 
 def test_a_scheme_is_kept_while_the_registry_is_busy_breaking_off(registry, image):
     name = registry.push("app", image)
-    registry.fault("/blobs/", Fault(reset_after=-1), times=1)
-    failure, after = tool(*blob(name, image.layers[0]), *blob(name, image.layers[0]))
-    failed(failure, "UNAVAILABLE", "CONNECTION_FAILED")
-    assert after == whole(image.layers[0])
+    registry.fault("/blobs/", Fault(reset_after=-1))
+    for failure in tool(*blob(name, image.layers[0]), *blob(name, image.layers[0])):
+        failed(failure, "UNAVAILABLE", "CONNECTION_FAILED")
     assert registry.count("GET", "/v2/") - registry.count("GET", "/v2/app") == 1, "one probe"
 
 
@@ -578,6 +577,21 @@ def test_token_servers_that_make_no_sense(registry, image, fault, code, fragment
     assert all("x-injected" not in one.headers for one in registry.requests)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_token_server_that_is_busy(registry, image, status):
+    registry.require_bearer()
+    registry.fault("/token", Fault(status=status, headers={"Retry-After": "1"}), times=1)
+    started = time.monotonic()
+    assert tool("resolve", registry.push("app", image))["digest"] == image.digest
+    assert time.monotonic() - started >= 1
+    registry.expire_tokens()
+    registry.clear_faults()
+    registry.fault("/token", Fault(status=status, headers={"Retry-After": "100"}))
+    failure = failed(tool("resolve", registry.push("app", image)), "UNAVAILABLE", "REGISTRY_BUSY",
+                     "token server", "asks to wait for 100 seconds")
+    assert failure["retry_after_ms"] == 100000
+
+
 # --- Redirects -----------------------------------------------------------------------------------
 
 
@@ -673,8 +687,10 @@ def test_retry_after_a_long_time(registry, image, seconds):
     body = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"rate limit reached"}]}'
     registry.fault("/manifests/",
                    Fault(status=429, headers={"Retry-After": seconds}, body=body))
-    failed(tool("resolve", name), "UNAVAILABLE", "REGISTRY_BUSY",
-           "answers 429: toomanyrequests: rate limit reached", "asks to wait for")
+    failure = failed(tool("resolve", name), "UNAVAILABLE", "REGISTRY_BUSY",
+                     "answers 429: toomanyrequests: rate limit reached", "asks to wait for")
+    assert failure["retry_after_ms"] == {"99999": 99999000, "31": 31000}.get(
+        seconds, 366 * 24 * 3600 * 1000), "a year at most"
     assert registry.count("GET", "/manifests/") == 1
 
 
