@@ -3,6 +3,9 @@
 #include "daemon/registry/internal.h"
 #include "proto/base/log.h"
 
+/* Of one registry, from daemon.json; there is room for hosts.toml, too, and for the registry. */
+#define MIRRORS_MAX (SOURCES_MAX - HOSTS_FILE_MAX_HOSTS - 1)
+
 #define DOCKER_HUB_NAME "registry-1.docker.io"
 
 /* --- Life cycle ------------------------------------------------------------------------------- */
@@ -223,7 +226,7 @@ bool await_registry_sources(struct registry_client *client, const struct referen
     if (!await_hosts_load(client->hosts_dirs, reference->domain, &file, &found, err))
         return false;
     for (size_t i = 0; i < client->mirror_count && use != SOURCE_PUSH; i++) {
-        if (str_eq(client->mirrors[i].registry, reference->domain))
+        if (ret->count < MIRRORS_MAX && str_eq(client->mirrors[i].registry, reference->domain))
             add_source(ret, mirror_source(client, reference, &client->mirrors[i]));
     }
     for (size_t i = 0; i < file.count; i++) {
