@@ -252,6 +252,16 @@ def test_no_credentials_at_another_host(blob, way):
         assert any("authorization" in one.headers for one in registry.requests)
 
 
+@pytest.mark.parametrize("way", ["elsewhere", "redirect"])
+def test_no_credentials_at_another_host_that_asks_for_them(blob, way):
+    login = ("u", "s3cret")
+    with UploadRegistry(user=login) as other, UploadRegistry(user=login, **{way: other}) as registry:
+        failed = upload(registry, blob, "--user", "u", "--password", "s3cret")
+        assert (failed["code"], failed["reason"]) == ("UNAUTHENTICATED", "UNAUTHORIZED"), failed
+        assert other.requests
+        assert all("authorization" not in one.headers for one in other.requests)
+
+
 def test_wrong_credentials(blob):
     with UploadRegistry(user=("u", "right")) as registry:
         failed = upload(registry, blob, "--user", "u", "--password", "s3cret")
