@@ -261,12 +261,22 @@ static bool is_its_fault(const struct error *err)
 
 void source_failed(struct source *source, const struct error *err)
 {
+    bool news;
+
     if (err->code == ERROR_CANCELLED)
         return;
-    if (source->mirror)
-        log_warn("a mirror failed", LOG("mirror", source->name), LOG("error", err->message));
-    if (is_its_fault(err))
-        health_failed(source->health, err->message, err->retry_after_ms);
+    if (!is_its_fault(err)) {
+        log_debug("a source does not have it", LOG("source", source->name),
+                  LOG("error", err->message));
+        return;
+    }
+    news = health_is_good(source->health);
+    health_failed(source->health, err->message, err->retry_after_ms);
+    /* Not for each of many connections; and of the registry itself the user hears. */
+    if (source->mirror && news)
+        log_warn("a mirror failed: it is asked last for a while", LOG("mirror", source->name),
+                 LOG("failures_in_a_row", (uint64_t)source->health->failures),
+                 LOG("error", err->message));
 }
 
 void source_served(struct source *source, uint64_t bytes)
