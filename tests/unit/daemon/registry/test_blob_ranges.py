@@ -499,3 +499,16 @@ def test_blobs_tell_when_to_ask_again(place, text, milliseconds):
     failure = failed(tool(*place.range(5, 10)), "UNAVAILABLE", "REGISTRY_BUSY")
     assert failure.get("retry_after_ms") == milliseconds
     assert place.registry.count("GET", "/blobs/") == 1
+
+
+def test_tokens_of_a_mirror_without_tls(make_registry, image):  # noqa: F811
+    """As the configuration has it, and without anything to give away."""
+    mirror = make_registry()
+    mirror.push("app", image)
+    layer = image.layers[0]
+    url = f"http://mirror.test:{mirror.port}"
+    mirror.require_bearer(realm=url + "/token")
+    result = tool("--mirror-of", "other.test", "--mirror-of", url, "--user", "user", "--password",
+                  SECRET, "range", "other.test/app", layer.digest, len(layer.blob), 5, 10, "-")
+    assert result["bytes"] == 5
+    assert [one.authorization for one in mirror.matching("GET", "/token")] == [None]
