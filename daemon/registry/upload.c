@@ -95,8 +95,7 @@ bool await_blob_present(struct registry_client *client, struct source *target,
         *ret_present = is_the_blob(response, blob, size_bytes);
         return true;
     case 404:
-    case 405: /* it is asked for something that it does not know: then we send */
-    case 501:
+    case 405: /* it does not know the question: then we send */
         *ret_present = false;
         return true;
     default:
@@ -176,7 +175,7 @@ struct upload {
     uint64_t reached_bytes; /* the most that a server ever had */
     unsigned int setbacks;  /* without an error, since that last grew */
     bool unsure;            /* of what the server has */
-    bool out_of_range;      /* it refused a chunk for where it begins */
+    bool out_of_range;      /* it refused a chunk for where it begins, last time */
     bool whole;             /* it takes no chunks */
     bool careful;           /* sessions were lost: each chunk has a connection of its own */
     bool closing;           /* it was asked to close the session */
@@ -325,7 +324,22 @@ static void adapt(struct upload *upload, uint64_t bytes, uint64_t took_ms)
             MIN(MAX(aim, CHUNK_MIN_BYTES), MIN(upload->limit_bytes, CHUNK_MAX_BYTES));
 }
 
-/* 416, or a chunk too large, or a server that knows no chunks: another way may do. */
+/* A server that knows no chunks, or none of this size (some want 5 MiB and say so by a 400): all at
+ * once, then. */
+static bool await_give_up_chunks(struct upload *upload, struct http_response *response,
+                                 struct error *err)
+{
+    if (upload->whole || (upload->closing && upload->offset == 0))
+        return await_refused(upload->target, response, err);
+    log_debug("a registry takes no chunks", LOG("registry", upload->target->name),
+              LOG("status", http_status(response)));
+    await_drained(response);
+    upload->whole = true;
+    lose_session(upload, "it takes no chunks");
+    return true;
+}
+
+/* It did not take the chunk: another way may do. */
 static bool await_other_way(struct upload *upload, struct http_response *response,
                             uint64_t chunk_bytes, struct error *err)
 {
@@ -341,11 +355,10 @@ static bool await_other_way(struct upload *upload, struct http_response *respons
         lose_session(upload, "the registry has lost the session");
         return true;
     case 416:
+        if (upload->out_of_range) /* twice: it wants another range than it says */
+            return await_give_up_chunks(upload, response, err);
         await_drained(response);
-        if (upload->out_of_range) /* twice */
-            lose_session(upload, "the registry wants another range than it says");
-        else
-            upload->unsure = upload->out_of_range = true;
+        upload->unsure = upload->out_of_range = true;
         return true;
     case 413:
         if (upload->whole || chunk_bytes <= CHUNK_MIN_BYTES)
@@ -354,15 +367,11 @@ static bool await_other_way(struct upload *upload, struct http_response *respons
         upload->chunk_max_bytes = upload->limit_bytes;
         upload->unsure = true;
         return true;
+    case 400:
     case 405:
+    case 411:
     case 415:
-    case 501:
-        if (upload->whole)
-            return await_refused(upload->target, response, err);
-        log_debug("a registry takes no chunks", LOG("registry", upload->target->name));
-        upload->whole = true;
-        lose_session(upload, "it takes no chunks");
-        return true;
+        return await_give_up_chunks(upload, response, err);
     default:
         return await_refused(upload->target, response, err);
     }

@@ -40,6 +40,7 @@ static void test_defaults(void **state)
     assert_string_equal(config.hosts[0], "unix:///run/davit/davit.sock");
     assert_null(config.hosts[1]);
     assert_int_equal(config.max_concurrent_downloads, 3);
+    assert_int_equal(config.max_concurrent_uploads, 5);
     assert_int_equal(config.log_level, LOG_LEVEL_INFO);
     assert_int_equal(config.log_format, LOG_FORMAT_TEXT);
     assert_null(config.storage_driver);
@@ -86,12 +87,14 @@ static void test_file(void **state)
     (void)state;
     write_file("{\"data-root\": \"/d\", \"hosts\": [\"unix:///x\", \"fd://\"], \"debug\": true,"
                "\"insecure-registries\": [\"a\", \"b\"], \"max-concurrent-downloads\": 9,"
+               "\"max-concurrent-uploads\": 8,"
                "\"default-runtime\": \"crun\", \"group\": \"root\"}");
     assert_ok(load(&config, &err, ARGS("--exec-root", "/e")), &err);
     assert_string_equal(config.data_root, "/d");
     assert_string_equal(config.hosts[1], "fd://");
     assert_int_equal(strv_count(config.insecure_registries), 2);
     assert_int_equal(config.max_concurrent_downloads, 9);
+    assert_int_equal(config.max_concurrent_uploads, 8);
     assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
     assert_string_equal(config.runtime, "crun");
 }

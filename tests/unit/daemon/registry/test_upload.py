@@ -215,8 +215,9 @@ def test_a_busy_server_is_not_waited_for_for_ever(blob):
         assert (failed["code"], failed["reason"]) == ("UNAVAILABLE", "REGISTRY_BUSY")
 
 
-def test_a_server_that_takes_no_chunks_gets_all_at_once(blob):
-    with UploadRegistry(chunks=False) as registry:
+@pytest.mark.parametrize("status", [400, 405, 416])
+def test_a_server_that_takes_no_chunks_gets_all_at_once(blob, status):
+    with UploadRegistry(chunks=status) as registry:
         sent(registry, upload(registry, blob))
         assert [one.received for one in registry.of("PUT")] == [len(DATA)]
 

@@ -11,7 +11,7 @@ What it can be told, alone or together:
     flip=[n, ...]        this byte of the next sessions is taken in wrong
     keeps=False          it loses the session with a body that broke off, as docker-registry does
     lose_sessions=n      the next n requests to sessions find none
-    chunks=False         405 for PATCH
+    chunks=405           this for PATCH
     limit=n              413 for larger bodies
     min_length=n         OCI-Chunk-Min-Length
     relative=True        Locations without a host
@@ -46,7 +46,7 @@ class Record:
 class UploadRegistry:
     def __init__(self, **options):
         self.cut, self.stall, self.busy, self.flip = [], [], [], []
-        self.keeps, self.chunks, self.relative = True, True, False
+        self.keeps, self.chunks, self.relative = True, 202, False
         self.lose_sessions, self.lose_answers, self.slow_offset = 0, 0, 0
         self.limit = self.min_length = self.elsewhere = self.redirect = self.user = None
         self.wrong_digest = False
@@ -157,9 +157,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         registry = self.server.registry
         length = int(self.headers["Content-Length"])
         start = re.match(r"(\d+)-(\d+)$", self.headers.get("Content-Range") or "")
-        if self.command == "PATCH" and not registry.chunks:
+        if self.command == "PATCH" and registry.chunks != 202:
             self.read_body(None)
-            return self.answer(405)
+            return self.answer(registry.chunks)
         if registry.limit is not None and length > registry.limit:
             self.read_body(None)
             return self.answer(413)
