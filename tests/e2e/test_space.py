@@ -255,10 +255,12 @@ def test_full_disk_keeps_what_was_complete(start, registry, fetched):
             r"8\.\d+MB of 8\.\d+MB are kept", "then pull again to go on from there")
     assert len(stored(disk)) == 2 and litter(disk) == []
     assert davit("images", "-q").stdout == ""
+    requests = [fetched(layer) for layer in (small, other, large)]
     disk.grow(120 * MB)
     davit("pull", name)
-    # In two requests; also what was fetched, but could not be stored.
-    assert [fetched(layer) for layer in (small, other, large)] == [2, 1, 1]
+    # Nothing again, not even what was fetched, but could not be stored.
+    assert min(requests) > 0
+    assert [fetched(layer) for layer in (small, other, large)] == requests
     assert len(stored(disk)) == 3 and davit("images", "-q").stdout != ""
 
 
