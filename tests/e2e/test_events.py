@@ -38,7 +38,7 @@ def told(events):
 
 
 def tags(events):
-    """What add_events() or a test made, by number or action."""
+    """By them add_events() numbers what it makes."""
     return [one.actor_id for one in events]
 
 

@@ -139,7 +139,7 @@ def test_a_watcher_that_never_reads_slows_nobody(davitd, api, make_api, slow):
 # --- Leaving and cancelling ----------------------------------------------------------------------
 
 
-def test_who_said_so_cancels_by_leaving(api, slow, wait_until):
+def test_who_said_so_cancels_by_leaving(api, slow):
     name, _ = held(slow)
     call, job_id = begin(api, slow, name)
     call.cancel()
@@ -267,7 +267,7 @@ def test_resumed_when_asked_for(make_davitd, make_api, slow, how):
     name, made = held(slow)
     first = make_api(davitd)
     call, job_id = begin(first, slow, name, limit_bytes_per_second=1 << 40)
-    seen = max(one.job.progress.sequence for one in (next(call),))
+    seen = next(call).job.progress.sequence
     getattr(davitd, how)()
     slow.clear_faults()
     slow.release()
