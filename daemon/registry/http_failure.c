@@ -120,6 +120,9 @@ bool http_failed(const struct http_response *response, struct error *err)
     case CURLE_RECV_ERROR:
     case CURLE_SEND_ERROR:
         return lost(response, err);
+    case CURLE_UNSUPPORTED_PROTOCOL: /* "HTTP/0.9": perhaps what an earlier answer left behind */
+        return set_unavailable(err, "CONNECTION_LOST", response->host_port,
+                               "what came is no answer in HTTP");
     default:
         return error_set(err, ERROR_FAILED_PRECONDITION, "REGISTRY_PROTOCOL", "%s: %s",
                          response->host_port,
