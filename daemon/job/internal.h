@@ -7,6 +7,9 @@
 
 #define JOB_ID_BYTES 6
 
+/* One that the daemon dies of would be begun again at each start. */
+#define JOB_ATTEMPTS_MAX 20
+
 struct job_table {
     struct job_table_options options;
     struct list running;

@@ -212,7 +212,8 @@ static void tick(struct loop_timer *timer)
 
 bool job_will_resume(const struct job *job)
 {
-    return job->table->options.resume && job->request.length > 0;
+    return job->table->options.resume && job->request.length > 0 &&
+           job->attempts < JOB_ATTEMPTS_MAX;
 }
 
 bool job_interrupted_error(const struct job *job, const char *why, struct error *err)

@@ -106,7 +106,7 @@ static void test_results(void **state UNUSED)
 }
 
 static void await_leave(struct store *store, const char *id, const char *kind, const char *request,
-                        struct error *err)
+                        unsigned int attempts, struct error *err)
 {
     const struct job_record record = {
         .id = (char *)id,
@@ -114,7 +114,7 @@ static void await_leave(struct store *store, const char *id, const char *kind, c
         .state = "running",
         .subject = "a:1",
         .started_unix_ms = 1000,
-        .attempts = 1,
+        .attempts = attempts,
         .percent = 30,
         .details = {"x", 1},
         .request = {(char *)request, request ? strlen(request) : 0},
@@ -141,13 +141,15 @@ static bool body_left(void *arg, struct error *err)
     struct job_table *table = new_table(store, resume);
     struct job *job;
 
-    await_leave(store, "0123456789ab", "pull", "again", err);
-    await_leave(store, "1123456789ab", "pull", "nonsense", err);
-    await_leave(store, "2123456789ab", "pull", NULL, err);
-    await_leave(store, "3123456789ab", "of the future", NULL, err);
+    await_leave(store, "0123456789ab", "pull", "again", 1, err);
+    await_leave(store, "1123456789ab", "pull", "nonsense", 1, err);
+    await_leave(store, "2123456789ab", "pull", NULL, 1, err);
+    await_leave(store, "3123456789ab", "of the future", NULL, 1, err);
+    await_leave(store, "4123456789ab", "pull", "again", 20, err);
     CHECK(await_job_table_recover(table, err));
     check_interrupted(table, "1123", resume ? "not understood" : "the daemon was stopped", err);
     check_interrupted(table, "2123", "the daemon was stopped", err);
+    check_interrupted(table, "4123", "the daemon was stopped", err); /* too often already */
     if (!resume) {
         check_interrupted(table, "0123", "the daemon was stopped", err);
         close_await(table, store);
