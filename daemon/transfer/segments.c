@@ -150,8 +150,12 @@ void segments_give_back(struct segments *segments, struct segment *segment)
 
 void segments_cut(struct segments *segments, struct segment *segment)
 {
-    uint64_t cut = align_up(segment->position + 1), end = segment->end;
+    uint64_t end = segment->end, cut;
 
+    /* About a second from here: what is on its way already should not have to come again. */
+    if (!segment->bytes_per_second || segment->bytes_per_second >= end - segment->position)
+        return;
+    cut = align_up(segment->position + segment->bytes_per_second);
     if (cut >= end)
         return;
     segment->end = cut;

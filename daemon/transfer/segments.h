@@ -41,7 +41,8 @@ bool segments_can_steal(const struct segments *segments);
 /* A segment ends: what is left of it is a gap again. Does nothing for one that has ended. */
 void segments_give_back(struct segments *segments, struct segment *segment);
 
-/* A live segment is to end soon: its tail is a gap again. */
+/* A live segment is to end soon: its tail is a gap again, but for what comes within a second at
+ * the speed that was measured; all of it if none was. */
 void segments_cut(struct segments *segments, struct segment *segment);
 
 /* All gaps go, to whoever asks for the whole blob. */
