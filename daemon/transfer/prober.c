@@ -94,19 +94,21 @@ static void raise_ceiling(struct prober *prober, uint64_t now_ms)
 
 static void lower_ceiling_if_slow(struct prober *prober, const struct prober_sample *sample)
 {
+    bool steady = !sample->capped && sample->connections > 1 &&
+                  sample->delivering == sample->connections &&
+                  sample->connections == prober->slow_count;
     uint64_t elapsed = sample->now_ms - prober->slow_since_ms;
     uint64_t bytes = sample->total_bytes - prober->slow_since_bytes;
 
-    if (elapsed < SLOW_AFTER_MS && !sample->capped && sample->connections > 1 &&
-        sample->delivering == sample->connections)
+    if (steady && elapsed < SLOW_AFTER_MS)
         return;
+    if (steady && bytes * 1000 / elapsed < (uint64_t)SLOW_BYTES_PER_S * sample->connections) {
+        prober->ceiling = sample->connections - 1;
+        prober->ceiling_until_ms = sample->now_ms + SLOW_STEP_MS;
+    }
     prober->slow_since_ms = sample->now_ms;
     prober->slow_since_bytes = sample->total_bytes;
-    if (elapsed < SLOW_AFTER_MS ||
-        bytes * 1000 / elapsed >= (uint64_t)SLOW_BYTES_PER_S * sample->connections)
-        return;
-    prober->ceiling = sample->connections - 1;
-    prober->ceiling_until_ms = sample->now_ms + SLOW_STEP_MS;
+    prober->slow_count = sample->connections;
 }
 
 void prober_look(struct prober *prober, const struct prober_sample *sample)

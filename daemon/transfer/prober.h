@@ -21,6 +21,7 @@ struct prober {
     unsigned int before_count, before_allowed;
     unsigned int failures; /* to bring more, in a row */
     uint64_t slow_since_ms, slow_since_bytes;
+    unsigned int slow_count; /* of connections all that time */
 };
 
 /* What is seen at one time; at least four times a second while there is work. */
