@@ -65,6 +65,10 @@ size_t help_aliases(const struct command *command, struct strbuf *out)
     /* The long names first, as Docker has them: the top level comes last. */
     for (size_t i = 1; i <= command_group_count; i++) {
         const struct command_group *group = &command_groups[i % command_group_count];
+        if (group->bare == command) {
+            strbuf_addf(out, "%sdavit %s", count ? ", " : "", group->name);
+            count++;
+        }
         for (size_t k = 0; k < group->count; k++) {
             if (group->names[k].command != command)
                 continue;
