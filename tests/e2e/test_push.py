@@ -413,6 +413,27 @@ def test_tokens_for_push_and_for_mounts(davitd, davit, make_registry, tmp_path):
         assert {"repository:team/second:pull,push", "repository:team/app:pull"} in scopes
 
 
+# --- Other places --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capabilities", [["pull", "resolve"], ["pull", "resolve", "push"]],
+                         ids=lambda one: one[-1])
+def test_a_mirror_is_pushed_to_only_where_it_may_be(make_davitd, registry, make_registry, scratch,
+                                                    capabilities):
+    main, mirror = make_registry(), make_registry()
+    (scratch / main.host).mkdir()
+    (scratch / main.host / "hosts.toml").write_text(
+        f'[host."{mirror.url}"]\n  capabilities = {json.dumps(capabilities)}\n')
+    davit = Davit(make_davitd(config={"hosts-dirs": [str(scratch)], "keep-compressed": True}))
+    made = an_image(59)
+    davit("tag", pull(davit, registry, made, f"push-host/{len(capabilities)}"),
+          f"{main.host}/team/app")
+    davit("push", f"{main.host}/team/app")
+    chosen, other = (mirror, main) if "push" in capabilities else (main, mirror)
+    assert manifest_at(chosen, "team/app")[0] == made.manifest
+    assert not [one for one in other.requests() if one[0] != "GET"]
+
+
 # --- What cannot be pushed, and names ------------------------------------------------------------
 
 
