@@ -3,7 +3,7 @@
 #include "proto/async/loop.h"
 
 /* What an idle limit saves up at most, and how much one grant is: both in time at the cap. */
-#define BURST_MS 50
+#define BURST_MS 250
 #define GRANT_MS 40
 #define GRANT_MIN_BYTES (2 * KIB)
 /* What was taken at a higher cap than now is paid for in this time at most. */
