@@ -95,7 +95,7 @@ class _Handler(fault_registry._Handler):
             self.registry.open[self.connection_number] = self
 
     def finish(self):
-        # Until the client has closed, too, or has everything: else what is under way is not counted.
+        # Until the client has closed, too: else what is under way is not counted.
         with contextlib.suppress(OSError, ValueError):
             self.wfile.flush()
             self.raw.shutdown(socket.SHUT_WR)

@@ -59,10 +59,10 @@ class Bench:
 
     def image(self, *sizes_mb, seed=0):
         """An image of layers of these sizes that no compressor shrinks; made once."""
-        key = (sizes_mb, seed)
+        key, scale = (sizes_mb, seed), 0.2 if self.options.quick else 1
         if key not in self.made:
-            self.made[key] = images.image(
-                [random_layer(size, f"{seed}/{number}") for number, size in enumerate(sizes_mb)])
+            self.made[key] = images.image([random_layer(size * scale, f"{seed}/{number}")
+                                           for number, size in enumerate(sizes_mb)])
         return self.made[key]
 
     def has_flag(self, flag):
@@ -96,8 +96,9 @@ class Bench:
                 self.fail(scenario, engine_class.name, error)
 
     def fail(self, scenario, who, error):
-        text = (f"no end after {error.timeout:.0f} s" if isinstance(error, subprocess.TimeoutExpired)
-                else str(error).strip().rsplit("\n", 1)[-1])
+        text = str(error).strip().rsplit("\n", 1)[-1]
+        if isinstance(error, subprocess.TimeoutExpired):
+            text = f"no end after {error.timeout:.0f} s"
         self.failures.append((scenario, who, text))
         say(f"{scenario}: {who}: failed: {text}")
         if not isinstance(error, (subprocess.SubprocessError, RuntimeError)):
@@ -169,7 +170,7 @@ def wait_all(clients):
 
 
 def line(bench):
-    image = bench.image(*([12, 8, 6, 3, 2] if not bench.options.quick else [2, 1, 1, 0.5, 0.5]))
+    image = bench.image(12, 8, 6, 3, 2)
     with bench.far_side(10) as (way, registry):
         name = registry.push("bench/line", image)
         bench.note("line", "the line", seconds=way.time_for(compressed_size(image)))
@@ -343,7 +344,8 @@ def cap(bench):
                 "pull", "--limit-rate", "500k", names[0])) / 1000}
 
         def changed(engine):
-            job = output(*engine.command("pull", "--detach", "--limit-rate", "5M", names[0])).strip()
+            begin = engine.command("pull", "--detach", "--limit-rate", "250k", names[0])
+            job = output(*begin).strip()
             run(*engine.command("jobs", "update", "--limit-rate", "500k", job),
                 stdout=subprocess.DEVNULL)
             return {"kB/s": wire_rate(registry, engine.client("jobs", "watch", job)) / 1000}
@@ -510,7 +512,7 @@ def parse(arguments):
     parser.add_argument("--engines", type=words, default=[one.name for one in ENGINES],
                         help="with commas: davit,dockerd,podman")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round, smaller images")
+    parser.add_argument("--quick", action="store_true", help="one round, smaller images: to try it out")
     parser.add_argument("--seed", type=int, default=1, help="of the points at which to kill")
     parser.add_argument("--json", metavar="FILE", help="write the figures there; - for stdout")
     options = parser.parse_args(arguments)
