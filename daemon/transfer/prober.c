@@ -11,7 +11,8 @@
 #define HOLD_MAX_MS 120000
 /* After a failure one more is allowed this much later, and so on. */
 #define CEILING_STEP_MS 5000
-/* Where each gets less than this for so long, fewer may get further; after a while one more. */
+/* Where even the fastest gets less than this for so long, fewer may get further; after a while one
+ * more. */
 #define SLOW_BYTES_PER_S (4 * KIB)
 #define SLOW_AFTER_MS 5000
 #define SLOW_STEP_MS 60000
@@ -92,22 +93,20 @@ static void raise_ceiling(struct prober *prober, uint64_t now_ms)
     prober->ceiling_until_ms = now_ms + CEILING_STEP_MS;
 }
 
+/* Not where a few stand still beside others: those are given up one by one. */
 static void lower_ceiling_if_slow(struct prober *prober, const struct prober_sample *sample)
 {
-    bool steady = !sample->capped && sample->connections > 1 &&
-                  sample->delivering == sample->connections &&
-                  sample->connections == prober->slow_count;
-    uint64_t elapsed = sample->now_ms - prober->slow_since_ms;
-    uint64_t bytes = sample->total_bytes - prober->slow_since_bytes;
+    bool slow = !sample->capped && sample->connections > 1 &&
+                sample->delivering == sample->connections && sample->fastest > 0 &&
+                sample->fastest < SLOW_BYTES_PER_S && sample->connections == prober->slow_count;
 
-    if (steady && elapsed < SLOW_AFTER_MS)
+    if (slow && sample->now_ms - prober->slow_since_ms < SLOW_AFTER_MS)
         return;
-    if (steady && bytes * 1000 / elapsed < (uint64_t)SLOW_BYTES_PER_S * sample->connections) {
+    if (slow) {
         prober->ceiling = sample->connections - 1;
         prober->ceiling_until_ms = sample->now_ms + SLOW_STEP_MS;
     }
     prober->slow_since_ms = sample->now_ms;
-    prober->slow_since_bytes = sample->total_bytes;
     prober->slow_count = sample->connections;
 }
 

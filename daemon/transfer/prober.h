@@ -20,7 +20,7 @@ struct prober {
     uint64_t before_rate;       /* with before_count connections */
     unsigned int before_count, before_allowed;
     unsigned int failures; /* to bring more, in a row */
-    uint64_t slow_since_ms, slow_since_bytes;
+    uint64_t slow_since_ms;
     unsigned int slow_count; /* of connections all that time */
 };
 
@@ -31,6 +31,7 @@ struct prober_sample {
     unsigned int layers;      /* that fetch */
     unsigned int connections; /* that are open or being opened */
     unsigned int delivering;  /* that have brought bytes */
+    uint64_t fastest;         /* of them, in bytes per second */
     bool useful;              /* there is work for more, and nothing but them in its way */
     bool capped;              /* they are slow on purpose */
 };

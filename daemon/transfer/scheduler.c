@@ -338,8 +338,9 @@ static void take_sample(struct transfer_table *table)
     };
 
     LIST_FOR_EACH (node, &table->connections) {
-        if (LIST_ITEM(node, struct connection, table_node)->delivering)
-            sample.delivering++;
+        const struct connection *connection = LIST_ITEM(node, struct connection, table_node);
+        sample.delivering += connection->delivering;
+        sample.fastest = MAX(sample.fastest, connection->segment.bytes_per_second);
     }
     sample.useful = pick(table, false) != NULL;
     LIST_FOR_EACH (node, &table->fetching) {

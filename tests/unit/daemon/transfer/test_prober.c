@@ -52,6 +52,7 @@ static void tick(struct model *model)
                                     .layers = line->layers,
                                     .connections = model->connections,
                                     .delivering = model->delivering,
+                                    .fastest = rate / MAX(model->delivering, 1U),
                                     .useful = true,
                                 });
 }
