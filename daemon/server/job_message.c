@@ -197,6 +197,8 @@ struct job *job_join_or_start(struct job_table *table, const struct job_spec *sp
 
     if (job) {
         spec->ops->free(spec->arg);
+        if (spec->limit_bytes_per_second)
+            job_set_limit(job, spec->limit_bytes_per_second, NULL);
         return job;
     }
     if (again) {

@@ -15,8 +15,8 @@ bool job_spec_of_request(void *engines, enum job_kind kind, const void *request,
 
 /* Joins the job of this key that runs, or starts one. again: the request to begin it by after a
  * stop of the daemon, without what is only this client's, and without secrets; NULL if it has some,
- * for they are never written down. The spec's argument is taken over. Borrowed until the next
- * await. */
+ * for they are never written down. The spec's argument is taken over. A limit of the spec's is the
+ * job's from now on, for all who watch it. Borrowed until the next await. */
 struct job *job_join_or_start(struct job_table *table, const struct job_spec *spec,
                               const ProtobufCMessage *again, struct error *err);
 

@@ -74,14 +74,19 @@ def test_a_job_is_listed_watched_and_remembered(api, slow):
 
 def test_two_pulls_of_one_image_are_one_job(api, slow):
     name, made = held(slow)
-    call, job_id = begin(api, slow, name)
+    call, job_id = begin(api, slow, name, limit_bytes_per_second=1 << 40)
     second = api.pull(name)
-    assert next(second).job.id == job_id
+    job = next(second).job
+    assert (job.id, job.limit_bytes_per_second) == (job_id, 1 << 40)
+    third = api.pull(name, limit_bytes_per_second=1 << 41)  # the last word counts
+    assert next(third).job.id == job_id
+    assert api.list_jobs()[0].limit_bytes_per_second == 1 << 41
+    third.cancel()
     other = api.pull(name, platform="linux/arm64")  # another image, so another job
     assert next(other).job.id != job_id
     stranger = api.pull(name, auth=api.images.RegistryAuth(username="u", password="p"))
     assert next(stranger).job.id != job_id
-    assert {job.watchers for job in api.list_jobs() if job.id == job_id} == {2}
+    assert {job.watchers for job in api.list_jobs() if job.id == job_id} <= {2, 3}
     other.cancel()
     slow.release()
     assert {last(one).pull_result.digest for one in (call, second, stranger)} == {made.digest}
