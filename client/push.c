@@ -51,7 +51,8 @@ static const struct flag flags[] = {
     {.name = "limit-rate",
      .type = FLAG_STRING,
      .kind = "rate",
-     .help = "Send at most so many bytes per second: 500k, 2M, 512KiB; 0 for no limit",
+     .help = "Send at most so many (compressed) bytes per second: 500k, 2M, 512KiB; 0 for no "
+             "limit",
      .check = check_rate},
     {.name = "progress",
      .type = FLAG_STRING,

@@ -193,22 +193,24 @@ struct outgoing {
     uint64_t size_bytes;
 };
 
-/* How much of a layer may be in memory: few layers at a time get larger chunks. */
-static uint64_t window_bytes(const struct push_engine *engine)
+/* How much of a layer may be in memory: few layers at a time get larger chunks. What zstd itself
+ * takes, 2 MiB, comes off. */
+static uint64_t window_bytes(const struct push *push)
 {
-    return MAX(WINDOWS_BYTES / MAX(engine->sending, 1U), WINDOW_MIN_BYTES);
+    uint64_t all = push->compression == COMPRESSION_ZSTD ? WINDOWS_BYTES / 2 : WINDOWS_BYTES;
+
+    return MAX(all / MAX(push->engine->sending, 1U), WINDOW_MIN_BYTES);
 }
 
 static int64_t await_outgoing_chunk(void *arg, uint64_t offset, uint64_t min_bytes,
                                     uint64_t max_bytes, bool *ret_last, struct error *err)
 {
     const struct outgoing *outgoing = arg;
-    const struct push_engine *engine = outgoing->layer->push->engine;
     uint64_t left;
 
     if (outgoing->pack) {
         if (max_bytes != UINT64_MAX)
-            max_bytes = MIN(max_bytes, window_bytes(engine));
+            max_bytes = MIN(max_bytes, window_bytes(outgoing->layer->push));
         return await_pack_chunk(outgoing->pack, offset, min_bytes, max_bytes, ret_last, err);
     }
     left = outgoing->size_bytes - offset;
