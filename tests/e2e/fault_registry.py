@@ -26,7 +26,7 @@ What a fault can do, alone or together; sizes are in bytes of the body:
     Fault(content_range="bytes 0-1/2")  206 with this Content-Range; or a function that makes it of
                                         the true first byte, last byte and size
     Fault(cut_headers=True)             closes in the middle of the headers
-    Fault(stall_after=100)              sends 100, then nothing until release(); -1: not even headers
+    Fault(stall_after=100)              sends 100, then nothing until release(); -1: no headers
     Fault(reset_after=100)              sends 100, then a TCP reset; -1: not even headers
     Fault(redirect="http://...")        307; "{path}" in it is replaced
     Fault(hold=True)                    answers as usual, but only after release()

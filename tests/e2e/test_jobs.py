@@ -93,6 +93,20 @@ def test_two_pulls_of_one_image_are_one_job(api, slow):
     assert slow.count("GET", made.layers[0].digest) == 1
 
 
+def test_a_registry_that_asks_to_wait_before_the_manifest_is_told_of(api, slow, davit):
+    name = slow.push("jobs/busy", one_layer())
+    slow.fault("/manifests/", Fault(status=429, headers={"Retry-After": "1"}, body=b""), times=1)
+    items = [item for update in api.pull(name)
+             if update.job.progress.phase == api.jobs.JobProgress.RESOLVING
+             for item in update.job.progress.items]
+    assert {(item.id, item.state) for item in items} == {("latest", api.jobs.JobItem.RATE_LIMITED)}
+    assert "429" in items[0].error and items[0].until_unix_ms > 0
+    slow.fault("/manifests/", Fault(status=503, headers={"Retry-After": "1"}, body=b""), times=1)
+    said = davit("pull", name).stdout
+    assert said.startswith("latest: Rate-limited by the registry, goes on in 1 second: ")
+    assert "latest: Pulling fs layer" not in said
+
+
 def test_fifty_reconnects_lose_nothing_and_see_no_falling_percentage(api, slow):
     made = one_layer()
     name = slow.push("jobs/dripping", made)
