@@ -112,7 +112,7 @@ void progress_say(struct progress_lines *lines, const job_snapshot *job, struct 
         const job_item *item = now->items[i];
         if (job->kind == DAVIT__V1__JOB__KIND__PUSH)
             say_pushed(said, item, out);
-        else
+        else if (now->phase > DAVIT__V1__JOB_PROGRESS__PHASE__RESOLVING)
             say_pulled(said, item, out);
         if (item->state == ITEM(RETRYING) || item->state == ITEM(RATE_LIMITED))
             say_wait(lines, said, item, out);

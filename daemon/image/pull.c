@@ -22,6 +22,7 @@ struct pull {
     char *username, *password, *identity_token;
     struct requester *requester;
     enum pull_phase phase;
+    struct registry_wait wait;
     struct resolved_image *image;
     struct source_list sources;
     struct pull_layer *layers;
@@ -350,7 +351,8 @@ static bool await_resolve(struct pull *pull, struct error *err)
     const struct registry_auth auth = {pull->username, pull->password, pull->identity_token};
     struct registry_client *registry = pull->engine.registry;
 
-    pull->image = await_registry_resolve(registry, &pull->reference, &auth, &pull->platform, err);
+    pull->image = await_registry_resolve(registry, &pull->reference, &auth, &pull->platform,
+                                         &pull->wait, err);
     return pull->image && await_registry_sources(registry, &pull->reference, &auth, SOURCE_PULL,
                                                  &pull->sources, err);
 }
@@ -436,6 +438,7 @@ static struct pull_layer_progress layer_progress(const struct pull_layer *layer)
 void pull_progress(struct pull *pull, struct pull_progress *ret)
 {
     ret->phase = pull->phase;
+    ret->wait = pull->wait.until_unix_ms ? &pull->wait : NULL;
     ret->layer_count = pull->layers ? pull->image->manifest->layer_count : 0;
     ret->bytes_fetched = 0;
     ret->bytes_total = pull->bytes_total;

@@ -66,7 +66,8 @@ struct pull_layer_progress {
 
 struct pull_progress {
     enum pull_phase phase;
-    size_t layer_count; /* 0 until the manifest is known */
+    const struct registry_wait *wait; /* of RESOLVING, until the next await; NULL: it does not */
+    size_t layer_count;               /* 0 until the manifest is known */
     struct pull_layer_progress layers[MANIFEST_MAX_LAYERS];
     uint64_t bytes_fetched, bytes_total; /* exact as soon as layers are listed */
     unsigned int percent;                /* never falls */

@@ -204,7 +204,7 @@ static bool await_fetch_image(struct repairer *repairer, const char *repository,
     if (!reference_parse(text, &reference, err))
         return false;
     resolved = await_registry_resolve(repairer->engine->registry, &reference,
-                                      find_auth(repairer, &reference), platform, err);
+                                      find_auth(repairer, &reference), platform, NULL, err);
     if (!resolved)
         return false;
     if (!digest_eq(&resolved->manifest->config.digest, &wanted->id))

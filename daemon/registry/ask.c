@@ -205,6 +205,7 @@ struct http_response *await_source_ask(struct registry_client *client, const str
             .body_limit_bytes = request->body_limit_bytes,
             .ret_url = request->ret_url,
             .flow = request->flow,
+            .wait = request->wait,
         };
         response = elsewhere ? await_exchange(&client->transport, &exchange, NULL, err)
                              : await_authorized(client, source, request, &exchange, err);

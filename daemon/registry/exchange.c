@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "daemon/registry/http_date.h"
+#include "daemon/registry/wait.h"
 #include "proto/async/await.h"
 #include "proto/base/json.h"
 #include "proto/base/log.h"
@@ -165,14 +166,28 @@ static bool worth_a_retry(const struct error *err)
             error_is(err, "TRUNCATED") || error_is(err, "STALLED") || error_is(err, "TOO_SLOW"));
 }
 
-static int await_backoff(const struct transport *transport, unsigned int number, uint64_t wait_ms)
+static uint64_t backoff_ms(const struct transport *transport, unsigned int number,
+                           const struct error *failure)
 {
     uint64_t ms = transport->backoff_ms << MIN(number, 10U);
 
-    if (wait_ms)
-        return await_sleep(wait_ms);
+    if (failure->retry_after_ms)
+        return failure->retry_after_ms;
     ms = MIN(ms, BACKOFF_MAX_MS);
-    return await_sleep(ms / 2 + (uint64_t)random() % (ms / 2 + 1));
+    return ms / 2 + (uint64_t)random() % (ms / 2 + 1);
+}
+
+static int await_backoff(struct registry_wait *wait, uint64_t ms, const struct error *failure)
+{
+    int r;
+
+    if (!wait)
+        return await_sleep(ms);
+    error_copy(&wait->cause, failure);
+    wait->until_unix_ms = wall_clock_ns() / 1000000 + (int64_t)ms;
+    r = await_sleep(ms);
+    registry_wait_done(wait);
+    return r;
 }
 
 /* --- One hop ---------------------------------------------------------------------------------- */
@@ -400,7 +415,8 @@ struct http_response *await_exchange(struct transport *transport, const struct e
             return NULL;
         }
         log_debug("asking a registry again", LOG("error", failure.message));
-        int r = await_backoff(transport, number - 1, failure.retry_after_ms);
+        int r =
+            await_backoff(exchange->wait, backoff_ms(transport, number - 1, &failure), &failure);
         if (r < 0) {
             await_error(err, r, "waiting for a registry");
             return NULL;

@@ -35,6 +35,7 @@ struct exchange {
     size_t body_limit_bytes;
     char **ret_url;        /* where the answer came from, the caller's; NULL: it does not matter */
     struct http_flow flow; /* of what is read later */
+    struct registry_wait *wait; /* says so while it waits for the next attempt; NULL: nobody asks */
 };
 
 /* Sends it, follows redirects, retries. Returns a response that is neither a redirect nor 429 nor

@@ -89,6 +89,7 @@ struct source_request {
     uint64_t answer_grace_ms; /* as in struct http_request */
     bool own_connection;
     char **ret_url; /* as in struct exchange */
+    struct registry_wait *wait;
 };
 
 /* Any response but 401. Finds out about HTTP or HTTPS, authenticates. Errors as

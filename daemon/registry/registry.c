@@ -90,6 +90,7 @@ struct resolution {
     unsigned int attempts; /* while it is busy */
     const struct reference *reference;
     const struct platform *platform;
+    struct registry_wait *wait; /* or NULL */
 };
 
 static bool wrong_bytes(const char *what, const struct digest *expected,
@@ -165,6 +166,7 @@ static bool await_manifest(const struct resolution *resolution, const char *name
         .attempts = resolution->attempts,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
+        .wait = resolution->wait,
     };
     CLEANUP(http_response_cleanup)
     struct http_response *response =
@@ -195,6 +197,7 @@ static bool await_config(const struct resolution *resolution, const struct descr
         .attempts = resolution->attempts,
         .body = &ret->data,
         .body_limit_bytes = MANIFEST_MAX_BYTES,
+        .wait = resolution->wait,
     };
     CLEANUP(http_response_cleanup)
     struct http_response *response =
@@ -308,7 +311,8 @@ static struct resolved_image *await_resolve_at(const struct resolution *resoluti
 struct resolved_image *await_registry_resolve(struct registry_client *client,
                                               const struct reference *reference,
                                               const struct registry_auth *auth,
-                                              const struct platform *platform, struct error *err)
+                                              const struct platform *platform,
+                                              struct registry_wait *ret_wait, struct error *err)
 {
     CLEANUP_SOURCE_LIST struct source_list sources = {0};
     enum source_use use = digest_is_set(&reference->digest) ? SOURCE_PULL : SOURCE_RESOLVE;
@@ -327,6 +331,7 @@ struct resolved_image *await_registry_resolve(struct registry_client *client,
             .attempts = source_is_mirror(source) && i + 1 < sources.count ? 1 : MANIFEST_ATTEMPTS,
             .reference = reference,
             .platform = platform,
+            .wait = ret_wait,
         };
         CLEANUP_ERROR struct error failure = {0};
         image = await_resolve_at(&resolution, &failure);

@@ -6,6 +6,7 @@
 #include "daemon/registry/http.h"
 #include "daemon/registry/manifest.h"
 #include "daemon/registry/reference.h"
+#include "daemon/registry/wait.h"
 #include "proto/async/task.h"
 
 struct registry_client;
@@ -71,7 +72,8 @@ static inline void resolved_image_cleanup(struct resolved_image **image)
 
 /* Reference to manifest and config, with every byte checked: digest grammar, size, hash. Suspends.
  * auth may be NULL. The caller owns the result. Cancel aborts the requests. Mirrors are
- * asked first, never with credentials; the error is then the registry's own.
+ * asked first, never with credentials; the error is then the registry's own. ret_wait (may be
+ * NULL; the caller's) says meanwhile when it waits for a registry that is busy.
  *
  * Reasons of this and of the blob calls below:
  * - UNAVAILABLE: CONNECTION_FAILED (refused, unknown host, broken), STALLED, TOO_SLOW,
@@ -86,7 +88,8 @@ static inline void resolved_image_cleanup(struct resolved_image **image)
 struct resolved_image *await_registry_resolve(struct registry_client *client,
                                               const struct reference *reference,
                                               const struct registry_auth *auth,
-                                              const struct platform *platform, struct error *err);
+                                              const struct platform *platform,
+                                              struct registry_wait *ret_wait, struct error *err);
 
 /* One blob, or a range of it, as a stream of bytes as they come; back-pressure by reading. */
 struct blob_stream;

@@ -69,6 +69,20 @@ static enum job_phase phase_of(enum pull_phase phase)
     return JOB_RESOLVING;
 }
 
+/* Before layers are known, there is something to tell only while a registry keeps it waiting. */
+static void fill_wait(const struct pull_job *job, struct job_progress *ret)
+{
+    const struct registry_wait *wait = job->progress.wait;
+
+    ret->item_count = 1;
+    ret->items[0] = (struct job_item){
+        .id = job->tag,
+        .state = wait->cause.retry_after_ms ? JOB_ITEM_RATE_LIMITED : JOB_ITEM_RETRYING,
+        .until_unix_ms = wait->until_unix_ms,
+        .error = wait->cause.message,
+    };
+}
+
 static void fill_progress(void *arg, struct job_progress *ret)
 {
     struct pull_job *job = arg;
@@ -98,6 +112,8 @@ static void fill_progress(void *arg, struct job_progress *ret)
             .connections = layer->connections,
         };
     }
+    if (engine->wait)
+        fill_wait(job, ret);
 }
 
 static void add_details(void *arg, struct strbuf *ret)

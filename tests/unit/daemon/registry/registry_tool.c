@@ -92,7 +92,7 @@ static bool await_resolve(struct tool *tool, struct error *err)
     if (!reference_parse(next(tool), &reference, err) ||
         !platform_parse(tool->platform, &platform, err))
         goto out;
-    image = await_registry_resolve(tool->client, &reference, &tool->auth, &platform, err);
+    image = await_registry_resolve(tool->client, &reference, &tool->auth, &platform, NULL, err);
     if (!image)
         goto out;
     for (size_t i = 0; i < image->manifest->layer_count; i++)
