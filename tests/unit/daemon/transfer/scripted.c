@@ -4,6 +4,7 @@
 #include "proto/async/loop.h"
 
 #define CHUNK_BYTES (64 * KIB)
+#define STALL_MS 30000 /* until that is noticed here; the engine should be quicker */
 
 struct asked asked[REQUESTS_MAX];
 unsigned int asked_count;
@@ -136,8 +137,13 @@ ssize_t await_blob_read(struct blob_stream *stream, void *buffer, size_t size, s
     uint64_t sent = stream->position - stream->offset;
     int r = answer->chunk_ms ? await_sleep(answer->chunk_ms) : await_yield();
 
-    if (r == 0 && answer->stall_after && sent >= answer->stall_after)
-        r = await_sleep(1000000);
+    if (r == 0 && answer->stall_after && sent >= answer->stall_after) {
+        r = await_sleep(STALL_MS);
+        if (r == 0) {
+            error_set(err, ERROR_UNAVAILABLE, "STALLED", "scripted: stalled");
+            return -1;
+        }
+    }
     if (r < 0) {
         await_error(err, r, "reading");
         return -1;

@@ -11,7 +11,7 @@ struct answer {
     enum error_code error_code;
     uint64_t retry_after_ms; /* of that error */
     uint64_t drop_after;     /* bytes, then CONNECTION_FAILED; 0: never */
-    uint64_t stall_after;    /* bytes, then nothing for ever; 0: never */
+    uint64_t stall_after;    /* bytes, then nothing for long; 0: never */
     uint64_t wrong_at;       /* offset in the blob of a byte that is another; 0: none */
     bool whole;              /* all, whatever was asked for */
     bool too_long;           /* there is more behind the end */
