@@ -335,7 +335,7 @@ static void ignore_wait(void *arg UNUSED, const struct error *why UNUSED, uint64
 {
 }
 
-static void ignore_send(void *arg UNUSED)
+static void ignore_end(void *arg UNUSED)
 {
 }
 
@@ -345,14 +345,14 @@ static bool await_config(struct push *push, struct push_image *image, struct err
                                            .await_read = await_config_read,
                                            .await_measure = await_config_measure,
                                            .arg = image};
-    const struct upload_watcher watcher = {.waits = ignore_wait, .sends = ignore_send};
+    const struct upload_watcher watcher = {.waits = ignore_wait, .goes_on = ignore_end};
     struct registry_client *registry = push->engine->options.registry;
     struct digest digest;
     bool present = false;
     uint64_t size;
 
-    return await_blob_present(registry, push->target, &image->id, image->data.config_size, &present,
-                              err) &&
+    return await_blob_present(registry, push->target, &image->id, image->data.config_size, NULL,
+                              &present, err) &&
            (present ||
             await_upload(registry, push->target, &content, &watcher, &digest, &size, err));
 }
@@ -379,7 +379,7 @@ static bool await_commit(struct push *push, struct push_image *image, struct err
         return false;
     data = push_manifest(image, &size, &type);
     if (!await_manifest_put(push->engine->options.registry, push->target, image->tag, type, data,
-                            size, err))
+                            size, NULL, err))
         return false;
     image->digest = digest_of(data, size);
     image->result = (struct push_result){image->tag, &image->digest, size, image->difference};

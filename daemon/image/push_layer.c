@@ -20,6 +20,35 @@
 #define SPEED_INTERVAL_MS 500
 #define HASH_STEP_BYTES (256 * KIB)
 
+/* --- Waiting for the registry ------------------------------------------------------------------
+ */
+
+static void on_wait(void *arg, const struct error *why, uint64_t until_ms)
+{
+    struct push_layer *layer = arg;
+
+    layer->state = why->retry_after_ms ? PUSH_LAYER_RATE_LIMITED : PUSH_LAYER_RETRYING;
+    error_copy(&layer->error, why);
+    layer->until_ms = until_ms;
+}
+
+static void end_wait(struct push_layer *layer, enum push_layer_state state)
+{
+    layer->state = state;
+    error_done(&layer->error);
+    layer->until_ms = 0;
+}
+
+static void on_check(void *arg)
+{
+    end_wait(arg, PUSH_LAYER_CHECKING);
+}
+
+static void on_send(void *arg)
+{
+    end_wait(arg, PUSH_LAYER_SENDING);
+}
+
 /* --- Whether it is there -----------------------------------------------------------------------
  */
 
@@ -35,6 +64,7 @@ static bool await_mount(struct push_layer *layer, const struct digest *blob, boo
                         struct error *err)
 {
     const struct push *push = layer->push;
+    const struct upload_watcher watcher = {.waits = on_wait, .goes_on = on_check, .arg = layer};
     unsigned int tries = 0;
 
     for (size_t i = 0; i < layer->sources.count && tries < MOUNT_TRIES && !*ret_found; i++) {
@@ -46,7 +76,7 @@ static bool await_mount(struct push_layer *layer, const struct digest *blob, boo
             continue;
         tries++;
         if (!await_blob_mount(push->engine->options.registry, push->target, blob, from.path,
-                              ret_found, err))
+                              &watcher, ret_found, err))
             return false;
         if (*ret_found) {
             free(layer->mounted_from);
@@ -60,9 +90,10 @@ static bool await_find_blob(struct push_layer *layer, const struct digest *blob,
                             uint64_t size_bytes, bool *ret_found, struct error *err)
 {
     const struct push *push = layer->push;
+    const struct upload_watcher watcher = {.waits = on_wait, .goes_on = on_check, .arg = layer};
 
     return await_blob_present(push->engine->options.registry, push->target, blob, size_bytes,
-                              ret_found, err) &&
+                              &watcher, ret_found, err) &&
            (*ret_found || await_mount(layer, blob, ret_found, err));
 }
 
@@ -331,24 +362,6 @@ static bool await_outgoing_measure(void *arg, struct digest *ret_digest, uint64_
 /* --- Sending -----------------------------------------------------------------------------------
  */
 
-static void on_wait(void *arg, const struct error *why, uint64_t until_ms)
-{
-    struct push_layer *layer = arg;
-
-    layer->state = why->retry_after_ms ? PUSH_LAYER_RATE_LIMITED : PUSH_LAYER_RETRYING;
-    error_copy(&layer->error, why);
-    layer->until_ms = until_ms;
-}
-
-static void on_send(void *arg)
-{
-    struct push_layer *layer = arg;
-
-    layer->state = PUSH_LAYER_SENDING;
-    error_done(&layer->error);
-    layer->until_ms = 0;
-}
-
 static bool await_open(struct outgoing *outgoing, struct error *err)
 {
     struct push_layer *layer = outgoing->layer;
@@ -403,7 +416,7 @@ static bool await_send_once(struct push_layer *layer, struct error *err)
         .await_measure = await_outgoing_measure,
         .arg = &outgoing,
     };
-    const struct upload_watcher watcher = {.waits = on_wait, .sends = on_send, .arg = layer};
+    const struct upload_watcher watcher = {.waits = on_wait, .goes_on = on_send, .arg = layer};
     struct digest digest;
     uint64_t size;
 

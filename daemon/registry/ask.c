@@ -201,6 +201,7 @@ struct http_response *await_source_ask(struct registry_client *client, const str
             .answer_grace_ms = request->answer_grace_ms,
             .own_connection = request->own_connection,
             .attempts = request->attempts,
+            .caller_waits = request->caller_waits,
             .body = request->body,
             .body_limit_bytes = request->body_limit_bytes,
             .ret_url = request->ret_url,

@@ -410,7 +410,8 @@ struct http_response *await_exchange(struct transport *transport, const struct e
                 *ret_elsewhere = elsewhere;
             return response;
         }
-        if (number >= exchange->attempts || !worth_a_retry(&failure)) {
+        if (number >= exchange->attempts || !worth_a_retry(&failure) ||
+            (exchange->caller_waits && failure.retry_after_ms)) {
             error_move(err, &failure);
             return NULL;
         }

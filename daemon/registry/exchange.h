@@ -30,6 +30,7 @@ struct exchange {
     const struct http_body *request_body;
     uint64_t answer_grace_ms;
     bool own_connection;
+    bool caller_waits;     /* Retry-After is the caller's to obey: no attempt after it */
     unsigned int attempts; /* at least 1; more than one while the server is busy or breaks off */
     struct strbuf *body;   /* takes the body of a 200 as part of the exchange; NULL: read later */
     size_t body_limit_bytes;

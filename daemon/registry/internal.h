@@ -77,6 +77,7 @@ struct source_request {
     const char *path;           /* below the base, "" or "/_catalog", instead of both; or NULL */
     const char *const *headers; /* NULL-terminated, such as Accept; or NULL */
     unsigned int attempts;
+    bool caller_waits;   /* as in struct exchange */
     struct strbuf *body; /* as in struct exchange */
     size_t body_limit_bytes;
     struct http_flow flow;

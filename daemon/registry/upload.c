@@ -8,8 +8,7 @@
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
 
-#define HEAD_ATTEMPTS 4
-#define MANIFEST_ATTEMPTS 4
+#define SMALL_ATTEMPTS 4
 
 /* A chunk should take about so long: what a broken connection costs, with servers that lose the
  * session then, is the chunk. */
@@ -44,6 +43,74 @@ struct source *await_registry_target(struct registry_client *client,
     return source_ref(list.items[0]);
 }
 
+/* --- Again and again ---------------------------------------------------------------------------
+ */
+
+struct patience {
+    unsigned int fruitless; /* failures since it last got on */
+    uint64_t waited_ms;     /* since then */
+};
+
+static bool worth_a_retry(const struct error *err)
+{
+    return err->code == ERROR_UNAVAILABLE && !error_is(err, "TLS_FAILED");
+}
+
+/* Waits before the next try, or says that there is to be none. watcher may be NULL. */
+static bool await_patience(const struct registry_client *client, struct source *target,
+                           const struct upload_watcher *watcher, struct patience *patience,
+                           struct error *failure, struct error *err)
+{
+    uint64_t wait_ms;
+    int r;
+
+    source_failed(target, failure);
+    patience->fruitless++;
+    if (!worth_a_retry(failure) || patience->fruitless >= FRUITLESS_MAX ||
+        patience->waited_ms > WAITS_MAX_MS)
+        return error_move(err, failure);
+    wait_ms = client->transport.backoff_ms << (patience->fruitless - 1);
+    wait_ms = MIN(wait_ms, BACKOFF_MAX_MS);
+    wait_ms = wait_ms / 2 + (uint64_t)random() % (wait_ms / 2 + 1);
+    wait_ms = MIN(MAX(wait_ms, failure->retry_after_ms), WAIT_MAX_MS);
+    patience->waited_ms += wait_ms;
+    log_debug("a registry is asked again", LOG("registry", target->name),
+              LOG("error", failure->message), LOG("wait_ms", wait_ms));
+    if (watcher)
+        watcher->waits(watcher->arg, failure, loop_now_ms() + wait_ms);
+    r = await_sleep(wait_ms);
+    if (r < 0)
+        return await_error(err, r, "waiting for %s", target->name);
+    if (watcher)
+        watcher->goes_on(watcher->arg);
+    return true;
+}
+
+/* A small request that can be made again as it is. A server that asks to be left alone is, and the
+ * watcher told. */
+static struct http_response *await_ask(struct registry_client *client, struct source *target,
+                                       const struct source_request *request,
+                                       const struct upload_watcher *watcher, struct error *err)
+{
+    struct source_request patient = *request;
+    struct patience patience = {0};
+
+    patient.attempts = SMALL_ATTEMPTS;
+    patient.caller_waits = true;
+    for (;;) {
+        CLEANUP_ERROR struct error failure = {0};
+        struct http_response *response = await_source_ask(client, target, &patient, &failure);
+        if (response)
+            return response;
+        if (!failure.retry_after_ms) {
+            error_move(err, &failure);
+            return NULL;
+        }
+        if (!await_patience(client, target, watcher, &patience, &failure, err))
+            return NULL;
+    }
+}
+
 /* --- Blobs that are there ----------------------------------------------------------------------
  */
 
@@ -74,18 +141,17 @@ static bool is_the_blob(const struct http_response *response, const struct diges
 }
 
 bool await_blob_present(struct registry_client *client, struct source *target,
-                        const struct digest *blob, uint64_t size_bytes, bool *ret_present,
-                        struct error *err)
+                        const struct digest *blob, uint64_t size_bytes,
+                        const struct upload_watcher *watcher, bool *ret_present, struct error *err)
 {
     const struct source_request request = {
         .method = "HEAD",
         .kind = "blobs",
         .name = blob->text,
-        .attempts = HEAD_ATTEMPTS,
         .push = true,
     };
     CLEANUP(http_response_cleanup)
-    struct http_response *response = await_source_ask(client, target, &request, err);
+    struct http_response *response = await_ask(client, target, &request, watcher, err);
 
     if (!response)
         return false;
@@ -126,8 +192,8 @@ static char *session_url(const struct registry_client *client, const char *answe
 }
 
 bool await_blob_mount(struct registry_client *client, struct source *target,
-                      const struct digest *blob, const char *from, bool *ret_mounted,
-                      struct error *err)
+                      const struct digest *blob, const char *from,
+                      const struct upload_watcher *watcher, bool *ret_mounted, struct error *err)
 {
     CLEANUP_FREE char *path =
         xasprintf("/%s/blobs/uploads/?mount=%s&from=%s", target->repository, blob->text, from);
@@ -135,7 +201,6 @@ bool await_blob_mount(struct registry_client *client, struct source *target,
     const struct source_request request = {
         .method = "POST",
         .path = path,
-        .attempts = HEAD_ATTEMPTS,
         .push = true,
         .mount_from = from,
         .ret_url = &answered,
@@ -143,7 +208,7 @@ bool await_blob_mount(struct registry_client *client, struct source *target,
     CLEANUP(http_response_cleanup) struct http_response *response = NULL;
 
     *ret_mounted = false;
-    response = await_source_ask(client, target, &request, err);
+    response = await_ask(client, target, &request, watcher, err);
     if (!response) {
         bool refused = err && (error_is(err, "UNAUTHORIZED") || error_is(err, "DENIED"));
         if (refused)
@@ -306,7 +371,7 @@ static bool await_ask_offset(struct upload *upload, struct error *err)
     if (upload->closing) { /* the answer to that may have been lost */
         upload->closing = false;
         if (!await_blob_present(upload->client, upload->target, &upload->digest, upload->size_bytes,
-                                &upload->done, err) ||
+                                upload->watcher, &upload->done, err) ||
             upload->done)
             return upload->done;
     }
@@ -492,7 +557,7 @@ static bool await_next_chunk(struct upload *upload, struct error *err)
     if (size < 0 ||
         (last && !content->await_measure(content->arg, &upload->digest, &upload->size_bytes, err)))
         return false;
-    upload->watcher->sends(upload->watcher->arg);
+    upload->watcher->goes_on(upload->watcher->arg);
     upload->closing = last;
     started_ms = loop_now_ms();
     response = await_send(upload, (uint64_t)size, last, &answered, err);
@@ -525,54 +590,22 @@ static bool await_step(struct upload *upload, struct error *err)
     return await_next_chunk(upload, err);
 }
 
-/* --- Again and again ---------------------------------------------------------------------------
+/* --- Until it is there -------------------------------------------------------------------------
  */
-
-struct patience {
-    unsigned int fruitless; /* failures since it last got on */
-    uint64_t waited_ms;     /* since then */
-    uint64_t reached_bytes; /* then */
-};
-
-static bool worth_a_retry(const struct error *err)
-{
-    return err->code == ERROR_UNAVAILABLE && !error_is(err, "TLS_FAILED");
-}
-
-/* Waits before the next step, or says that there is to be none. */
-static bool await_patience(struct upload *upload, struct patience *patience, struct error *failure,
-                           struct error *err)
-{
-    uint64_t wait_ms;
-    int r;
-
-    if (upload->reached_bytes > patience->reached_bytes)
-        *patience = (struct patience){.reached_bytes = upload->reached_bytes};
-    patience->fruitless++;
-    if (!worth_a_retry(failure) || patience->fruitless >= FRUITLESS_MAX ||
-        patience->waited_ms > WAITS_MAX_MS)
-        return error_move(err, failure);
-    wait_ms = upload->client->transport.backoff_ms << (patience->fruitless - 1);
-    wait_ms = MIN(wait_ms, BACKOFF_MAX_MS);
-    wait_ms = wait_ms / 2 + (uint64_t)random() % (wait_ms / 2 + 1);
-    wait_ms = MIN(MAX(wait_ms, failure->retry_after_ms), WAIT_MAX_MS);
-    patience->waited_ms += wait_ms;
-    log_debug("an upload is retried", LOG("registry", upload->target->name),
-              LOG("error", failure->message), LOG("wait_ms", wait_ms));
-    upload->watcher->waits(upload->watcher->arg, failure, loop_now_ms() + wait_ms);
-    r = await_sleep(wait_ms);
-    return r == 0 || await_error(err, r, "waiting for %s", upload->target->name);
-}
 
 static bool await_all_steps(struct upload *upload, struct error *err)
 {
     struct patience patience = {0};
+    uint64_t reached_bytes = 0; /* when it last got on */
 
     while (!upload->done) {
         CLEANUP_ERROR struct error failure = {0};
         if (!await_step(upload, &failure)) {
-            source_failed(upload->target, &failure);
-            if (!await_patience(upload, &patience, &failure, err))
+            if (upload->reached_bytes > reached_bytes)
+                patience = (struct patience){0};
+            reached_bytes = upload->reached_bytes;
+            if (!await_patience(upload->client, upload->target, upload->watcher, &patience,
+                                &failure, err))
                 return false;
         } else if (upload->setbacks > FRUITLESS_MAX) {
             return protocol_error(upload, "it loses what is sent again and again", err);
@@ -623,7 +656,8 @@ static ssize_t await_read_memory(void *arg, uint64_t offset, void *buffer, size_
 }
 
 bool await_manifest_put(struct registry_client *client, struct source *target, const char *name,
-                        const char *media_type, const void *data, size_t size, struct error *err)
+                        const char *media_type, const void *data, size_t size,
+                        const struct upload_watcher *watcher, struct error *err)
 {
     CLEANUP_FREE char *type = xasprintf("Content-Type: %s", media_type);
     const char *headers[] = {type, NULL};
@@ -636,13 +670,12 @@ bool await_manifest_put(struct registry_client *client, struct source *target, c
         .kind = "manifests",
         .name = name,
         .headers = headers,
-        .attempts = MANIFEST_ATTEMPTS,
         .push = true,
         .request_body = &body,
     };
     const struct digest digest = digest_of(data, size);
     CLEANUP(http_response_cleanup)
-    struct http_response *response = await_source_ask(client, target, &request, err);
+    struct http_response *response = await_ask(client, target, &request, watcher, err);
     const char *stored;
 
     if (!response)

@@ -13,16 +13,25 @@ struct source *await_registry_target(struct registry_client *client,
                                      const struct reference *reference,
                                      const struct registry_auth *auth, struct error *err);
 
-/* Whether the repository has the blob; not if it says that it has something else of that name. */
+/* What is known of a call while it runs. Neither suspends; until_ms is on the loop's clock. */
+struct upload_watcher {
+    void (*waits)(void *arg, const struct error *why, uint64_t until_ms); /* before a retry */
+    void (*goes_on)(void *arg);
+    void *arg;
+};
+
+/* Whether the repository has the blob; not if it says that it has something else of that name. All
+ * of these calls try again for a while where that may help, and obey Retry-After; their watcher may
+ * be NULL, but for await_upload(). */
 bool await_blob_present(struct registry_client *client, struct source *target,
-                        const struct digest *blob, uint64_t size_bytes, bool *ret_present,
-                        struct error *err);
+                        const struct digest *blob, uint64_t size_bytes,
+                        const struct upload_watcher *watcher, bool *ret_present, struct error *err);
 
 /* Has the registry take the blob over from another of its repositories ("library/busybox"). That it
  * does not, or that one may not read there, is no error. */
 bool await_blob_mount(struct registry_client *client, struct source *target,
-                      const struct digest *blob, const char *from, bool *ret_mounted,
-                      struct error *err);
+                      const struct digest *blob, const char *from,
+                      const struct upload_watcher *watcher, bool *ret_mounted, struct error *err);
 
 /* The bytes of a blob, from any offset on: what was sent may have to be sent again. */
 struct upload_content {
@@ -40,13 +49,6 @@ struct upload_content {
     void *arg;
 };
 
-/* What is known of an upload while it runs. Never suspends; until_ms is on the loop's clock. */
-struct upload_watcher {
-    void (*waits)(void *arg, const struct error *why, uint64_t until_ms); /* before a retry */
-    void (*sends)(void *arg);
-    void *arg;
-};
-
 /* Sends a blob, whatever goes wrong on the way: in chunks, each from the offset that the server
  * has; again from the start if it lost the session; all at once if it takes no chunks. Without a
  * limit of attempts as long as it gets on, else a few. Suspends; cancel leaves the session to the
@@ -58,4 +60,5 @@ bool await_upload(struct registry_client *client, struct source *target,
 /* Puts a manifest under a tag or digest. DATA_LOSS (DIGEST_MISMATCH) if the registry says that it
  * is another one. */
 bool await_manifest_put(struct registry_client *client, struct source *target, const char *name,
-                        const char *media_type, const void *data, size_t size, struct error *err);
+                        const char *media_type, const void *data, size_t size,
+                        const struct upload_watcher *watcher, struct error *err);

@@ -295,6 +295,24 @@ def test_a_rate_is_kept(davit, registry, empty):
     assert 1.7 < time.monotonic() - started < 4
 
 
+@pytest.mark.parametrize("method", ["HEAD", "PUT"])
+def test_a_registry_that_asks_to_wait_gets_that_and_it_is_seen(davit, registry, empty, method):
+    made = an_image(33)
+    name = pull(davit, registry, made, f"push-busy/{method}".lower())
+    with FaultProxy(empty) as proxy:
+        proxy.replace(empty.url, proxy.url)
+        davit("tag", name, f"{proxy.host}/team/app")
+        proxy.fault("/blobs/", Fault(status=429, headers={"Retry-After": "1"}, body=b"busy"),
+                    method=method, times=1)
+        lines = [json.loads(line) for line in
+                 davit("push", "--progress=json", f"{proxy.host}/team/app").stdout.splitlines()]
+    waits = [layer for line in lines for layer in line["layers"]
+             if layer["state"] == "RATE_LIMITED"]
+    assert waits and "429" in waits[0]["error"]
+    assert abs(waits[0]["until_unix_ms"] / 1000 - time.time()) < 60
+    assert lines[-1]["layers"][0]["error"] is None
+
+
 # --- Being interrupted ---------------------------------------------------------------------------
 
 

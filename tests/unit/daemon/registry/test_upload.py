@@ -110,12 +110,14 @@ def test_blobs_that_are_there(blob):
 
 def test_a_manifest(tmp_path):
     (tmp_path / "manifest").write_bytes(b'{"x": 1}')
-    arguments = ("manifest", "{}/team/app", "latest", tmp_path / "manifest")
     with UploadRegistry(busy=[(503, {}), (502, {})]) as registry:
         name = f"{registry.host}/team/app"
         assert "code" not in tool("manifest", name, "latest", tmp_path / "manifest")
         assert registry.manifests == {
             "latest": ("application/vnd.oci.image.manifest.v1+json", b'{"x": 1}')}
+        registry.busy = [(429, {"Retry-After": "1"})]
+        waited = tool("manifest", name, "latest", tmp_path / "manifest")
+        assert (waited["waits"], waited["longest_wait_ms"] >= 1000) == (1, True)
         registry.wrong_digest = True
         failed = tool("manifest", name, "latest", tmp_path / "manifest")
         assert (failed["code"], failed["reason"]) == ("DATA_LOSS", "DIGEST_MISMATCH")

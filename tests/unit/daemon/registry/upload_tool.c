@@ -89,7 +89,7 @@ static void waits(void *arg, const struct error *why UNUSED, uint64_t until_ms)
     tool->longest_wait_ms = MAX(tool->longest_wait_ms, until_ms - loop_now_ms());
 }
 
-static void sends(void *arg UNUSED)
+static void goes_on(void *arg UNUSED)
 {
 }
 
@@ -101,7 +101,7 @@ static json_t *await_upload_file(struct tool *tool, struct error *err)
                                            .await_read = await_read_content,
                                            .await_measure = await_measure,
                                            .arg = tool};
-    const struct upload_watcher watcher = {.waits = waits, .sends = sends, .arg = tool};
+    const struct upload_watcher watcher = {.waits = waits, .goes_on = goes_on, .arg = tool};
     struct digest digest;
     uint64_t size;
 
@@ -115,6 +115,7 @@ static json_t *await_upload_file(struct tool *tool, struct error *err)
 static json_t *await_named(struct tool *tool, const char *name, struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
+    const struct upload_watcher watcher = {.waits = waits, .goes_on = goes_on, .arg = tool};
     struct digest digest = {0};
     bool yes = false, ok = false;
 
@@ -130,16 +131,16 @@ static json_t *await_named(struct tool *tool, const char *name, struct error *er
         read_file(tool, next(tool));
         ok = await_manifest_put(tool->client, tool->target, tag,
                                 "application/vnd.oci.image.manifest.v1+json", tool->data,
-                                tool->size, err);
+                                tool->size, &watcher, err);
         return ok ? json_object() : NULL;
     }
     if (!digest_parse(next(tool), &digest, err))
         return NULL;
     if (strcmp(name, "present") == 0)
         ok = await_blob_present(tool->client, tool->target, &digest, strtoull(next(tool), NULL, 10),
-                                &yes, err);
+                                &watcher, &yes, err);
     else if (strcmp(name, "mount") == 0)
-        ok = await_blob_mount(tool->client, tool->target, &digest, next(tool), &yes, err);
+        ok = await_blob_mount(tool->client, tool->target, &digest, next(tool), &watcher, &yes, err);
     else
         die("unknown command %s", name);
     return ok ? json_pack("{s:b}", "yes", yes) : NULL;
