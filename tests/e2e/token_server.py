@@ -20,7 +20,7 @@ import subprocess
 import time
 import urllib.parse
 
-from fault_registry import Fault, FaultRegistry, _basic, _errors, _Handler
+from fault_registry import FaultRegistry, _basic, _errors, _Handler
 
 # docker-registry takes tokens that are this much too old (registry/auth/token: Leeway).
 LEEWAY_S = 60
@@ -145,4 +145,3 @@ def _encode(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-__all__ = ["Fault", "TokenServer"]
