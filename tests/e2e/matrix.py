@@ -218,11 +218,12 @@ class Stage:
 
     def __init__(self, make_davitd):
         self.roots = []
+        # First: if it does not start, there is nothing else to stop.
+        self.daemon = make_davitd(config={**SETTINGS, **self.config})
         self.tokens = TokenServer(self._root(), {USER: (PASSWORD, {"pull", "push"})})
         self.registries = []
         self.content = self.registry = self._registry(token_server=self.tokens)
         self.open_registry = self._registry(content_of=self.registry)
-        self.daemon = make_davitd(config={**SETTINGS, **self.config})
         self.erofs = "erofs" in Davit(self.daemon)("info").stdout
         self.credentials_root = self._root()
 
