@@ -131,10 +131,11 @@ static bool await_receive(struct connection *connection, struct error *err)
             return error_set(err, ERROR_UNAVAILABLE, "BLOB_TRUNCATED", "blob %s ends early",
                              transfer->blob.digest.text);
         take(connection, (size_t)n);
-        if (must_write(connection) && !write_await(connection))
-            return error_set(err, ERROR_CANCELLED, NULL, "the disk took no more");
+        /* First, for once the last bytes are there nobody waits any more. */
         if ((r = await_rate(own, common, (size_t)n)) < 0)
             return await_error(err, r, "fetching");
+        if (must_write(connection) && !write_await(connection))
+            return error_set(err, ERROR_CANCELLED, NULL, "the disk took no more");
     }
     return true;
 }

@@ -2,7 +2,7 @@
 
 #include "proto/async/loop.h"
 
-/* What an idle limit saves up at most, and how much one grant is: both in time at the cap. */
+/* What is saved up at most between grants, and how much one is: both in time at the cap. */
 #define BURST_MS 250
 #define GRANT_MS 40
 #define GRANT_MIN_BYTES (2 * KIB)
@@ -137,6 +137,9 @@ static int await_limit(struct rate_limit *limit, size_t bytes)
     if (!rate_limit_get(limit))
         return 0;
     rate_limit_ref(limit);
+    refill(limit);
+    if (list_empty(&limit->waiters) && limit->credit == burst(limit))
+        limit->credit = 0; /* it was idle */
     list_append(&limit->waiters, &waiter.node);
     serve(limit);
     r = waiter.event.fired ? 0 : await_event(&waiter.event, "keeping to a rate limit");

@@ -280,7 +280,8 @@ static uint64_t speed_of_peers(const struct connection *connection)
             str_eq(source_name(other->place->source), name))
             speeds[n++] = other->segment.bytes_per_second;
     }
-    if (n < STRAGGLER_PEERS_MIN)
+    /* For one that stands still the word of one will do. */
+    if (n == 0 || (n < STRAGGLER_PEERS_MIN && connection->segment.bytes_per_second > 0))
         return 0;
     qsort(speeds, n, sizeof(*speeds), compare_speeds);
     return speeds[n / 2];

@@ -63,6 +63,18 @@ TASK_TEST(test_accuracy)
     return true;
 }
 
+/* What was not used while nobody wanted it is gone. */
+TASK_TEST(test_idle_saves_nothing)
+{
+    CLEANUP(rate_limit_cleanup) struct rate_limit *limit = rate_limit_new(MEGABYTE);
+    struct mover movers[2] = {{.common = limit, .left = MEGABYTE / 4},
+                              {.common = limit, .left = MEGABYTE / 4}};
+
+    assert_int_equal(await_sleep(300), 0);
+    assert_in_range(await_move(movers, 2, err), 498, 3000);
+    return true;
+}
+
 TASK_TEST(test_smaller_of_both_caps)
 {
     CLEANUP(rate_limit_cleanup) struct rate_limit *slow = rate_limit_new(MEGABYTE / 2);
@@ -176,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_cap),
         cmocka_unit_test(test_accuracy),
+        cmocka_unit_test(test_idle_saves_nothing),
         cmocka_unit_test(test_smaller_of_both_caps),
         cmocka_unit_test(test_fair_shares),
         cmocka_unit_test(test_own_cap_is_own),
