@@ -604,7 +604,7 @@ static int socket_of(const struct http_response *response)
 
 void http_limit_buffer(struct http_response *response, size_t size_bytes)
 {
-    int size = (int)MIN(size_bytes, (size_t)INT_MAX), unlocked = 0;
+    int size = (int)MIN(size_bytes / 2, (size_t)INT_MAX), unlocked = 0; /* it will be doubled */
     /* After the end the socket may be another's. */
     int fd = response->phase == RESPONSE_BODY ? socket_of(response) : -1;
 

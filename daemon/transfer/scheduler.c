@@ -119,12 +119,27 @@ static uint64_t missing_bytes(const struct transfer *transfer)
     return bytes;
 }
 
-static bool is_capped(struct transfer *transfer, uint64_t speed)
+/* Of all transfers that are under a requester's limit; NULL: of all. */
+static uint64_t speed_under(struct transfer_table *table, const struct rate_limit *own)
 {
-    uint64_t own = rate_limit_get(transfer_limit(transfer));
-    uint64_t common = rate_limit_get(transfer->table->limit);
+    uint64_t speed = 0;
 
-    return (own && speed >= own / 2) || (common && speed >= common / 2);
+    LIST_FOR_EACH (node, &table->fetching) {
+        struct transfer *transfer = LIST_ITEM(node, struct transfer, fetching_node);
+        if (!own || transfer_limit(transfer) == own)
+            speed += meter_rate(&transfer->meter, loop_now_ms(), SPEED_WINDOW_MS);
+    }
+    return speed;
+}
+
+static bool is_capped(const struct transfer *transfer)
+{
+    struct transfer_table *table = transfer->table;
+    const struct rate_limit *own = transfer_limit(transfer);
+    uint64_t cap = rate_limit_get(own), common = rate_limit_get(table->limit);
+
+    return (cap && speed_under(table, own) >= cap / 2) ||
+           (common && speed_under(table, NULL) >= common / 2);
 }
 
 static bool has_delivering(const struct transfer *transfer)
@@ -147,7 +162,7 @@ static bool wants_more(struct transfer *transfer)
         !has_delivering(transfer))
         return false;
     if (missing < EXTRA_MIN_BYTES || missing * 1000 / MAX(speed, 1U) < SOON_MS ||
-        speed / transfer->connection_count > FAST_BYTES_PER_S || is_capped(transfer, speed) ||
+        speed / transfer->connection_count > FAST_BYTES_PER_S || is_capped(transfer) ||
         partial_contiguous(transfer->partial) > transfer->bytes_consumed + BACKLOG_BYTES)
         return false;
     return segments_gap_bytes(&transfer->segments) >= EXTRA_MIN_BYTES ||
