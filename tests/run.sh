@@ -171,7 +171,7 @@ part_tsan()
 {
     local folder
     build tsan || return 0
-    for folder in proto/async daemon/store; do
+    for folder in proto/async daemon/store daemon/transfer daemon/image daemon/job; do
         TSAN_OPTIONS="halt_on_error=1 ${TSAN_OPTIONS:-}" \
             run_ctest "tsan $folder" "$(build_dir tsan)/tests/unit/$folder"
     done
