@@ -372,6 +372,10 @@ class DockerEngine(Engine):
 class PodmanEngine(Engine):
     name = "podman"
 
+    def environment(self):
+        # What it leaves when it is killed goes with the root.
+        return {**super().environment(), "TMPDIR": str(self.root / "storage")}
+
     def start(self):
         (self.root / "storage").mkdir(exist_ok=True)
 
