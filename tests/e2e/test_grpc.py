@@ -305,7 +305,7 @@ def test_client_that_stops_reading(server):
         private_kib.append(server.stats().private_kib)
     stats = server.stats(started=50)
     assert stats.running == 50
-    assert stats.sent < 50 * 400
+    assert stats.sent < 50 * 1000
     if b"__asan_init" not in SERVER.read_bytes():  # it keeps what was freed
         assert private_kib[1] < 32 * 1024  # 50 calls with 64 KiB of queue and two messages each
         assert private_kib[1] - private_kib[0] < 4 * 1024
