@@ -16,10 +16,10 @@ def bytes_of(image):
 
 
 def assert_rate(size, seconds, cap):
-    """Never faster than the cap, but for a quarter of a second's worth that may be saved up; slower
-    only by what a busy machine and the rest of a pull take."""
+    """Never faster than the cap, but for a quarter of a second's worth that may be saved up; how
+    exact it is, tests/bench measures: a busy machine may take longer."""
     assert size <= cap * (seconds + 0.25), f"{size / seconds:.0f} B/s"
-    assert seconds <= 1.02 * size / cap + 1.5, f"{size / seconds:.0f} B/s"
+    assert seconds <= 2 * size / cap + 5, f"{size / seconds:.0f} B/s"
 
 
 def test_cap_of_a_pull(davit, registry):
@@ -43,7 +43,7 @@ def test_cap_of_the_daemon_is_shared_fairly(make_davitd, registry):
     both = time.monotonic() - started
     assert [process.returncode for process in running] == [0, 0]
     assert_rate(sum(map(bytes_of, made)), both, 1_000_000)
-    assert first > 0.8 * both
+    assert first > 0.6 * both  # one after the other: half
 
 
 def test_cap_that_sighup_lifts(make_davitd, registry):
