@@ -174,16 +174,15 @@ static const struct strbuf *encode(struct job *job)
     return scratch;
 }
 
-void job_refresh(struct job *job)
+/* The state as it was told last; NULL if watchers have it already. */
+static struct job_snapshot *snapshot_new(struct job *job)
 {
-    const struct strbuf *bytes;
+    const struct strbuf *bytes = encode(job);
     struct job_snapshot *snapshot;
 
-    update_state(job);
-    bytes = encode(job);
     if (job->snapshot && job->snapshot->size == bytes->length &&
         memcmp(job->snapshot->data, bytes->data, bytes->length) == 0)
-        return;
+        return NULL;
     job->sequence++;
     bytes = encode(job);
     snapshot = xmalloc(sizeof(*snapshot) + bytes->length);
@@ -192,9 +191,25 @@ void job_refresh(struct job *job)
                                       .ended = job->state != JOB_RUNNING,
                                       .size = bytes->length};
     memcpy(snapshot->data, bytes->data, bytes->length);
+    return snapshot;
+}
+
+/* Takes it over. */
+static void publish(struct job *job, struct job_snapshot *snapshot)
+{
     job_snapshot_unref(job->snapshot);
     job->snapshot = snapshot;
     wake_all(&job->changed);
+}
+
+void job_refresh(struct job *job)
+{
+    struct job_snapshot *snapshot;
+
+    update_state(job);
+    snapshot = snapshot_new(job);
+    if (snapshot)
+        publish(job, snapshot);
 }
 
 static void tick(struct loop_timer *timer)
@@ -246,6 +261,7 @@ static enum job_state end_state(struct job *job, bool ok)
 static void end_await(struct job *job, bool ok)
 {
     CLEANUP(task_unshield) struct task_shield shield = task_shield();
+    struct job_snapshot *last;
 
     update_state(job);
     job->ending = true;
@@ -257,9 +273,11 @@ static void end_await(struct job *job, bool ok)
     job->progress->eta_ms = -1;
     if (ok)
         job->progress->percent = job->percent = 100;
+    last = snapshot_new(job);
+    job->progress->item_count = 0; /* their texts are somebody else's, who may go meanwhile */
     job_remember_await(job);
-    job_refresh(job);
-    job->progress->item_count = 0; /* their texts go now */
+    if (last)
+        publish(job, last);
     free_arg(job);
 }
 
