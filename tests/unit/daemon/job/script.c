@@ -37,6 +37,8 @@ static void progress(void *arg, struct job_progress *ret)
 
     ret->percent = script->percent;
     ret->phase = JOB_TRANSFERRING;
+    ret->item_count = *script->source ? 1 : 0;
+    ret->items[0].source = script->source;
     script->asked++;
 }
 
@@ -70,6 +72,8 @@ void script_encode(const struct job_info *info, struct strbuf *ret)
 
     strbuf_addf(ret, "%s %u %s", states[info->state], info->progress->percent,
                 strbuf_text(info->details));
+    if (info->progress->item_count)
+        strbuf_addf(ret, " %s", info->progress->items[0].source);
 }
 
 struct job *script_start(struct job_table *table, struct script *script, const char *key)

@@ -1,4 +1,6 @@
-/* A job that does as it is told, and an encoding that can be read: "state percent details". */
+/* A job that does as it is told, and an encoding that can be read: "state percent details
+ * [source]".
+ */
 #pragma once
 
 #include "daemon/job/job.h"
@@ -8,6 +10,7 @@ struct script {
     bool runs, freed, fails, ends; /* ends: now, well or as `fails` says */
     unsigned int percent;
     char details[32];
+    char source[16]; /* of its one item; empty: it has none */
     uint64_t limit;
     unsigned int asked; /* for its progress */
 };

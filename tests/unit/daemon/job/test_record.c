@@ -105,6 +105,38 @@ static void test_results(void **state UNUSED)
     run_task(body_results, NULL);
 }
 
+/* While the end is being remembered, what the items' texts belong to may go. */
+static bool body_texts_go(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("texts", err);
+    struct job_table *table = new_table(store, false);
+    struct script script;
+    struct job *job;
+
+    script_init(&script);
+    strcpy(script.source, "mirror");
+    job = script_start(table, &script, NULL);
+    CHECK(await_job_recorded(job) == 0);
+    {
+        CLEANUP(job_watch_cleanup)
+        struct job_watch *watch = job_watch_new(job, JOB_LEAVE_OBSERVER);
+        script_end(&script, false);
+        while (job_info(job).state == JOB_RUNNING)
+            CHECK(await_yield() == 0);
+        strcpy(script.source, "gone");
+        CLEANUP_FREE char *text = await_text(watch, UINT64_MAX);
+        CHECK(str_eq(text, "done 100 - mirror"));
+    }
+    await_until(freed, &script);
+    close_await(table, store);
+    return true;
+}
+
+static void test_texts_go(void **state UNUSED)
+{
+    run_task(body_texts_go, NULL);
+}
+
 static void await_leave(struct store *store, const char *id, const char *kind, const char *request,
                         unsigned int attempts, struct error *err)
 {
@@ -260,9 +292,9 @@ static void test_bounded(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_results), cmocka_unit_test(test_left),
-        cmocka_unit_test(test_resumed), cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_results), cmocka_unit_test(test_texts_go),
+        cmocka_unit_test(test_left),    cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_stopped), cmocka_unit_test(test_bounded),
     };
 
     own_mounts();
