@@ -135,7 +135,8 @@ static struct job *job_of_record(struct job_table *table, struct job_record *rec
     job->ended_unix_ms = record->ended_unix_ms;
     job->attempts = record->attempts;
     job->limit_bytes_per_second = record->limit_bytes_per_second;
-    job->sequence = record->sequence;
+    /* That of the last snapshot, which is made again. */
+    job->sequence = record->sequence - MIN(record->sequence, 1U);
     job->progress->phase = JOB_ENDED;
     job->progress->percent = job->percent = record->percent;
     job->progress->bytes_fetched = record->bytes_fetched;
