@@ -71,6 +71,7 @@ bench tool:dockerd                  docker.io
 bench tool:docker                   docker-cli|docker.io
 bench tool:podman                   podman
 bench tool:debootstrap              debootstrap
+bench tool:tc                       iproute2
 bench tool:igzip                    isal
 TABLE
 }
