@@ -4,13 +4,6 @@
 #include "proto/base/error.h"
 #include "proto/base/strbuf.h"
 
-static inline void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
 static inline void wipe_strbuf(struct strbuf *buf)
 {
     if (buf->data)

@@ -47,13 +47,6 @@ struct pull *pull_new(const struct pull_engine *engine, const struct pull_reques
     return TAKE(pull);
 }
 
-static void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
 struct pull *pull_free(struct pull *pull)
 {
     if (!pull)

@@ -90,13 +90,6 @@ static void image_done(struct push_image *image)
     free(image->difference);
 }
 
-static void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
 struct push *push_free(struct push *push)
 {
     if (!push)

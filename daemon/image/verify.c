@@ -113,13 +113,6 @@ struct verify *verify_new(const struct pull_engine *engine, const struct verify_
     return TAKE(verify);
 }
 
-static void free_secret(const char *secret)
-{
-    if (secret)
-        explicit_bzero((char *)secret, strlen(secret));
-    free((char *)secret);
-}
-
 struct verify *verify_free(struct verify *verify)
 {
     if (!verify)
@@ -127,8 +120,8 @@ struct verify *verify_free(struct verify *verify)
     for (size_t i = 0; i < verify->login_count; i++) {
         free((char *)verify->logins[i].domain);
         free((char *)verify->logins[i].auth.username);
-        free_secret(verify->logins[i].auth.password);
-        free_secret(verify->logins[i].auth.identity_token);
+        free_secret((char *)verify->logins[i].auth.password);
+        free_secret((char *)verify->logins[i].auth.identity_token);
     }
     for (size_t i = 0; i < verify->problem_count; i++) {
         strv_free(verify->problems[i]->images);

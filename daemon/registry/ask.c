@@ -93,13 +93,6 @@ static bool granted_anew(struct auth_cache *cache, const struct auth_subject *su
     return cached && !str_eq(cached, sent);
 }
 
-static void free_secret(char **secret)
-{
-    if (*secret)
-        explicit_bzero(*secret, strlen(*secret));
-    free(*secret);
-}
-
 /* With what was granted before, or without; after a 401 with what was granted meanwhile, and at
  * last with what this asks for. */
 static struct http_response *await_authorized(struct registry_client *client,
@@ -120,7 +113,7 @@ static struct http_response *await_authorized(struct registry_client *client,
     if (!origin_parse(exchange->url, &origin, err))
         return NULL;
     for (;;) {
-        CLEANUP(free_secret) char *authorization = xstrdup(auth_cached(cache, &subject));
+        CLEANUP_SECRET char *authorization = xstrdup(auth_cached(cache, &subject));
         CLEANUP(http_response_cleanup) struct http_response *response = NULL;
         bool elsewhere;
         exchange->authorization = authorization;

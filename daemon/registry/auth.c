@@ -27,20 +27,6 @@ struct auth_cache {
     struct map *by_subject;
 };
 
-static void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
-static void secret_cleanup(char **secret)
-{
-    free_secret(*secret);
-}
-
-#define CLEANUP_SECRET CLEANUP(secret_cleanup)
-
 static void grant_free(struct grant *grant)
 {
     if (!grant)

@@ -243,7 +243,7 @@ static struct http_response *await_hop(struct transport *transport, const struct
 {
     const struct host_access *access = here ? exchange->access : NULL;
     CLEANUP_TLS_FILES struct tls_files files = {0};
-    CLEANUP_FREE char *authorization = NULL;
+    CLEANUP_SECRET char *authorization = NULL;
     CLEANUP_FREE const char **headers = NULL;
     bool tls = str_eq(origin->scheme, "https");
     bool verify = tls && host_trust(transport->insecure, origin->name) != HOST_INSECURE &&
@@ -274,8 +274,6 @@ static struct http_response *await_hop(struct transport *transport, const struct
                                    .flow = exchange->flow,
                                },
                                err);
-    if (authorization)
-        explicit_bzero(authorization, strlen(authorization));
     if (!response)
         add_tls_hint(err, origin->name, transport->tls.certs_dir);
     return response;

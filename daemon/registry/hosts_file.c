@@ -28,9 +28,7 @@ struct host_access *host_access_unref(struct host_access *access)
     for (char **header = access->headers; header && *header; header++)
         explicit_bzero(*header, strlen(*header));
     strv_free(access->headers);
-    if (access->proxy)
-        explicit_bzero(access->proxy, strlen(access->proxy)); /* may have a password */
-    free(access->proxy);
+    free_secret(access->proxy); /* may have a password */
     free(access);
     return NULL;
 }

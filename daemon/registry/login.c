@@ -61,7 +61,7 @@ static bool await_login_at(const struct login *login, char **ret_identity_token,
     struct auth_cache *cache = login->client->auth_cache;
     const struct auth_subject subject = subject_of(login);
     CLEANUP(http_response_cleanup) struct http_response *refused = NULL, *response = NULL;
-    CLEANUP_FREE char *authorization = NULL;
+    CLEANUP_SECRET char *authorization = NULL;
     bool elsewhere = false;
 
     auth_forget(cache, &subject);
@@ -79,8 +79,6 @@ static bool await_login_at(const struct login *login, char **ret_identity_token,
     authorization = xstrdup(auth_cached(cache, &subject));
     auth_forget(cache, &subject);
     response = await_get(login, authorization, NULL, err);
-    if (authorization)
-        explicit_bzero(authorization, strlen(authorization));
     return response ? await_judge(login, response, err)
                     : error_prefix(err, "Get \"%s\"", login->url);
 }

@@ -83,7 +83,7 @@ static bool await_protocol(struct search *search, const char *base, struct error
     char *escaped = curl_easy_escape(NULL, search->term, 0);
     CLEANUP_FREE char *url =
         xasprintf("%s/v1/search?q=%s&n=%zu", base, escaped, search->query->limit);
-    CLEANUP_FREE char *authorization = auth_basic(search->auth);
+    CLEANUP_SECRET char *authorization = auth_basic(search->auth);
     CLEANUP_STRBUF struct strbuf body = {0};
     CLEANUP(http_response_cleanup) struct http_response *response = NULL;
 
@@ -95,8 +95,6 @@ static bool await_protocol(struct search *search, const char *base, struct error
                                                  .body = &body,
                                                  .body_limit_bytes = MANIFEST_MAX_BYTES},
                               NULL, err);
-    if (authorization)
-        explicit_bzero(authorization, strlen(authorization));
     if (!response)
         return false;
     if (http_status(response) == 200)

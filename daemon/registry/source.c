@@ -16,13 +16,6 @@ struct source *source_ref(struct source *source)
     return source;
 }
 
-static void free_secret(char *secret)
-{
-    if (secret)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
 struct source *source_unref(struct source *source)
 {
     if (!source || --source->references > 0)

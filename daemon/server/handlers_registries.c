@@ -21,20 +21,13 @@ static struct registry_auth auth_of(const Davit__V1__RegistryAuth *message)
 
 /* --- Login ------------------------------------------------------------------------------------ */
 
-static void secret_cleanup(char **secret)
-{
-    if (*secret)
-        explicit_bzero(*secret, strlen(*secret));
-    free(*secret);
-}
-
 static bool handle_login(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__LoginRequest *request = (const Davit__V1__LoginRequest *)message;
     Davit__V1__LoginResponse response = DAVIT__V1__LOGIN_RESPONSE__INIT;
-    CLEANUP(secret_cleanup) char *token = NULL;
+    CLEANUP_SECRET char *token = NULL;
     CLEANUP_REFERENCE struct reference reference = {0};
     CLEANUP_FREE char *name = NULL;
 

@@ -88,6 +88,13 @@ bool str_ends(const char *s, const char *suffix)
     return length >= suffix_length && strcmp(s + length - suffix_length, suffix) == 0;
 }
 
+void free_secret(char *secret)
+{
+    if (secret)
+        explicit_bzero(secret, strlen(secret));
+    free(secret);
+}
+
 char **strv_free(char **strv)
 {
     for (char **s = strv; s && *s; s++)

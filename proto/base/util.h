@@ -72,6 +72,14 @@ static inline void close_fd(int *fd)
 }
 
 #define CLEANUP_FREE CLEANUP(free_ptr)
+
+/* Frees a text that nobody shall find in memory afterwards. Takes NULL. */
+void free_secret(char *secret);
+static inline void secret_cleanup(char **secret)
+{
+    free_secret(*secret);
+}
+#define CLEANUP_SECRET CLEANUP(secret_cleanup)
 #define CLEANUP_CLOSE CLEANUP(close_fd)
 
 static inline bool str_eq(const char *a, const char *b)
