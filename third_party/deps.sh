@@ -12,8 +12,8 @@ usage: deps.sh [--check] GROUP...
 Installs the packages of the groups named:
   build   compiler, CMake and libraries
   run     an OCI runtime, and what the quick start serves its image with
-  test    what the tests need beyond that
-  bench   dockerd and podman, to measure beside
+  test    what the tests need beyond that; dockerd, podman and skopeo to compare with are among it
+  bench   what benchmarks need beyond that
 
   --check  only say what is missing; exit status 1 if anything is
 USAGE
@@ -55,9 +55,8 @@ test  python:pytest                 python3-pytest
 test  python:grpc                   python3-grpcio
 test  python:google.protobuf        python3-protobuf
 test  python:jsonschema             python3-jsonschema
-test  python:jsonschema             python3-jsonschema
 test  tool:zstd                     zstd
-test  tool:bsdtar                 libarchive-tools
+test  tool:bsdtar                   libarchive-tools
 test  tool:openssl                  openssl
 test  tool:perl                     perl-base
 test  tool:clang                    clang
@@ -67,9 +66,10 @@ test  tool:clang-format             clang-format
 test  tool:ccache                   ccache
 test  tool:valgrind                 valgrind
 test  tool:systemd-socket-activate  systemd
-bench tool:dockerd                  docker.io
-bench tool:docker                   docker-cli|docker.io
-bench tool:podman                   podman
+test  tool:dockerd                  docker.io
+test  tool:docker                   docker-cli|docker.io
+test  tool:podman                   podman
+test  tool:skopeo                   skopeo
 bench tool:debootstrap              debootstrap
 bench tool:tc                       iproute2
 bench tool:igzip                    isal
