@@ -65,13 +65,6 @@ struct step {
     struct error error;
 };
 
-static bool damaged(const struct pack *pack, const char *why, struct error *err)
-{
-    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "layer %.19s is damaged: %s",
-              pack->tar.digest.text, why);
-    return error_hint(err, "fetch it again with: davit system verify --repair");
-}
-
 static void hash_new(struct hasher *hasher, uint64_t *hashed, uint64_t offset, const uint8_t *data,
                      size_t size)
 {
@@ -95,7 +88,7 @@ static bool read_piece(struct pack *pack, size_t size, struct error *err)
         if (n < 0)
             return error_set_errno(err, errno, "cannot read layer %.19s", pack->tar.digest.text);
         if (n == 0)
-            return damaged(pack, "its tar has become shorter", err);
+            return layer_damaged(&pack->tar.digest, "its tar has become shorter", err);
         filled += (size_t)n;
     }
     return true;
@@ -123,7 +116,7 @@ static bool finish(struct pack *pack, struct error *err)
         return true; /* not the first time */
     struct digest tar = hasher_finish(pack->tar_hasher);
     if (!digest_eq(&tar, &pack->tar.digest))
-        return damaged(pack, "its tar has another digest", err);
+        return layer_damaged(&pack->tar.digest, "its tar has another digest", err);
     pack->digest = hasher_finish(pack->hasher);
     pack->size_bytes = pack->offset;
     return true;

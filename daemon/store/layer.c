@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/store/internal.h"
+#include "daemon/store/layer_file.h"
 #include "daemon/store/tree.h"
 #include "proto/async/await.h"
 #include "proto/base/fault.h"
@@ -322,13 +323,6 @@ static void mount_unlock(struct store *store, struct layer *layer)
     wake_all(&store->mount_queue);
 }
 
-static bool layer_damaged(const struct layer *layer, struct error *err)
-{
-    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "layer %.19s is damaged: %s",
-              layer->info.diff_id.text, layer->damage);
-    return error_hint(err, "fetch it again with: davit system verify --repair");
-}
-
 bool await_layer_mount(struct store *store, const struct digest *diff_id, char **ret_path,
                        struct error *err)
 {
@@ -340,7 +334,7 @@ bool await_layer_mount(struct store *store, const struct digest *diff_id, char *
         return error_set(err, ERROR_NOT_FOUND, "LAYER_NOT_FOUND", "there is no layer %.19s in %s",
                          diff_id->text, store->data_root);
     if (layer->damage)
-        return layer_damaged(layer, err);
+        return layer_damaged(diff_id, layer->damage, err);
     place_of(store, diff_id, &place);
     layer->mounts++; /* from here on it is not removed */
     mount_lock_await(store, layer);

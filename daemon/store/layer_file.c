@@ -109,3 +109,10 @@ bool await_layer_file_open(struct store *store, const struct digest *diff_id, en
     file.fd = -1;
     return true;
 }
+
+bool layer_damaged(const struct digest *diff_id, const char *how, struct error *err)
+{
+    error_set(err, ERROR_DATA_LOSS, "LAYER_DAMAGED", "layer %.19s is damaged: %s", diff_id->text,
+              how);
+    return error_hint(err, "fetch it again with: davit system verify --repair");
+}

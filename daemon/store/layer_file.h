@@ -20,3 +20,7 @@ void layer_file_close(struct layer_file *file);
  * unpacks layers, or the blob was not kept; NOT_FOUND (LAYER_NOT_FOUND). */
 bool await_layer_file_open(struct store *store, const struct digest *diff_id, enum layer_part part,
                            struct layer_file *ret, struct error *err);
+
+/* Says how a layer was found to be damaged: DATA_LOSS (LAYER_DAMAGED), with what to do. Returns
+ * false. */
+bool layer_damaged(const struct digest *diff_id, const char *how, struct error *err);
