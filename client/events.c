@@ -5,9 +5,9 @@
 #include <time.h>
 
 #include "client/cli.h"
-#include "client/timestamp.h"
 #include "client/ui/template.h"
 #include "proto/base/json.h"
+#include "proto/base/timestamp.h"
 #include "proto/davit/v1/events.pb-c.h"
 
 #define NS_PER_SECOND INT64_C(1000000000)

@@ -1,7 +1,7 @@
 #include "client/cli.h"
 #include "client/prompt.h"
-#include "client/timestamp.h"
 #include "client/ui/units.h"
+#include "proto/base/timestamp.h"
 #include "proto/davit/v1/system.pb-c.h"
 
 typedef Davit__V1__PruneResult prune_result;

@@ -1,8 +1,8 @@
 /* Times as text, from servers, settings and users. The first byte chooses the parser, the rest is
  * its input: what is taken lies where the parser's comment says. */
-#include "client/timestamp.h"
 #include "daemon/registry/http_date.h"
 #include "proto/base/duration.h"
+#include "proto/base/timestamp.h"
 
 #define NOW_UNIX 1795000000
 #define YEAR_MS (366 * 24 * 3600 * 1000ULL)

@@ -1,4 +1,4 @@
-#include "client/timestamp.h"
+#include "proto/base/timestamp.h"
 
 #include <ctype.h>
 #include <time.h>
@@ -120,12 +120,13 @@ static bool parse_seconds(const char *text, int64_t *ret_unix_ns)
 
 bool timestamp_parse(const char *text, int64_t now_unix_ns, int64_t *ret_unix_ns)
 {
+    bool ahead = *text == '-';
     uint64_t ago_ms;
 
     if (parse_seconds(text, ret_unix_ns) || parse_date(text, ret_unix_ns))
         return true;
-    if (!duration_parse(text, &ago_ms))
+    if (!duration_parse(ahead || *text == '+' ? text + 1 : text, &ago_ms))
         return false;
-    *ret_unix_ns = now_unix_ns - (int64_t)ago_ms * 1000000;
+    *ret_unix_ns = now_unix_ns - (ahead ? -1 : 1) * (int64_t)ago_ms * 1000000;
     return true;
 }
