@@ -64,12 +64,11 @@ void cli_print_failure(const struct cli *cli, const struct error *err)
     /* Docker's form: only `run`, whose own exit codes are others', says who speaks. */
     const bool named = cli->command->failure_exit != 0;
     const char *message = str_empty(err->message) ? error_code_name(err->code) : err->message;
-    const bool ended = str_ends(message, ".") || str_ends(message, "?");
-    strbuf_addf(&text, "%s%s%s\n", named ? "davit: " : "", message, named && !ended ? "." : "");
+    strbuf_addf(&text, "%s%s\n", named ? "davit: " : "", message);
     if (err->hint)
         strbuf_addf(&text, "Hint: %s\n", err->hint);
     if (named)
-        strbuf_addf(&text, "See '%s --help'.\n", cli->path);
+        strbuf_addf(&text, "\nRun '%s --help' for more information\n", cli->path);
     fputs(strbuf_text(&text), stderr);
 }
 

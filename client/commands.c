@@ -1,19 +1,19 @@
 #include "client/commands.h"
 
-/* In the order of the help: alphabetical. */
+/* Common ones in Docker's order, then all others by the alphabet. */
 static const struct command_name top_names[] = {
+    {.name = "run", .command = &run_command, .common = true},
+    {.name = "pull", .command = &pull_command, .common = true},
+    {.name = "push", .command = &push_command, .common = true},
+    {.name = "images", .command = &images_command, .common = true},
+    {.name = "login", .command = &login_command, .common = true},
+    {.name = "logout", .command = &logout_command, .common = true},
+    {.name = "search", .command = &search_command, .common = true},
+    {.name = "version", .command = &version_command, .common = true},
+    {.name = "info", .command = &info_command, .common = true},
     {.name = "events", .command = &events_command},
-    {.name = "images", .command = &images_command},
-    {.name = "info", .command = &info_command},
-    {.name = "login", .command = &login_command},
-    {.name = "logout", .command = &logout_command},
-    {.name = "pull", .command = &pull_command},
-    {.name = "push", .command = &push_command},
     {.name = "rmi", .command = &rmi_command},
-    {.name = "run", .command = &run_command},
-    {.name = "search", .command = &search_command},
     {.name = "tag", .command = &tag_command},
-    {.name = "version", .command = &version_command},
     {.name = "__complete", .command = &complete_command, .hidden = true},
 };
 
@@ -54,7 +54,7 @@ const struct command_group command_groups[] = {
     {.name = "image", .summary = "Manage images", NAMES(image_names)},
     {.name = "jobs", .summary = "Manage jobs", NAMES(jobs_names), .bare = &jobs_command},
     {.name = "manifest",
-     .summary = "Look at image manifests and manifest lists",
+     .summary = "Manage image manifests and manifest lists",
      NAMES(manifest_names)},
     {.name = "system", .summary = "Manage davit", NAMES(system_names)},
 };

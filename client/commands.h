@@ -10,22 +10,18 @@
 
 struct cli;
 
-enum completion {
-    COMPLETE_NOTHING,
-    COMPLETE_IMAGE,  /* the first argument is an image here */
-    COMPLETE_IMAGES, /* all of them are */
-    COMPLETE_JOBS,   /* all of them are jobs */
-};
-
 struct command {
     const char *usage;   /* what follows its name: "[OPTIONS] NAME[:TAG|@DIGEST]" */
     const char *summary; /* one line, without a full stop */
     const struct flag *flags;
     size_t flag_count;
-    int min_args, max_args; /* ANY_NUMBER: no bound */
-    bool flags_first;       /* flags end at the first argument */
-    int failure_exit;       /* exit code when it fails; 0 means 1 */
-    enum completion completes;
+    int min_args, max_args;    /* ANY_NUMBER: no bound */
+    bool flags_first;          /* flags end at the first argument */
+    int failure_exit;          /* exit code when it fails; 0 means 1 */
+    enum completion completes; /* what its arguments are */
+    /* For its manual page. Paragraphs are set apart by empty lines; lines that begin with four
+     * blanks are shown as they are. NULL: the summary says it all. */
+    const char *description, *examples;
     /* Runs in the main task. False: err is printed and failure_exit is the exit code. */
     bool (*await_run)(struct cli *cli, struct error *err);
 };
@@ -36,6 +32,7 @@ struct command_name {
     const char *name;
     const char *alias; /* a second name in the same group, or NULL */
     const struct command *command;
+    bool common; /* at the top level: in the first list of the help */
     bool hidden; /* for scripts: in no list */
 };
 
@@ -55,11 +52,27 @@ extern const struct flag global_flags[];
 extern const size_t global_flag_count;
 
 /* Each in the file of that name. */
-extern const struct command complete_command, df_command, events_command, images_command,
-    info_command, jobs_cancel_command, jobs_command, jobs_update_command, jobs_watch_command,
-    login_command, logout_command, manifest_inspect_command, prune_command, pull_command,
-    push_command, rmi_command, run_command, search_command, tag_command, verify_command,
-    version_command;
+extern const struct command complete_command;
+extern const struct command df_command;
+extern const struct command events_command;
+extern const struct command images_command;
+extern const struct command info_command;
+extern const struct command jobs_cancel_command;
+extern const struct command jobs_command;
+extern const struct command jobs_update_command;
+extern const struct command jobs_watch_command;
+extern const struct command login_command;
+extern const struct command logout_command;
+extern const struct command manifest_inspect_command;
+extern const struct command prune_command;
+extern const struct command pull_command;
+extern const struct command push_command;
+extern const struct command rmi_command;
+extern const struct command run_command;
+extern const struct command search_command;
+extern const struct command tag_command;
+extern const struct command verify_command;
+extern const struct command version_command;
 
 /* NULL if there is none of this name. */
 const struct command_group *command_group_find(const char *name);

@@ -222,9 +222,10 @@ static size_t flag_index(const struct flags *flags, const char *name, enum flag_
 
 bool flag_bool(const struct flags *flags, const char *name)
 {
-    char **values = flags->values[flag_index(flags, name, FLAG_BOOL)];
+    const size_t i = flag_index(flags, name, FLAG_BOOL);
+    const char *text = flags->values[i] ? flags->values[i][0] : flags->table[i].fallback;
     bool yes = false;
-    return values && parse_bool(values[0], &yes) && yes;
+    return text && parse_bool(text, &yes) && yes;
 }
 
 const char *flag_string(const struct flags *flags, const char *name)
@@ -296,6 +297,7 @@ void flags_describe(const struct flag *table, size_t count, size_t width, struct
     }
     for (size_t i = 0; i < count; i++) {
         CLEANUP_STRBUF struct strbuf left = {0}, help = {0};
+        const bool quoted = !table[i].kind && table[i].type != FLAG_BOOL;
         if (table[i].unsupported)
             continue;
         add_left_column(&table[i], &left);
@@ -303,8 +305,7 @@ void flags_describe(const struct flag *table, size_t count, size_t width, struct
         if (table[i].choices)
             strbuf_addf(&help, " (%s)", table[i].choices);
         if (table[i].fallback)
-            strbuf_addf(&help, table[i].kind ? " (default %s)" : " (default \"%s\")",
-                        table[i].fallback);
+            strbuf_addf(&help, quoted ? " (default \"%s\")" : " (default %s)", table[i].fallback);
         strbuf_addf(out, "%-*s   ", (int)widest, strbuf_text(&left));
         add_wrapped(strbuf_text(&help), widest + 3, width, out);
     }

@@ -14,14 +14,30 @@ enum flag_type {
     FLAG_LIST,   /* each one given counts */
 };
 
+/* What a shell offers for an argument, or for the value of a flag. */
+enum completion {
+    COMPLETE_NOTHING,
+    COMPLETE_IMAGE,     /* the first argument is an image here; of a flag, its value */
+    COMPLETE_IMAGES,    /* all of them are */
+    COMPLETE_JOBS,      /* all of them are jobs */
+    COMPLETE_FILES,     /* files: of a flag, its value */
+    COMPLETE_FILE_IMAGE /* the first argument is a file, the second an image */
+};
+
 struct flag {
     const char *name; /* without the dashes */
     char shorthand;   /* 0: none */
     enum flag_type type;
     const char *kind; /* what the help calls its value; NULL: "string" or "list" */
     const char *help;
-    const char *choices;  /* "auto|tty": the only values allowed; NULL: any */
-    const char *fallback; /* default, shown in the help and returned by flag_string; or NULL */
+    const char *choices; /* "auto|tty": the only values allowed; NULL: any */
+    /* "dangling=true|label=|since=IMAGE": values that shells offer, of any that are allowed. What
+     * ends in "=" is to be gone on with, what ends in "=IMAGE" with an image. Or NULL. */
+    const char *suggestions;
+    enum completion completes; /* what else they offer */
+    /* Default, shown in the help and returned by flag_string() and, "true", by flag_bool(); or
+     * NULL. */
+    const char *fallback;
     /* Judges a value: false with a message. NULL: any value will do. */
     bool (*check)(const char *value, struct error *err);
     bool
@@ -43,6 +59,23 @@ struct flags {
 bool flags_parse(const struct flag *table, size_t count, bool flags_first, char *const *argv,
                  struct flags *ret, struct error *err);
 void flags_done(struct flags *flags);
+
+/* Texts and values for the flag --format: of commands that list, and of those that show one. */
+#define FORMAT_KINDS                                                 \
+    "'json':             Print in JSON format\n"                     \
+    "'TEMPLATE':         Print output using the given Go template\n" \
+    "See davit(1) for what templates can do"
+#define FORMAT_HELP "Format output using a custom template:\n" FORMAT_KINDS
+#define FORMAT_ROWS_HELP                                                               \
+    "Format output using a custom template:\n"                                         \
+    "'table':            Print output in table format with column headers (default)\n" \
+    "'table TEMPLATE':   Print output in table format using the given Go template\n" FORMAT_KINDS
+#define FORMAT_SUGGESTIONS "json"
+#define FORMAT_ROWS_SUGGESTIONS "json|table"
+/* For --platform. */
+#define PLATFORM_SUGGESTIONS                                                                  \
+    "linux/386|linux/amd64|linux/arm/v5|linux/arm/v6|linux/arm/v7|linux/arm64|linux/ppc64le|" \
+    "linux/riscv64|linux/s390x"
 
 /* The name must be in the table, with that type. What they return belongs to the flags. */
 bool flag_bool(const struct flags *flags, const char *name);

@@ -15,40 +15,80 @@ static size_t name_width(const struct command_group *group)
     return width;
 }
 
-void help_group(const struct command_group *group, size_t width, struct strbuf *out)
+enum list { LIST_COMMON, LIST_OTHERS };
+
+static void add_names(const struct command_group *group, enum list list, const char *title,
+                      struct strbuf *out)
 {
-    const char *space = group->name ? " " : "";
-    strbuf_addf(out, "\nUsage:  davit%s%s %s\n\n%s\n", space, group_path(group),
+    size_t count = 0;
+    for (size_t i = 0; i < group->count; i++) {
+        const struct command_name *name = &group->names[i];
+        if (name->hidden || name->common != (list == LIST_COMMON))
+            continue;
+        strbuf_addf(out, "%s  %-*s   %s\n", count++ ? "" : title, (int)name_width(group),
+                    name->name, name->command->summary);
+    }
+}
+
+static void add_groups(struct strbuf *out)
+{
+    strbuf_add_str(out, "\nManagement Commands:\n");
+    for (size_t i = 1; i < command_group_count; i++)
+        strbuf_addf(out, "  %-*s   %s\n", (int)name_width(&command_groups[0]),
+                    command_groups[i].name, command_groups[i].summary);
+}
+
+static void add_usage_of_group(const struct command_group *group, struct strbuf *out)
+{
+    strbuf_addf(out, "Usage:  davit%s%s %s\n", group->name ? " " : "", group_path(group),
                 group->bare   ? "[OPTIONS] [COMMAND]"
                 : group->name ? "COMMAND"
-                              : "[OPTIONS] COMMAND",
-                group->summary);
+                              : "[OPTIONS] COMMAND");
+}
+
+void help_group(const struct command_group *group, size_t width, struct strbuf *out)
+{
+    add_usage_of_group(group, out);
+    strbuf_addf(out, "\n%s\n", group->summary);
     if (group->bare) {
         strbuf_add_str(out, "\nOptions:\n");
         flags_describe(group->bare->flags, group->bare->flag_count, width, out);
     }
+    add_names(group, LIST_COMMON, "\nCommon Commands:\n", out);
+    if (!group->name)
+        add_groups(out);
+    add_names(group, LIST_OTHERS, "\nCommands:\n", out);
     if (!group->name) {
-        strbuf_add_str(out, "\nOptions:\n");
+        strbuf_add_str(out, "\nGlobal Options:\n");
         flags_describe(global_flags, global_flag_count, width, out);
-        strbuf_add_str(out, "\nManagement Commands:\n");
-        for (size_t i = 1; i < command_group_count; i++)
-            strbuf_addf(out, "  %-*s   %s\n", (int)name_width(group), command_groups[i].name,
-                        command_groups[i].summary);
     }
-    strbuf_add_str(out, "\nCommands:\n");
-    for (size_t i = 0; i < group->count; i++) {
-        if (!group->names[i].hidden)
-            strbuf_addf(out, "  %-*s   %s\n", (int)name_width(group), group->names[i].name,
-                        group->names[i].command->summary);
-    }
-    strbuf_addf(out, "\nRun 'davit%s%s COMMAND --help' for more information on a command.\n", space,
-                group_path(group));
+    strbuf_addf(out, "\nRun 'davit%s%s COMMAND --help' for more information on a command.\n",
+                group->name ? " " : "", group_path(group));
 }
 
-void help_usage(const struct command *command, const char *path, struct strbuf *out)
+static void add_usage(const struct command *command, const char *path, struct strbuf *out)
 {
-    strbuf_addf(out, "\nUsage:  %s%s%s\n\n%s\n", path, *command->usage ? " " : "", command->usage,
-                command->summary);
+    strbuf_addf(out, "Usage:  %s%s%s\n", path, *command->usage ? " " : "", command->usage);
+}
+
+static void add_reference(const char *path, struct strbuf *out)
+{
+    strbuf_addf(out, "\nRun '%s --help' for more information\n", path);
+}
+
+void help_after_error(const struct command *command, const char *path, struct strbuf *out)
+{
+    strbuf_add_char(out, '\n');
+    add_usage(command, path, out);
+    add_reference(path, out);
+}
+
+void help_group_after_error(const struct command_group *group, struct strbuf *out)
+{
+    CLEANUP_FREE char *path = group->name ? xasprintf("davit %s", group->name) : xstrdup("davit");
+    strbuf_add_char(out, '\n');
+    add_usage_of_group(group, out);
+    add_reference(path, out);
 }
 
 static void add_alias(const struct command_group *group, const char *name, size_t *count,
@@ -83,7 +123,8 @@ size_t help_aliases(const struct command *command, struct strbuf *out)
 void help_command(const struct command *command, const char *path, size_t width, struct strbuf *out)
 {
     CLEANUP_STRBUF struct strbuf aliases = {0};
-    help_usage(command, path, out);
+    add_usage(command, path, out);
+    strbuf_addf(out, "\n%s\n", command->summary);
     if (help_aliases(command, &aliases) > 1)
         strbuf_addf(out, "\nAliases:\n  %s\n", strbuf_text(&aliases));
     if (command->flag_count) {

@@ -50,23 +50,43 @@ static int print_command_help(const struct command *command, const char *path)
     return print(&text);
 }
 
-static int flag_error(const char *path, const struct error *err)
+static int usage_error(const struct strbuf *text, int code)
 {
-    fprintf(stderr, "%s\nSee '%s --help'.\n", err->message, path);
-    return EXIT_FLAGS;
+    fputs(strbuf_text(text), stderr);
+    return code;
+}
+
+static int group_flag_error(const struct command_group *group, const struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    strbuf_addf(&text, "%s\n", err->message);
+    help_group_after_error(group, &text);
+    return usage_error(&text, EXIT_FLAGS);
+}
+
+static int flag_error(const struct cli *cli, const struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    strbuf_addf(&text, "%s\n", err->message);
+    help_after_error(cli->command, cli->path, &text);
+    return usage_error(&text, EXIT_FLAGS);
 }
 
 static int unknown_command(const struct command_group *group, const char *name)
 {
     const char *within = group->name ? group->name : "", *space = group->name ? " " : "";
     const char *near = command_suggest(group, name);
-    CLEANUP_STRBUF struct strbuf safe = {0};
-    strbuf_add_printable(&safe, name);
-    fprintf(stderr, "davit: '%s%s%s' is not a davit command.\nSee 'davit%s%s --help'\n", within,
-            space, strbuf_text(&safe), space, within);
+    CLEANUP_STRBUF struct strbuf text = {0};
+    strbuf_addf(&text, "davit: unknown command: davit%s%s ", space, within);
+    strbuf_add_printable(&text, name);
+    strbuf_add_char(&text, '\n');
     if (near)
-        fprintf(stderr, "\nDid you mean 'davit%s%s %s'?\n", space, within, near);
-    return EXIT_USAGE;
+        strbuf_addf(&text, "\nDid you mean 'davit%s%s %s'?\n", space, within, near);
+    if (group->name)
+        help_group_after_error(group, &text);
+    else
+        strbuf_add_str(&text, "\nRun 'davit --help' for more information\n");
+    return usage_error(&text, EXIT_USAGE);
 }
 
 /* --- Running a command -------------------------------------------------------------------------
@@ -79,17 +99,16 @@ static bool check_arg_count(const struct cli *cli)
     CLEANUP_STRBUF struct strbuf text = {0};
     if (count >= min && (max == ANY_NUMBER || count <= max))
         return true;
-    strbuf_addf(&text, "\"%s\" ", cli->path);
+    strbuf_addf(&text, "davit: '%s' ", cli->path);
     if (max == 0)
-        strbuf_add_str(&text, "accepts no arguments.");
+        strbuf_add_str(&text, "accepts no arguments\n");
     else if (min == max)
-        strbuf_addf(&text, "requires exactly %d argument%s.", min, min == 1 ? "" : "s");
+        strbuf_addf(&text, "requires %d argument%s\n", min, min == 1 ? "" : "s");
     else if (count < min)
-        strbuf_addf(&text, "requires at least %d argument%s.", min, min == 1 ? "" : "s");
+        strbuf_addf(&text, "requires at least %d argument%s\n", min, min == 1 ? "" : "s");
     else
-        strbuf_addf(&text, "requires at most %d argument%s.", max, max == 1 ? "" : "s");
-    strbuf_addf(&text, "\nSee '%s --help'.\n", cli->path);
-    help_usage(command, cli->path, &text);
+        strbuf_addf(&text, "requires at most %d argument%s\n", max, max == 1 ? "" : "s");
+    help_after_error(command, cli->path, &text);
     fputs(strbuf_text(&text), stderr);
     return false;
 }
@@ -110,7 +129,7 @@ static int run_command_of(struct cli *cli, char *const *argv)
     const struct command *command = cli->command;
     if (!flags_parse(command->flags, command->flag_count, command->flags_first, argv, &cli->flags,
                      &err))
-        return flag_error(cli->path, &err);
+        return flag_error(cli, &err);
     if (cli->flags.help)
         return print_command_help(command, cli->path);
     if (!check_arg_count(cli))
@@ -137,10 +156,9 @@ static int run_in_group(struct cli *cli, const struct command_group *group, char
     }
     if (argv[0][0] == '-') {
         CLEANUP_ERROR struct error err = {0};
-        CLEANUP_FREE char *path = xasprintf("davit %s", group->name);
         CLEANUP(flags_done) struct flags none = {0};
         if (!flags_parse(NULL, 0, true, argv, &none, &err))
-            return flag_error(path, &err);
+            return group_flag_error(group, &err);
     }
     cli->command = command_find(group, argv[0]);
     if (!cli->command)
@@ -178,7 +196,7 @@ static int run(struct cli *cli, struct flags *globals, char *const *argv)
 {
     CLEANUP_ERROR struct error err = {0};
     if (!flags_parse(global_flags, global_flag_count, true, argv, globals, &err))
-        return flag_error("davit", &err);
+        return group_flag_error(&command_groups[0], &err);
     if (flag_bool(globals, "version") && !globals->help) {
         CLEANUP_STRBUF struct strbuf text = {0};
         strbuf_add_str(&text, "davit version " DAVIT_VERSION);

@@ -36,59 +36,72 @@ def alone(*arguments, environment=None):
 def test_help_at_every_level():
     code, top, errors = alone("--help")
     assert (code, errors) == (0, "")
-    assert top.startswith("\nUsage:  davit [OPTIONS] COMMAND\n\nA container engine for servers\n")
+    assert top.startswith("Usage:  davit [OPTIONS] COMMAND\n\nA container engine for servers\n\n"
+                          "Common Commands:\n  run  ")
     assert alone() == alone("help") == alone("-h") == (0, top, "")
-    names = re.findall(r"^  ([a-z]+)   +\S", top.split("Management Commands:")[1], re.M)
+    names = re.findall(r"^  ([a-z]+)   +\S", top.split("Global Options:")[0], re.M)
     assert {"image", "container", "system", "images", "pull", "run", "version"} <= set(names)
     for name in names:
         code, text, errors = alone(name, "--help")
         assert (code, errors) == (0, "")
-        assert text.startswith(f"\nUsage:  davit {name} ")
+        assert text.startswith(f"Usage:  davit {name} ")
         assert alone("help", name) == (0, text, "")
-        for inner in re.findall(r"^  ([a-z]+)   +\S", text.partition("Commands:")[2], re.M):
+        for inner in re.findall(r"^  ([a-z]+)   +\S", text.partition("\nCommands:")[2], re.M):
             code, text, errors = alone(name, inner, "--help")
             assert (code, errors) == (0, "")
-            assert text.startswith(f"\nUsage:  davit {name} {inner} ")
+            assert text.startswith(f"Usage:  davit {name} {inner} ")
             if (name, inner) not in NO_ALIAS:
                 assert f"davit {name} {inner}" in text.split("Aliases:")[1]
 
 
-@pytest.mark.parametrize("arguments, code, errors", [
-    (["foo"], 1, "davit: 'foo' is not a davit command.\nSee 'davit --help'\n"),
-    (["pul"], 1, "davit: 'pul' is not a davit command.\nSee 'davit --help'\n\n"
-                 "Did you mean 'davit pull'?\n"),
-    (["image", "pul"], 1, "davit: 'image pul' is not a davit command.\n"
-                          "See 'davit image --help'\n\nDid you mean 'davit image pull'?\n"),
-    (["\33[31m"], 1, "davit: '\\u001b[31m' is not a davit command.\nSee 'davit --help'\n"),
-    (["help", "foo"], 1, "unknown help topic: foo\n"),
-    (["--foo"], 125, "unknown flag: --foo\nSee 'davit --help'.\n"),
-    (["-Z"], 125, "unknown shorthand flag: 'Z' in -Z\nSee 'davit --help'.\n"),
-    (["pull", "--foo", "x"], 125, "unknown flag: --foo\nSee 'davit pull --help'.\n"),
-    (["image", "pull", "--foo"], 125, "unknown flag: --foo\nSee 'davit image pull --help'.\n"),
-    (["run", "-e"], 125, "flag needs an argument: 'e' in -e\nSee 'davit run --help'.\n"),
-    (["run", "--rm=maybe", "x"], 125,
+USAGE = {"davit": "[OPTIONS] COMMAND", "davit image": "COMMAND",
+         "davit run": "[OPTIONS] IMAGE [COMMAND] [ARG...]", "davit info": "[OPTIONS]",
+         "davit pull": "[OPTIONS] NAME[:TAG|@DIGEST]", "davit rmi": "[OPTIONS] IMAGE [IMAGE...]",
+         "davit tag": "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+         "davit images": "[OPTIONS] [REPOSITORY[:TAG]]"}
+
+
+@pytest.mark.parametrize("path, arguments, code, message", [
+    (None, ["foo"], 1, "davit: unknown command: davit foo\n"),
+    (None, ["pul"], 1, "davit: unknown command: davit pul\n\nDid you mean 'davit pull'?\n"),
+    ("davit image", ["image", "pul"], 1,
+     "davit: unknown command: davit image pul\n\nDid you mean 'davit image pull'?\n"),
+    (None, ["\33[31m"], 1, "davit: unknown command: davit \\u001b[31m\n"),
+    ("davit", ["--foo"], 125, "unknown flag: --foo\n"),
+    ("davit", ["-Z"], 125, "unknown shorthand flag: 'Z' in -Z\n"),
+    ("davit pull", ["pull", "--foo", "x"], 125, "unknown flag: --foo\n"),
+    ("davit image", ["image", "--foo"], 125, "unknown flag: --foo\n"),
+    ("davit run", ["run", "-e"], 125, "flag needs an argument: 'e' in -e\n"),
+    ("davit run", ["run", "--rm=maybe", "x"], 125,
      'invalid argument "maybe" for "--rm" flag: strconv.ParseBool: parsing "maybe": '
-     "invalid syntax\nSee 'davit run --help'.\n"),
-    (["run", "-e", "", "x"], 125, 'invalid argument "" for "-e, --env" flag: invalid '
-                                  "environment variable: \nSee 'davit run --help'.\n"),
-    (["run", "-it", "x"], 125, "--tty is not supported by davit yet\nSee 'davit run --help'.\n"),
-    (["run", "--network", "bridge", "x"], 125,
-     'invalid argument "bridge" for "--network" flag: must be one of none|host\n'
-     "See 'davit run --help'.\n"),
-    (["run", "--env-file", "/nonexistent", "x"], 125,
-     "davit: open /nonexistent: No such file or directory.\nSee 'davit run --help'.\n"),
-    (["pull"], 1, '"davit pull" requires exactly 1 argument.\nSee \'davit pull --help\'.\n\n'
-                  "Usage:  davit pull [OPTIONS] NAME[:TAG|@DIGEST]\n\n"
-                  "Download an image from a registry\n"),
-    (["images", "a", "b"], 1, '"davit images" requires at most 1 argument.\n'
-                              "See 'davit images --help'.\n\n"
-                              "Usage:  davit images [OPTIONS] [REPOSITORY[:TAG]]\n\nList images\n"),
-    (["rmi"], 1, '"davit rmi" requires at least 1 argument.\nSee \'davit rmi --help\'.\n\n'
-                 "Usage:  davit rmi [OPTIONS] IMAGE [IMAGE...]\n\nRemove one or more images\n"),
-    (["info", "x"], 1, '"davit info" accepts no arguments.\nSee \'davit info --help\'.\n\n'
-                       "Usage:  davit info [OPTIONS]\n\nDisplay system-wide information\n"),
+     "invalid syntax\n"),
+    ("davit run", ["run", "-e", "", "x"], 125,
+     'invalid argument "" for "-e, --env" flag: invalid environment variable: \n'),
+    ("davit run", ["run", "-it", "x"], 125, "--tty is not supported by davit yet\n"),
+    ("davit run", ["run", "--network", "bridge", "x"], 125,
+     'invalid argument "bridge" for "--network" flag: must be one of none|host\n'),
+    ("davit pull", ["pull"], 1, "davit: 'davit pull' requires 1 argument\n"),
+    ("davit tag", ["tag", "a"], 1, "davit: 'davit tag' requires 2 arguments\n"),
+    ("davit images", ["images", "a", "b"], 1,
+     "davit: 'davit images' requires at most 1 argument\n"),
+    ("davit rmi", ["rmi"], 1, "davit: 'davit rmi' requires at least 1 argument\n"),
+    ("davit info", ["info", "x"], 1, "davit: 'davit info' accepts no arguments\n"),
 ])
-def test_errors_of_usage(arguments, code, errors):
+def test_errors_of_usage(path, arguments, code, message):
+    """In the words of Docker 28."""
+    usage = f"Usage:  {path} {USAGE[path]}\n\n" if path else ""
+    assert alone(*arguments) == (
+        code, "", f"{message}\n{usage}Run '{path or 'davit'} --help' for more information\n")
+
+
+@pytest.mark.parametrize("arguments, code, errors", [
+    (["help", "foo"], 1, "unknown help topic: foo\n"),
+    (["help", "image", "foo"], 1, "unknown help topic: foo\n"),
+    (["run", "--env-file", "/nonexistent", "x"], 125,
+     "davit: open /nonexistent: No such file or directory\n\n"
+     "Run 'davit run --help' for more information\n"),
+])
+def test_errors(arguments, code, errors):
     assert alone(*arguments) == (code, "", errors)
 
 
@@ -111,7 +124,7 @@ def test_no_daemon():
     code, output, errors = alone("run", "x")
     assert code == 125
     assert errors.startswith("davit: " + refused)
-    assert errors.endswith("\nSee 'davit run --help'.\n")
+    assert errors.endswith("\n\nRun 'davit run --help' for more information\n")
     code, output, errors = alone("version")
     assert code == 1
     assert output.startswith("Client:\n Version: ")
@@ -187,8 +200,8 @@ def completions(cli, line):
 def test_completion_in_bash(cli, fake):
     fake.list = lambda request, context: fake.images.ListImagesResponse(images=[
         fake.images.Image(repo_tags=["busybox:latest", "localhost:5000/app:1"])])
-    assert completions(cli, "davit im") == ["images", "image"]
-    assert completions(cli, "davit image ") == ["ls", "pull", "push", "rm", "tag"]
+    assert completions(cli, "davit sy") == ["system"]
+    assert completions(cli, "davit system ") == ["df", "events", "info", "prune", "verify"]
     assert completions(cli, "davit pull --progress=j") == ["json"]
     assert completions(cli, "davit pull --progress j") == ["json"]
     assert completions(cli, "davit run --rm b") == ["busybox:latest"]

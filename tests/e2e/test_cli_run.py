@@ -91,8 +91,8 @@ def test_run_errors(cli, fake, reason, code):
         context, grpc.StatusCode.INVALID_ARGUMENT, "it failed", reason, "mend it")
     result = cli("run", "image", check=False)
     assert (result.code, result.stdout) == (code, "")
-    assert result.stderr == ("davit: Error response from daemon: it failed.\nHint: mend it\n"
-                             "See 'davit run --help'.\n")
+    assert result.stderr == ("davit: Error response from daemon: it failed\nHint: mend it\n"
+                             "\nRun 'davit run --help' for more information\n")
 
 
 def test_run_without_an_exit_code_is_an_error(cli, fake):
