@@ -117,11 +117,14 @@ bool layer_check_replaceable(const struct store *store, const struct layer *laye
 
 char *tmp_name(struct store *store, const struct digest *diff_id)
 {
-    return xasprintf("%s.%llu", digest_hex(diff_id), (unsigned long long)store->sequence++);
+    return xasprintf("%s.%llu", digest_is_set(diff_id) ? digest_hex(diff_id) : "layer",
+                     (unsigned long long)store->sequence++);
 }
 
 bool layer_failed(const struct layer_writer *writer, struct error *err)
 {
+    if (!digest_is_set(&writer->diff_id))
+        return error_prefix(err, "cannot store a layer in %s", writer->store->data_root);
     return error_prefix(err, "cannot store layer %.19s in %s", writer->diff_id.text,
                         writer->store->data_root);
 }
@@ -149,14 +152,15 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
                                                  .index_path = store->index_path};
     struct layer_writer *writer = xcalloc(1, sizeof(*writer));
     struct make_dir make = {.parent_fd = store->tmp_fd, .fd = -1};
-    const struct layer *old = layer_get(store, diff_id);
+    const struct layer *old = diff_id ? layer_get(store, diff_id) : NULL;
     int r;
 
     writer->store = store;
-    writer->diff_id = *diff_id;
+    if (diff_id)
+        writer->diff_id = *diff_id;
     writer->dir_fd = -1;
     writer->hasher = hasher_new();
-    writer->name = tmp_name(store, diff_id);
+    writer->name = tmp_name(store, &writer->diff_id);
     make.name = writer->name;
     if (old && !layer_check_replaceable(store, old, err)) {
         layer_failed(writer, err);
@@ -223,7 +227,7 @@ bool await_layer_write(struct layer_writer *writer, const void *data, size_t siz
         return true;
     r = await_work(write_in_pool, &work, "storing a layer");
     if (r < 0)
-        return await_error(err, r, "storing layer %.19s", writer->diff_id.text);
+        return await_error(err, r, "storing a layer");
     return work.ok ? await_layer_written(writer, data, size, err) : error_move(err, &work.err);
 }
 
@@ -235,11 +239,24 @@ static bool check_hash(struct layer_writer *writer, struct error *err)
     struct digest digest = hasher_finish(writer->hasher);
 
     writer->hasher = hasher_free(writer->hasher);
+    if (!digest_is_set(&writer->diff_id))
+        writer->diff_id = digest;
     if (digest_eq(&digest, &writer->diff_id))
         return true;
     return error_set(err, ERROR_DATA_LOSS, "DIFF_ID_MISMATCH",
                      "layer %.19s: its uncompressed bytes are %.19s, not what the image says",
                      writer->diff_id.text, digest.text);
+}
+
+/* It is there already, in order: the files of this one need not become durable. */
+static bool is_stored(const struct layer_writer *writer, struct layer_info *ret)
+{
+    const struct layer *layer = layer_get(writer->store, &writer->diff_id);
+
+    if (!layer || layer->damage || layer->blob_damaged)
+        return false;
+    *ret = layer->info;
+    return true;
 }
 
 bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err)
@@ -250,6 +267,11 @@ bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, str
 
     if (!check_hash(writer, err))
         return false;
+    if (is_stored(writer, &info)) {
+        if (ret)
+            *ret = info;
+        return true;
+    }
     fault_point("layer.received");
     ok = writer->store->driver->await_commit(writer->preparation, &content, err) &&
          await_commit_row(writer, &content, &info, err);

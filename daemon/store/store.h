@@ -58,7 +58,8 @@ struct digest *layer_list(const struct store *store, size_t *ret_count);
 
 struct layer_writer;
 
-/* Begins a layer. Bytes of the uncompressed tar are then written in order. */
+/* Begins a layer. Bytes of the uncompressed tar are then written in order. diff_id may be NULL: the
+ * layer becomes whatever its bytes are, and await_layer_commit() tells. */
 struct layer_writer *await_layer_prepare(struct store *store, const struct digest *diff_id,
                                          struct error *err);
 
@@ -76,7 +77,7 @@ bool await_layer_written(struct layer_writer *writer, const void *data, size_t s
 
 /* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
  * DIFF_ID_MISMATCH), makes the files durable, then the row. A layer that was committed by another
- * meanwhile is kept, and this is success. */
+ * meanwhile is kept, and this is success. Nothing holds it from then on: take a lease at once. */
 bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err);
 
 /* Removes what was not committed; always call it. Suspends, also for a cancelled task. */

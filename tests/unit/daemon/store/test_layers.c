@@ -76,6 +76,32 @@ static void test_commit(void **state UNUSED)
     run_task(body_commit, NULL);
 }
 
+/* What comes without being known before is found under what it turned out to be. */
+static bool body_unknown(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("unknown", err);
+    CLEANUP_STRBUF struct strbuf tar = {0};
+    CLEANUP_FREE char *path = NULL;
+    struct digest diff_id = make_layer(&tar, "hello", "world");
+    struct layer_info info = {0};
+
+    CHECK(store);
+    CHECK(await_store_layer(store, NULL, &tar, &info, err));
+    CHECK(digest_eq(&info.diff_id, &diff_id) && info.content_bytes == 5);
+    CHECK(await_layer_mount(store, &diff_id, &path, err) && file_is(path, "hello", "world"));
+    layer_unmount_await(store, &diff_id);
+    /* Again it is only read. */
+    CHECK(await_store_layer(store, NULL, &tar, &info, err) && digest_eq(&info.diff_id, &diff_id));
+    CHECK(count_entries("unknown/layers") == 1 && count_entries("unknown/tmp") == 0);
+    store_close_await(store);
+    return true;
+}
+
+static void test_unknown(void **state UNUSED)
+{
+    run_task(body_unknown, NULL);
+}
+
 /* --- Failures leave nothing --------------------------------------------------------------------
  */
 
@@ -456,6 +482,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill_in_mid_layer), /* first: it forks, so no threads yet */
         cmocka_unit_test(test_commit),
+        cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_several_at_once),
