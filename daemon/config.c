@@ -73,7 +73,7 @@ static const struct setting settings[] = {
     {"insecure-registry", "insecure-registries", 0, SETTING_LIST, AT(insecure_registries),
      "Registry to use over HTTP or unverified TLS", "list"},
     {"keep-compressed", "keep-compressed", 0, SETTING_SWITCH, AT(keep_compressed),
-     "Keep layers as they were downloaded, too", NULL},
+     "Keep layers compressed, too (default: where the storage driver unpacks them)", NULL},
     {"limit-rate", "limit-rate", 0, SETTING_STRING, AT(limit_rate),
      "Bytes per second that all downloads may take, as \"500k\", and all uploads (default: no "
      "limit)",
@@ -207,7 +207,9 @@ static bool read_command_line(int argc, char **argv, struct raw *raw, struct err
     strbuf_add_char(&letters, ':');
     for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
         bool has_value = settings[i].type != SETTING_SWITCH;
-        options[i] = (struct option){settings[i].flag, has_value, NULL, 256 + (int)i};
+        options[i] =
+            (struct option){settings[i].flag, has_value ? required_argument : optional_argument,
+                            NULL, 256 + (int)i};
         if (settings[i].letter)
             strbuf_addf(&letters, "%c%s", settings[i].letter, has_value ? ":" : "");
     }
@@ -527,9 +529,23 @@ static bool take_log(const struct raw *raw, struct config *ret, struct error *er
     return true;
 }
 
+/* "--debug" and "--debug=false", as Docker takes them. */
+static bool check_switches(const struct raw *raw, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        const char *value;
+        if (settings[i].type != SETTING_SWITCH || !is_set(raw, &settings[i]))
+            continue;
+        value = *(char *const *)((const char *)raw + settings[i].offset);
+        if (!str_eq(value, "true") && !str_eq(value, "false"))
+            return bad_value(settings[i].flag, value, "true or false", err);
+    }
+    return true;
+}
+
 static bool take_settings(struct raw *raw, struct config *ret, struct error *err)
 {
-    if (!take_log(raw, ret, err) || !take_transfers(raw, ret, err) ||
+    if (!check_switches(raw, err) || !take_log(raw, ret, err) || !take_transfers(raw, ret, err) ||
         !take_reserve(raw->reserve_space, ret, err) ||
         !take_duration("scrub-interval", raw->scrub_interval, SCRUB_INTERVAL_DEFAULT,
                        &ret->scrub_interval_ms, err) ||
@@ -537,6 +553,7 @@ static bool take_settings(struct raw *raw, struct config *ret, struct error *err
         return false;
     ret->resume_jobs = str_eq(raw->resume_jobs, "true");
     ret->keep_compressed = str_eq(raw->keep_compressed, "true");
+    ret->drop_compressed = str_eq(raw->keep_compressed, "false");
     ret->data_root = take_or(&raw->data_root, CONFIG_DEFAULT_DATA_ROOT);
     ret->exec_root = take_or(&raw->exec_root, CONFIG_DEFAULT_EXEC_ROOT);
     ret->pidfile = TAKE(raw->pidfile);

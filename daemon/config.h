@@ -27,7 +27,7 @@ struct config {
     uint64_t limit_bytes_per_s;                   /* of all downloads; 0: none */
     uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this */
     unsigned int reserve_percent; /* and of this part of it */
-    bool keep_compressed;
+    bool keep_compressed, drop_compressed;      /* layers' blobs; neither: as the driver wants it */
     bool resume_jobs;                           /* that a stop of the daemon interrupted */
     uint64_t scrub_interval_ms;                 /* 0: never */
     uint64_t partial_ttl_ms, partial_max_bytes; /* not 0 */

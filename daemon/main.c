@@ -166,7 +166,6 @@ static bool await_engines(struct daemon *daemon, struct store *store, struct err
         .low_speed_bytes_per_s = config->low_speed_bytes_per_s,
         .low_speed_ms = config->low_speed_ms,
         .backoff_ms = config->retry_backoff_ms,
-        .keep_compressed = config->keep_compressed,
     };
     struct system_info info;
     struct engines engines = {.config = config, .info = &info, .store = store};
@@ -228,6 +227,8 @@ static bool await_daemon(void *arg, struct error *err)
         .scrub_interval_ms = config->scrub_interval_ms,
         .partial_ttl_ms = config->partial_ttl_ms,
         .partial_max_bytes = config->partial_max_bytes,
+        .keep_blobs = config->keep_compressed,
+        .drop_blobs = config->drop_compressed,
     };
     struct loop_signal *handlers[] = {
         loop_signal_start(SIGTERM, on_stop, daemon),

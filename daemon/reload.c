@@ -204,7 +204,8 @@ static void warn_of_others(const struct config *now, const struct config *fresh)
         {"exec-root", str_eq(now->exec_root, fresh->exec_root)},
         {"group", str_eq(now->group, fresh->group)},
         {"hosts", strv_same(now->hosts, fresh->hosts)},
-        {"keep-compressed", now->keep_compressed == fresh->keep_compressed},
+        {"keep-compressed", now->keep_compressed == fresh->keep_compressed &&
+                                now->drop_compressed == fresh->drop_compressed},
         {"log-format", now->log_format == fresh->log_format},
         {"low-speed-limit", now->low_speed_bytes_per_s == fresh->low_speed_bytes_per_s},
         {"low-speed-time", now->low_speed_ms == fresh->low_speed_ms},

@@ -126,7 +126,7 @@ static uint64_t bytes_needed(const struct pull *pull)
         all_missing += missing;
         most_missing = MAX(most_missing, missing);
     }
-    return layers + (transfer_keeps_blobs(pull->engine.transfers) ? all_missing : most_missing);
+    return layers + (store_keeps_blobs(pull->engine.store) ? all_missing : most_missing);
 }
 
 static bool await_look_for_room(struct pull *pull, struct error *err)

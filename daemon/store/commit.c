@@ -28,7 +28,7 @@ static uint64_t measure(const struct commit_work *work)
     struct stat dir, blob = {0};
 
     if (work->content_disk_bytes == 0 || fstat(writer->dir_fd, &dir) < 0 ||
-        (writer->adopted && fstatat(writer->dir_fd, LAYER_BLOB, &blob, 0) < 0))
+        (writer->blob_bytes && fstatat(writer->dir_fd, LAYER_BLOB, &blob, 0) < 0))
         return tree_disk_bytes(writer->dir_fd, NULL);
     return work->content_disk_bytes + (uint64_t)(dir.st_blocks + blob.st_blocks) * STAT_BLOCK_BYTES;
 }
@@ -38,7 +38,7 @@ static bool sync_blob(const struct layer_writer *writer, struct error *err)
 {
     if (writer->adopted && !partial_link_blocking(writer->adopted, writer->dir_fd, LAYER_BLOB, err))
         return false;
-    return !writer->adopted || fsync(writer->dir_fd) == 0 ||
+    return writer->blob_bytes == 0 || fsync(writer->dir_fd) == 0 ||
            error_set_errno(err, errno, "cannot sync its directory");
 }
 

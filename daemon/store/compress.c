@@ -67,7 +67,9 @@ static void begin_zstd(struct compressor *compressor, uint64_t size_bytes)
     CHECK(compressor->zstd);
     ZSTD_CCtx_setParameter(compressor->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
     ZSTD_CCtx_setParameter(compressor->zstd, ZSTD_c_windowLog, ZSTD_WINDOW_LOG);
-    ZSTD_CCtx_setPledgedSrcSize(compressor->zstd, size_bytes);
+    ZSTD_CCtx_setPledgedSrcSize(compressor->zstd, size_bytes == COMPRESS_SIZE_UNKNOWN
+                                                      ? ZSTD_CONTENTSIZE_UNKNOWN
+                                                      : size_bytes);
 }
 
 struct compressor *compressor_new_zlib(void)

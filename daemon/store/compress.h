@@ -13,6 +13,7 @@ bool compression_parse(const char *text, enum compression *ret, struct error *er
 struct compressor;
 
 /* size_bytes: of all that is to be compressed. */
+#define COMPRESS_SIZE_UNKNOWN UINT64_MAX
 struct compressor *compressor_new(enum compression compression, uint64_t size_bytes);
 struct compressor *compressor_new_zlib(void); /* never ISA-L: as where it is missing */
 struct compressor *compressor_free(struct compressor *compressor);

@@ -3,6 +3,7 @@
 
 #include <stdatomic.h>
 
+#include "daemon/store/blob_writer.h"
 #include "daemon/store/db.h"
 #include "daemon/store/layer_driver.h"
 #include "daemon/store/partial.h"
@@ -101,6 +102,7 @@ struct store {
     uint64_t layer_bytes; /* on the disk, of all of them */
     size_t damaged_count;
     uint64_t scrub_interval_ms; /* 0: never */
+    bool keep_blobs, drop_blobs;
     int64_t images_verified_unix_ns;
     struct wait_queue mount_queue;
     struct list leases;
@@ -171,7 +173,9 @@ struct layer_writer {
     void *preparation; /* the driver's */
     struct hasher *hasher;
     uint64_t tar_bytes;
-    struct partial *adopted; /* or NULL: its file becomes the kept blob */
+    /* The kept blob is the file of a partial, or is written with the layer; or there is none. */
+    struct partial *adopted;
+    struct blob_writer *blob_writer;
     struct digest blob;
     uint64_t blob_bytes;
 };

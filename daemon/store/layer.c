@@ -182,6 +182,22 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 /* --- Write -------------------------------------------------------------------------------------
  */
 
+void layer_writer_keep(struct layer_writer *writer, bool compress)
+{
+    CHECK(!writer->blob_writer && writer->tar_bytes == 0);
+    if (store_keeps_blobs(writer->store))
+        writer->blob_writer = blob_writer_new(writer->dir_fd, compress);
+}
+
+static bool keep_blocking(struct layer_writer *writer, const void *data, size_t size,
+                          struct error *err)
+{
+    uint64_t grown;
+
+    return blob_write_blocking(writer->blob_writer, data, size, &grown, err) &&
+           space_grow_blocking(writer->store, grown, err);
+}
+
 bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t size,
                           struct error *err)
 {
@@ -191,7 +207,16 @@ bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t 
     hasher_update(writer->hasher, data, size);
     writer->tar_bytes += size;
     return (space_grow_blocking(writer->store, size, err) &&
-            (!driver->write || driver->write(writer->preparation, data, size, err))) ||
+            (!driver->write || driver->write(writer->preparation, data, size, err)) &&
+            (!writer->blob_writer || !blob_writer_compresses(writer->blob_writer) ||
+             keep_blocking(writer, data, size, err))) ||
+           layer_failed(writer, err);
+}
+
+bool layer_keep_blocking(struct layer_writer *writer, const void *data, size_t size,
+                         struct error *err)
+{
+    return !writer->blob_writer || keep_blocking(writer, data, size, err) ||
            layer_failed(writer, err);
 }
 
@@ -259,6 +284,31 @@ static bool is_stored(const struct layer_writer *writer, struct layer_info *ret)
     return true;
 }
 
+struct finish_work {
+    struct layer_writer *writer;
+    struct error err;
+};
+
+static void finish_blob(void *arg)
+{
+    struct finish_work *work = arg;
+    struct layer_writer *writer = work->writer;
+
+    blob_finish_blocking(writer->blob_writer, &writer->blob, &writer->blob_bytes, &work->err);
+}
+
+static bool await_finish_blob(struct layer_writer *writer, struct error *err)
+{
+    struct finish_work work = {.writer = writer};
+    int r;
+
+    if (!writer->blob_writer)
+        return true;
+    if ((r = await_work(finish_blob, &work, "storing a blob")) < 0)
+        return await_error(err, r, "storing a blob");
+    return !error_is_set(&work.err) || error_move(err, &work.err);
+}
+
 bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, struct error *err)
 {
     struct layer_content content = {0};
@@ -273,7 +323,8 @@ bool await_layer_commit(struct layer_writer *writer, struct layer_info *ret, str
         return true;
     }
     fault_point("layer.received");
-    ok = writer->store->driver->await_commit(writer->preparation, &content, err) &&
+    ok = await_finish_blob(writer, err) &&
+         writer->store->driver->await_commit(writer->preparation, &content, err) &&
          await_commit_row(writer, &content, &info, err);
     free(content.seal);
     if (!ok)
@@ -300,6 +351,7 @@ struct layer_writer *layer_writer_free_await(struct layer_writer *writer)
     if (!writer)
         return NULL;
     writer->store->driver->end_await(writer->preparation);
+    blob_writer_free(writer->blob_writer);
     if (writer->dir_fd >= 0) {
         struct discard_work work = {.store = writer->store, .name = writer->name};
         CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();

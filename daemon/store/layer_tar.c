@@ -50,8 +50,9 @@ static bool await_open_file(struct store *store, struct layer_tar *tar, struct e
         error_set(err, ERROR_FAILED_PRECONDITION, "NO_LAYER_FILE",
                   "layer %.19s is kept unpacked only, without the archive that it came as",
                   tar->diff_id.text);
-        return error_hint(err, "with \"keep-compressed\" in /etc/davit/daemon.json, or the storage "
-                               "driver erofs, images that are pulled again can be saved");
+        return error_hint(err,
+                          "with \"keep-compressed\" in /etc/davit/daemon.json, or the storage "
+                          "driver erofs, images that are removed and pulled again can be saved");
     }
     error_done(err);
     tar->decompressor = decompressor_new();

@@ -20,6 +20,8 @@ static struct store *store_new(const struct store_options *options)
     store->reserve_percent = options->reserve_percent;
     store->grace_ns = (int64_t)grace_ms * 1000000;
     store->scrub_interval_ms = options->scrub_interval_ms;
+    store->keep_blobs = options->keep_blobs;
+    store->drop_blobs = options->drop_blobs;
     /* What an earlier daemon left in tmp/ is still there. */
     store->sequence = (uint64_t)wall_clock_ns();
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = store->partials.dir_fd = -1;
@@ -144,6 +146,11 @@ const char *store_driver_name(const struct store *store)
 const char *store_driver_reason(const struct store *store)
 {
     return store->driver_reason;
+}
+
+bool store_keeps_blobs(const struct store *store)
+{
+    return store->keep_blobs || (!store->drop_blobs && !store->driver->tar_name);
 }
 
 const char *store_id(const struct store *store)

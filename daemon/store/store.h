@@ -25,6 +25,8 @@ struct store_options {
     int64_t events_max;         /* that are kept; 0: EVENTS_MAX_DEFAULT */
     uint64_t partial_ttl_ms;    /* how long blobs that did not arrive are kept; 0: three days */
     uint64_t partial_max_bytes; /* and how much of them; 0: 20 GB */
+    /* Whether layers' compressed blobs stay beside them; neither: where the driver keeps no tar */
+    bool keep_blobs, drop_blobs;
 };
 
 /* Creates the data root (0700) if needed, takes its lock, opens and migrates the database, removes
@@ -40,6 +42,7 @@ struct store *store_close_await(struct store *store);
 const char *store_driver_name(const struct store *store);
 const char *store_driver_reason(const struct store *store);
 const char *store_id(const struct store *store); /* made once per data root */
+bool store_keeps_blobs(const struct store *store);
 
 /* --- Layers: prepare, write, commit, mount, unmount, remove ------------------------------------
  */
@@ -73,6 +76,13 @@ bool await_layer_write(struct layer_writer *writer, const void *data, size_t siz
 bool layer_write_blocking(struct layer_writer *writer, const void *data, size_t size,
                           struct error *err);
 bool await_layer_written(struct layer_writer *writer, const void *data, size_t size,
+                         struct error *err);
+
+/* Before the first byte of a layer that does not come from a registry: its compressed blob is to be
+ * kept, if the store keeps blobs. compress: it is made of the bytes that are written. Otherwise it
+ * is given as it came with layer_keep_blocking(), also beside them, for the thread pool. */
+void layer_writer_keep(struct layer_writer *writer, bool compress);
+bool layer_keep_blocking(struct layer_writer *writer, const void *data, size_t size,
                          struct error *err);
 
 /* No more bytes: checks the hash of all that was written against diff_id (DATA_LOSS, reason
@@ -218,19 +228,52 @@ struct image {
     const struct event_note *event; /* and: how it came, told in the same transaction; or NULL */
     int64_t created_unix_ns;
     char *os, *architecture;
+    struct digest parent;    /* the local image it was made from; unset: none */
     struct digest *diff_ids; /* bottom first */
     size_t diff_id_count;
     /* The rest is filled by the store. */
-    uint64_t size_bytes; /* sum of content_bytes */
-    char **tags;         /* canonical: "docker.io/library/busybox:latest" */
-    char **repo_digests; /* canonical: "docker.io/library/busybox@sha256:..." */
-    bool hidden;         /* being deleted: no function finds it any more */
-    bool damaged;        /* its manifest or config was found to have changed */
+    char *variant;           /* "v8"; or NULL */
+    char *labels;            /* a JSON object of texts; NULL: none */
+    int64_t tagged_unix_ns;  /* when it was last given a tag by a user; 0: never */
+    size_t children;         /* images whose parent it is */
+    uint64_t size_bytes;     /* sum of content_bytes */
+    char **tags;             /* canonical: "docker.io/library/busybox:latest"; in order; or NULL */
+    size_t tag_count;
+    char **repo_digests; /* canonical: "docker.io/library/busybox@sha256:..."; likewise */
+    size_t repo_digest_count;
+    bool hidden;  /* being deleted: no function finds it any more */
+    bool damaged; /* its manifest or config was found to have changed */
 };
 
-/* Adds or updates an image, moves the tag (NULL: none) to it and records the repository digest
- * (NULL: none), in one transaction. Every diff_id must be committed. The image stays the caller's.
- * ret_tag_moved: the tag was new or pointed elsewhere before. */
+/* Docker's words: a dangling image has no tag and no child; an intermediate one no tag, but
+ * children, and lists leave it out unless they are for all. */
+bool image_is_dangling(const struct image *image);
+bool image_is_intermediate(const struct image *image);
+
+/* An image to be added or updated, and the names that it is given. */
+struct image_commit {
+    const struct image *image; /* a parent that is set replaces an earlier one; one that is neither
+                                  in the store nor among the others (any more) counts as none */
+    char *const *tags;         /* canonical, NULL-terminated; or NULL */
+    char *const *repo_digests; /* likewise */
+    bool tagged;               /* by a user: that changes tagged_unix_ns */
+    /* Filled by await_images_commit(). */
+    bool is_new;
+    bool changed; /* it is new, or one of its tags was new or pointed elsewhere before; without
+                     tags the same for its digests */
+    struct digest *moved_from; /* per tag: the image that had it until then; unset: none */
+};
+
+/* Adds or updates several images, moves tags to them and records repository digests, in one
+ * transaction: all of it happens, or nothing. Every diff_id must be committed. `events` (may be
+ * NULL) are told after those of the images. Of tags that come twice the last counts. The caller
+ * keeps everything, and gives items to image_commits_done() in any case. */
+bool await_images_commit(struct store *store, struct image_commit *items, size_t count,
+                         const struct event_note *events, size_t event_count, struct error *err);
+void image_commits_done(struct image_commit *items, size_t count); /* what was filled */
+
+/* The same for one image with at most one tag and one digest (NULL: none). ret_changed may be NULL.
+ */
 bool await_image_commit(struct store *store, const struct image *image, const char *tag,
                         const char *repo_digest, bool *ret_changed, struct error *err);
 
@@ -268,6 +311,11 @@ const struct image *image_find(const struct store *store, const char *canonical)
 /* By ID or unique prefix of one (with or without "sha256:"). NULL: none, or *ret_ambiguous. */
 const struct image *image_find_id(const struct store *store, const char *prefix,
                                   bool *ret_ambiguous);
+
+/* Those whose ID begins so, at most max of them, newest first; *ret_count is how many there are.
+ * The array is the caller's. */
+const struct image **image_candidates(const struct store *store, const char *prefix, size_t max,
+                                      size_t *ret_count);
 
 /* Removes one tag or repo digest; the image stays. */
 bool await_image_untag(struct store *store, const char *canonical, struct error *err);

@@ -16,7 +16,6 @@
 struct transfer_table {
     struct store *store;
     struct registry_client *client;
-    bool keep_compressed;
     struct http_flow flow;
     uint64_t backoff_ms;
     struct rate_limit *limit;

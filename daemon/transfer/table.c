@@ -18,7 +18,6 @@ struct transfer_table *transfer_table_new(const struct transfer_options *options
 
     table->store = options->store;
     table->client = options->client;
-    table->keep_compressed = options->keep_compressed;
     table->flow.low_speed_bytes_per_s = options->low_speed_bytes_per_s
                                             ? options->low_speed_bytes_per_s
                                             : LOW_SPEED_DEFAULT_BYTES_PER_S;
@@ -294,11 +293,6 @@ uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table)
         bytes += size - MIN(size, transfer->bytes_stored);
     }
     return bytes;
-}
-
-bool transfer_keeps_blobs(const struct transfer_table *table)
-{
-    return table->keep_compressed;
 }
 
 bool transfer_table_unwinds(const struct transfer_table *table)

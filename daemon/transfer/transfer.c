@@ -91,7 +91,7 @@ static bool await_round(struct transfer *transfer, struct layer_writer *writer, 
 static bool await_finish(struct transfer *transfer, struct layer_writer *writer, struct error *err)
 {
     transfer->state = TRANSFER_STORING;
-    if (transfer->table->keep_compressed)
+    if (store_keeps_blobs(transfer->table->store))
         layer_adopt_blob_await(writer, transfer->partial);
     return await_layer_commit(writer, NULL, err);
 }

@@ -18,7 +18,6 @@ struct transfer_options {
     struct registry_client *client;
     unsigned int max_concurrent;  /* layers that fetch at a time */
     unsigned int max_connections; /* in all; 0: 10 */
-    bool keep_compressed;         /* the blobs stay beside the layers */
     uint64_t bytes_per_second;    /* that all of them may fetch; 0: no cap */
     /* A connection that is slower than this for so long is given up. 0: 1 KiB/s, 10 s. */
     uint64_t low_speed_bytes_per_s, low_speed_ms;
@@ -98,9 +97,6 @@ uint64_t transfer_table_disk_bytes_left(const struct transfer_table *table);
 
 /* Whether some that were given up have not ended yet: what they had stored is still on the disk. */
 bool transfer_table_unwinds(const struct transfer_table *table);
-
-/* Whether blobs stay beside their layers. */
-bool transfer_keeps_blobs(const struct transfer_table *table);
 
 /* Waits until one of those has ended. */
 int await_transfer_unwound(struct transfer_table *table);

@@ -45,7 +45,6 @@ static void test_defaults(void **state)
     assert_int_equal(config.log_format, LOG_FORMAT_TEXT);
     assert_null(config.storage_driver);
     assert_null(config.runtime);
-    assert_false(config.keep_compressed);
     assert_int_equal(config.scrub_interval_ms, 30LL * 24 * 3600 * 1000);
     assert_int_equal(config.partial_ttl_ms, 72LL * 3600 * 1000);
     assert_int_equal(config.partial_max_bytes, 20000000000);
@@ -253,6 +252,7 @@ static void test_bad_input(void **state)
         {"{\"partial-ttl\": 72}", NULL, "partial-ttl"},
         {"{}", ARGS("--partial-ttl", "long"), "partial-ttl \"long\""},
         {"{}", ARGS("--partial-max-size", "20%"), "partial-max-size \"20%\""},
+        {"{}", ARGS("--keep-compressed=never"), "keep-compressed \"never\""},
     };
 
     (void)state;
@@ -281,6 +281,31 @@ static void test_partial(void **state)
     assert_ok(load(&config, &err, ARGS("--partial-ttl=0", "--partial-max-size", "0")), &err);
     assert_int_equal(config.partial_ttl_ms, 1);
     assert_int_equal(config.partial_max_bytes, 1);
+}
+
+/* Said, denied, or neither. */
+static void test_keep_compressed(void **state)
+{
+    const struct {
+        const char *file;
+        char *const *args;
+        bool keep, drop;
+    } cases[] = {{"{}", NULL, false, false},
+                 {"{\"keep-compressed\": true}", NULL, true, false},
+                 {"{\"keep-compressed\": false}", NULL, false, true},
+                 {"{}", ARGS("--keep-compressed"), true, false},
+                 {"{}", ARGS("--keep-compressed=true"), true, false},
+                 {"{}", ARGS("--keep-compressed=false"), false, true}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP(config_done) struct config config = {0};
+        struct error err = {0};
+        write_file(cases[i].file);
+        assert_ok(load(&config, &err, cases[i].args), &err);
+        assert_int_equal(config.keep_compressed, cases[i].keep);
+        assert_int_equal(config.drop_compressed, cases[i].drop);
+    }
 }
 
 static void test_scrub_interval(void **state)
@@ -348,17 +373,12 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_file),
-        cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_registries),
-        cmocka_unit_test(test_transfers),
-        cmocka_unit_test(test_reserve),
-        cmocka_unit_test(test_scrub_interval),
-        cmocka_unit_test(test_partial),
-        cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_help_needs_nothing),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file),           cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_registries),     cmocka_unit_test(test_transfers),
+        cmocka_unit_test(test_reserve),        cmocka_unit_test(test_keep_compressed),
+        cmocka_unit_test(test_scrub_interval), cmocka_unit_test(test_partial),
+        cmocka_unit_test(test_missing_file),   cmocka_unit_test(test_help_needs_nothing),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
