@@ -2,56 +2,22 @@
 error, nothing outside or left over, memory bounded. The archives are in layer_attacks.py."""
 
 import concurrent.futures
-import contextlib
-import glob
 import json
 import os
-import pathlib
 import re
 import sqlite3
-import threading
 
 import layer_attacks
 import pytest
 import trees
-from conftest import BIN_DIR, Davit, wait_until
+from conftest import Davit, wait_until
 from fault_registry import FaultRegistry
+from siege import SANITIZED, Canary, MemoryWatch
 
 LAYERS_MAX = 100  # of one image; an image may have 127
 DAEMON_MEMORY_MAX = 64 << 20
 READER_MEMORY_MAX = 128 << 20
-SANITIZED = b"__asan_init" in (BIN_DIR / "davitd").read_bytes()
 NAMES = [one.name for one in layer_attacks.corpus("/canary")]
-
-
-class MemoryWatch(threading.Thread):
-    """Looks at the processes that a daemon runs, and keeps the peak of each program's memory."""
-
-    def __init__(self, pid):
-        super().__init__(daemon=True)
-        self.pid = pid
-        self.peaks = {}
-        self.ended = threading.Event()
-
-    def run(self):
-        while not self.ended.wait(0.005):
-            for path in glob.glob(f"/proc/{self.pid}/task/*/children"):
-                with contextlib.suppress(OSError):
-                    for child in pathlib.Path(path).read_text().split():
-                        self.look(child)
-
-    def look(self, pid):
-        with contextlib.suppress(OSError):
-            fields = dict(line.split(":", 1) for line in
-                          pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
-            if "VmHWM" in fields:  # else it has ended
-                name, peak = fields["Name"].strip(), int(fields["VmHWM"].split()[0]) << 10
-                self.peaks[name] = max(peak, self.peaks.get(name, 0))
-
-    def end(self):
-        self.look(self.pid)
-        self.ended.set()
-        self.join()
 
 
 class Siege:
@@ -60,23 +26,10 @@ class Siege:
     def __init__(self, daemon):
         self.daemon = daemon
         self.davit = Davit(daemon)
-        self.canary = daemon.root / "canary"
-        self._make_canary()
-        self.attacks = {one.name: one for one in layer_attacks.corpus(str(self.canary))
+        self.canary = Canary(daemon.root / "canary")
+        self.attacks = {one.name: one for one in layer_attacks.corpus(str(self.canary.path))
                         if daemon.driver in one.drivers}
         self.errors, self.trees = {}, {}
-
-    def _make_canary(self):
-        (self.canary / "dir").mkdir(parents=True)
-        for path in ("file", "dir/file"):
-            (self.canary / path).write_text("untouched")
-        os.symlink("dir", self.canary / "link")
-        self.canary_before = self.look_at_canary()
-
-    def look_at_canary(self):
-        """With inode numbers and times of change: nothing at all may have happened to it."""
-        return [(path, st[:7], st.st_mtime_ns, st.st_ctime_ns)
-                for path, st, _, _ in trees.walk(self.canary)]
 
     def run(self):
         watch = MemoryWatch(self.daemon.pid)
@@ -156,7 +109,7 @@ def test_every_attack_counts(siege):
 
 
 def test_nothing_outside_is_touched(siege):
-    assert siege.look_at_canary() == siege.canary_before
+    assert siege.canary.is_untouched()
     assert set(os.listdir(siege.daemon.root)) <= {
         "canary", "daemon.json", "data", "davit.sock", "exec", "home", "log", "notify"}
 
