@@ -185,7 +185,7 @@ struct layer_writer *await_layer_prepare(struct store *store, const struct diges
 void layer_writer_keep(struct layer_writer *writer, bool compress)
 {
     CHECK(!writer->blob_writer && writer->tar_bytes == 0);
-    if (store_keeps_blobs(writer->store))
+    if (store_keeps_blobs(writer->store) && !(compress && writer->store->driver->tar_name))
         writer->blob_writer = blob_writer_new(writer->dir_fd, compress);
 }
 

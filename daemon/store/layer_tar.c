@@ -27,23 +27,30 @@ struct layer_tar {
 /* --- Open and close ----------------------------------------------------------------------------
  */
 
-static bool damaged(const struct layer_tar *tar, const char *how, struct error *err)
+static bool blob_damaged(const struct layer_tar *tar, const char *how, struct error *err)
 {
-    if (!tar->decompressor)
-        return layer_damaged(&tar->diff_id, how, err);
     error_set(err, ERROR_DATA_LOSS, "BLOB_DAMAGED",
               "the compressed copy of layer %.19s is damaged: %s", tar->diff_id.text, how);
     return error_hint(err, "fetch it again with: davit system verify --repair");
 }
 
+static bool damaged(const struct layer_tar *tar, const char *how, struct error *err)
+{
+    return tar->decompressor ? blob_damaged(tar, how, err) : layer_damaged(&tar->diff_id, how, err);
+}
+
 static bool await_open_file(struct store *store, struct layer_tar *tar, struct error *err)
 {
     CLEANUP_ERROR struct error problem = {0};
+    const struct layer *layer;
 
     if (await_layer_file_open(store, &tar->diff_id, LAYER_TAR, &tar->file, err))
         return true;
-    if (!error_is(err, "NO_LAYER_FILE"))
+    layer = layer_get(store, &tar->diff_id);
+    if (!error_is(err, "NO_LAYER_FILE") || !layer)
         return false;
+    if (layer->blob_damaged)
+        return blob_damaged(tar, "it was found to have changed", err);
     if (!await_layer_file_open(store, &tar->diff_id, LAYER_KEPT, &tar->file, &problem)) {
         if (!error_is(&problem, "NO_LAYER_FILE"))
             return error_move(err, &problem);
