@@ -6,10 +6,10 @@
  *   4  the index, an empty file
  *   5  an empty file for sparse content; stays empty if the report says so */
 #include "daemon/store/archive/confine.h"
-#include "daemon/store/indexer/confine.h"
 #include "daemon/store/indexer/files.h"
 
 #define FIRST_FREE_FD 6
+#define MEMORY_MAX (512 * MIB) /* address space; the libraries alone map some 60 MiB */
 
 static bool run(struct layer_report *ret, struct error *err)
 {
@@ -21,7 +21,7 @@ static bool run(struct layer_report *ret, struct error *err)
     };
 
     hasher_free(hasher_new()); /* so that OpenSSL has read what it wants to */
-    return confine(FIRST_FREE_FD, err) && index_files(&files, ret, err);
+    return confine_to_open_files(FIRST_FREE_FD, MEMORY_MAX, err) && index_files(&files, ret, err);
 }
 
 int main(int argc, char **argv UNUSED)

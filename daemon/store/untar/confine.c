@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
-#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,15 +33,6 @@ static bool enter_root(int dir_fd, struct error *err)
     return true;
 }
 
-static void leave_namespaces(void)
-{
-    static const int namespaces[] = {CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS};
-
-    /* Some kernels lack one or count them: the rest holds without. */
-    for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
-        unshare(namespaces[i]);
-}
-
 int confine(int dir_fd, struct error *err)
 {
     int root_fd;
@@ -51,7 +41,7 @@ int confine(int dir_fd, struct error *err)
     if (!enter_root(dir_fd, err))
         return -1;
     close_range(3, ~0U, 0);
-    leave_namespaces();
+    confine_namespaces();
     confine_resources(MEMORY_MAX);
     root_fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0) {

@@ -1,4 +1,5 @@
-/* What davit-index cannot do any more. Each case is a process that has confined itself. */
+/* What davit-index and davit-archive cannot do any more. Each case is a process that has confined
+ * itself. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -8,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,7 +17,6 @@
 #include <cmocka.h>
 
 #include "daemon/store/archive/confine.h"
-#include "daemon/store/indexer/confine.h"
 
 /* Cases return NULL, or what they were able to do. */
 
@@ -79,6 +80,29 @@ static const char *lacks_what_it_needs(void)
     return NULL;
 }
 
+/* The files that are there for one who opens archives of images. */
+static void test_nothing(void **state UNUSED)
+{
+    int status;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct error err = {0};
+        if (!confine_to_nothing(&err)) {
+            dprintf(STDERR_FILENO, "%s\n", err.message);
+            _exit(2);
+        }
+        _exit(access("/proc", F_OK) < 0 && access("/../etc", F_OK) < 0 && mkdir("/new", 0700) < 0 &&
+                      open("/new", O_CREAT | O_WRONLY, 0600) < 0
+                  ? 0
+                  : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void run_confined(const char *(*try_it)(void))
 {
     int status;
@@ -91,7 +115,7 @@ static void run_confined(const char *(*try_it)(void))
         int file = memfd_create("test", 0);
         dup2(file, 5);
         dup2(file, 100);
-        if (!confine(6, &err)) {
+        if (!confine_to_open_files(6, 512 * MIB, &err)) {
             dprintf(STDERR_FILENO, "%s\n", err.message);
             _exit(2);
         }
@@ -133,6 +157,7 @@ int main(void)
         cmocka_unit_test(test_keeps_descriptors),
         cmocka_unit_test(test_takes_much_memory),
         cmocka_unit_test(test_lacks_what_it_needs),
+        cmocka_unit_test(test_nothing),
     };
 
     return cmocka_run_group_tests_name("confine", tests, NULL, NULL);
