@@ -86,7 +86,6 @@ static bool take_image(struct container *container, const struct container_optio
     bool ambiguous = false;
     const struct image *image =
         image_find_id(container->engine->store, options->image.text, &ambiguous);
-    CLEANUP_FREE char *holder = xasprintf("running container %.*s", SHORT_ID_LENGTH, container->id);
 
     if (!image) {
         error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "No such image: %s",
@@ -95,7 +94,8 @@ static bool take_image(struct container *container, const struct container_optio
                           options->image_name ? options->image_name : "NAME");
     }
     container->image = image->id;
-    container->hold = image_hold_new(container->engine->store, &container->image, holder);
+    container->hold =
+        image_hold_new(container->engine->store, &container->image, container->id, true);
     container->layer_count = image->diff_id_count;
     container->diff_ids = xmemdup(image->diff_ids, sizeof(struct digest) * image->diff_id_count);
     container->layer_dirs = xcalloc(image->diff_id_count + 1, sizeof(char *));

@@ -8,9 +8,18 @@
  * or INVALID_ARGUMENT for an ambiguous prefix or a malformed name. */
 const struct image *image_resolve(const struct store *store, const char *text, struct error *err);
 
+/* The same; ret_name: the canonical name that matched, NULL if it was an ID; the caller's. */
+const struct image *image_resolve_name(const struct store *store, const char *text, char **ret_name,
+                                       struct error *err);
+
+/* "docker.io/library/busybox" of a canonical tag or digest; the caller frees it. */
+char *image_repository(const char *canonical);
+
 /* Familiar forms of a canonical tag or digest reference: "docker.io/library/busybox:latest" is
  * "busybox:latest". The caller frees it. */
 char *image_familiar(const char *canonical);
+/* The same of several; NULL gives an empty list. The caller frees it with strv_free. */
+char **image_familiar_names(char *const *canonical);
 
 /* Gives the image that `source` names, as image_resolve() finds it, the tag `target`. Suspends.
  * INVALID_ARGUMENT (INVALID_REFERENCE) for a target that is no name or has a digest. */
@@ -27,9 +36,16 @@ struct image_removals {
     size_t count;
 };
 void image_removals_done(struct image_removals *removals);
+void image_removals_move(struct image_removals *to, struct image_removals *from); /* appends */
 
-/* Removes a name, and the image with its last one, as `docker rmi` does. An ID that has names in
- * several repositories needs force. Suspends. FAILED_PRECONDITION with reason IMAGE_CONFLICT or
- * IMAGE_IN_USE. On an error nothing but what ret lists was removed. */
-bool await_image_remove(struct store *store, const char *text, bool force,
+struct image_remove {
+    bool force;                /* although it has several names, or containers that have ended */
+    bool no_prune;             /* parents without a name stay */
+    uint64_t *ret_freed_bytes; /* on the disk: added to this; may be NULL */
+};
+
+/* Removes a name, and the image with its last one, and then its parents that have no name and no
+ * other child, as `docker rmi` does; all or nothing. Suspends. FAILED_PRECONDITION with reason
+ * IMAGE_CONFLICT (needs force), IMAGE_IN_USE, IMAGE_HAS_CHILDREN. */
+bool await_image_remove(struct store *store, const char *text, const struct image_remove *options,
                         struct image_removals *ret, struct error *err);

@@ -45,34 +45,18 @@ static bool is_unused(const struct prune *prune, const struct image *image)
            image_usage(prune->store, image).containers == 0;
 }
 
-static void add_removals(struct image_removals *to, const struct image_removals *from)
-{
-    if (from->count == 0)
-        return;
-    to->items = xrealloc(to->items, (to->count + from->count) * sizeof(*to->items));
-    memcpy(to->items + to->count, from->items, from->count * sizeof(*to->items));
-    to->count += from->count;
-}
-
 /* It may have gone, got a name or a container since it was listed. */
 static bool await_prune_image(struct prune *prune, const struct digest *id, struct error *err)
 {
     const struct image *image = image_find_id(prune->store, id->text, NULL);
     CLEANUP_ERROR struct error failure = {0};
-    struct image_removals removals = {0};
-    uint64_t bytes;
-    bool ok;
+    const struct image_remove options = {.force = true, .ret_freed_bytes = &prune->image_bytes};
 
     if (!image || !is_unused(prune, image))
         return true;
-    bytes = image_usage(prune->store, image).unique_bytes;
-    ok = await_image_remove(prune->store, id->text, true, &removals, &failure);
-    add_removals(&prune->images, &removals);
-    free(removals.items);
-    if (ok)
-        prune->image_bytes += bytes;
-    return ok || failure.code == ERROR_NOT_FOUND || error_is(&failure, "IMAGE_IN_USE") ||
-           error_move(err, &failure);
+    return await_image_remove(prune->store, id->text, &options, &prune->images, &failure) ||
+           failure.code == ERROR_NOT_FOUND || error_is(&failure, "IMAGE_IN_USE") ||
+           error_is(&failure, "IMAGE_HAS_CHILDREN") || error_move(err, &failure);
 }
 
 static bool await_prune_images(struct prune *prune, struct error *err)

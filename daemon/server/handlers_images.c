@@ -105,8 +105,12 @@ static bool handle_remove(struct grpc_call *call, void *context, struct error *e
     CLEANUP_FREE Davit__V1__RemoveImageResponse__Removed *items = NULL;
     CLEANUP_FREE Davit__V1__RemoveImageResponse__Removed **list = NULL;
 
-    if (!message ||
-        !await_image_remove(engines->store, request->reference, request->force, &removals, err))
+    if (!message)
+        return false;
+    if (!await_image_remove(
+            engines->store, request->reference,
+            &(struct image_remove){.force = request->force, .no_prune = request->no_prune},
+            &removals, err))
         return false;
     items = xcalloc(removals.count, sizeof(*items));
     list = xcalloc(removals.count, sizeof(*list));

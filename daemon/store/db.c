@@ -98,6 +98,18 @@ static const char *const migrations[] = {
     "    details BLOB NOT NULL,"
     "    request BLOB" /* to begin it again; no secrets. NULL: that cannot be done */
     ") STRICT;",
+
+    /* Not columns of `images`: they would come after its large ones. */
+    "CREATE TABLE image_details ("
+    "    image_id TEXT PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,"
+    "    parent_id TEXT," /* of the local image it was made from */
+    "    tagged_unix_ns INTEGER NOT NULL DEFAULT 0,"
+    "    variant TEXT," /* these two as its config has them */
+    "    labels TEXT"   /* a JSON object of texts */
+    ") STRICT, WITHOUT ROWID;"
+    /* What a start reads of images, without the pages of their configs. */
+    "CREATE INDEX images_in_short ON images"
+    " (id, manifest_digest, created_unix_ns, os, architecture, size_bytes);",
 };
 
 int db_schema_version(void)

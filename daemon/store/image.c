@@ -1,9 +1,5 @@
-#include <errno.h>
-
-#include "daemon/store/event.h"
 #include "daemon/store/internal.h"
 #include "proto/async/await.h"
-#include "proto/base/fault.h"
 #include "proto/base/log.h"
 
 /* --- In memory ---------------------------------------------------------------------------------
@@ -20,6 +16,8 @@ struct image *image_free(struct image *image)
         return NULL;
     free(image->os);
     free(image->architecture);
+    free(image->variant);
+    free(image->labels);
     free(image->diff_ids);
     strv_free(image->tags);
     strv_free(image->repo_digests);
@@ -53,61 +51,170 @@ static void count_uses(struct store *store, const struct image *image, int by)
     }
 }
 
-void image_add(struct store *store, struct image *image)
+struct image *image_at(const struct store *store, const struct digest *id)
 {
-    size_t place = 0;
+    return digest_is_set(id) ? map_get(store->images_by_id, id->text) : NULL;
+}
 
-    while (place < store->image_count && comes_before(store->images[place], image))
-        place++;
-    store->images = xrealloc(store->images, (store->image_count + 1) * sizeof(struct image *));
-    memmove(store->images + place + 1, store->images + place,
-            (store->image_count - place) * sizeof(struct image *));
-    store->images[place] = image;
+/* Where the image is, or would be. */
+static size_t place_of(const struct store *store, const struct image *image)
+{
+    size_t low = 0, high = store->image_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (comes_before(store->images[middle], image))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void reserve_image(struct store *store)
+{
+    /* Doubled when it is full. */
+    if ((store->image_count & (store->image_count - 1)) == 0)
+        store->images =
+            xrealloc(store->images, MAX(store->image_count * 2, 1) * sizeof(struct image *));
+}
+
+static void count_in(struct store *store, struct image *image)
+{
+    map_put(store->images_by_id, image->id.text, image);
     store->image_count++;
     count_uses(store, image, 1);
 }
 
-static void strv_drop(char **strv, const char *text)
+void image_append(struct store *store, struct image *image)
 {
-    for (char **item = strv; item && *item; item++) {
-        if (!str_eq(*item, text))
+    reserve_image(store);
+    store->images[store->image_count] = image;
+    count_in(store, image);
+}
+
+static int compare_images(const void *a, const void *b)
+{
+    const struct image *const *first = a, *const *second = b;
+
+    return comes_before(*first, *second) ? -1 : 1;
+}
+
+void images_sort(struct store *store)
+{
+    if (store->image_count > 1)
+        qsort(store->images, store->image_count, sizeof(struct image *), compare_images);
+}
+
+void image_add(struct store *store, struct image *image)
+{
+    size_t place = place_of(store, image);
+
+    reserve_image(store);
+    memmove(store->images + place + 1, store->images + place,
+            (store->image_count - place) * sizeof(struct image *));
+    store->images[place] = image;
+    count_in(store, image);
+    /* It may have come after those that were made from it. */
+    for (size_t i = 0; store->child_count > 0 && i < store->image_count; i++)
+        image->children += digest_eq(&store->images[i]->parent, &image->id);
+}
+
+void image_set_parent(struct store *store, struct image *image, const struct digest *parent)
+{
+    struct image *before = image_at(store, &image->parent), *after = image_at(store, parent);
+
+    if (before)
+        before->children--;
+    store->child_count -= digest_is_set(&image->parent);
+    image->parent = *parent;
+    store->child_count += digest_is_set(&image->parent);
+    if (after)
+        after->children++;
+}
+
+static void name_drop(char **names, size_t *count, const char *name)
+{
+    for (size_t i = 0; i < *count; i++) {
+        if (!str_eq(names[i], name))
             continue;
-        free(*item);
-        memmove(item, item + 1, (strv_count(item + 1) + 1) * sizeof(char *));
+        free(names[i]);
+        memmove(names + i, names + i + 1, (*count - i) * sizeof(char *));
+        (*count)--;
         return;
     }
 }
 
-static void drop_name(struct store *store, const char *name)
+/* Doubled when it is full, for an image may have 10,000 names. */
+static void name_append(char ***names, size_t *count, const char *name)
+{
+    if ((*count & (*count + 1)) == 0)
+        *names = xrealloc(*names, 2 * (*count + 1) * sizeof(char *));
+    (*names)[(*count)++] = xstrdup(name);
+    (*names)[*count] = NULL;
+}
+
+void image_drop_name(struct store *store, const char *name)
 {
     struct image *image = map_remove(store->names, name);
 
     if (!image)
         return;
-    strv_drop(image->tags, name);
-    strv_drop(image->repo_digests, name);
+    name_drop(image->tags, &image->tag_count, name);
+    name_drop(image->repo_digests, &image->repo_digest_count, name);
+}
+
+void image_append_name(struct store *store, struct image *image, const char *name, bool is_tag)
+{
+    if (map_get(store->names, name) == image)
+        return;
+    image_drop_name(store, name);
+    map_put(store->names, name, image);
+    if (is_tag)
+        name_append(&image->tags, &image->tag_count, name);
+    else
+        name_append(&image->repo_digests, &image->repo_digest_count, name);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void sort_names(char **names, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        if (strcmp(names[i - 1], names[i]) > 0) {
+            qsort(names, count, sizeof(char *), compare_names);
+            return;
+        }
+    }
+}
+
+void image_sort_names(struct image *image)
+{
+    sort_names(image->tags, image->tag_count);
+    sort_names(image->repo_digests, image->repo_digest_count);
 }
 
 void image_add_name(struct store *store, struct image *image, const char *name, bool is_tag)
 {
-    if (map_get(store->names, name) == image)
-        return;
-    drop_name(store, name);
-    map_put(store->names, name, image);
-    strv_add(is_tag ? &image->tags : &image->repo_digests, name);
+    image_append_name(store, image, name, is_tag);
+    image_sort_names(image);
 }
 
 void image_drop(struct store *store, struct image *image)
 {
-    size_t place = 0;
+    const struct digest none = {0};
+    size_t place = place_of(store, image);
 
     for (char **name = image->tags; name && *name; name++)
         map_remove(store->names, *name);
     for (char **name = image->repo_digests; name && *name; name++)
         map_remove(store->names, *name);
+    image_set_parent(store, image, &none);
     count_uses(store, image, -1);
-    while (store->images[place] != image)
-        place++;
+    map_remove(store->images_by_id, image->id.text);
     store->image_count--;
     memmove(store->images + place, store->images + place + 1,
             (store->image_count - place) * sizeof(struct image *));
@@ -116,11 +223,9 @@ void image_drop(struct store *store, struct image *image)
 
 struct image *image_get(const struct store *store, const struct digest *id)
 {
-    for (size_t i = 0; i < store->image_count; i++) {
-        if (digest_eq(&store->images[i]->id, id))
-            return store->images[i]->hidden ? NULL : store->images[i];
-    }
-    return NULL;
+    struct image *image = image_at(store, id);
+
+    return image && !image->hidden ? image : NULL;
 }
 
 /* --- Lists and look-ups ------------------------------------------------------------------------
@@ -147,29 +252,49 @@ const struct image *image_find(const struct store *store, const char *canonical)
     return image && !image->hidden ? image : NULL;
 }
 
+bool image_is_dangling(const struct image *image)
+{
+    return image->tag_count == 0 && image->children == 0;
+}
+
+bool image_is_intermediate(const struct image *image)
+{
+    return image->tag_count == 0 && image->repo_digest_count == 0 && image->children > 0;
+}
+
+const struct image **image_candidates(const struct store *store, const char *prefix, size_t max,
+                                      size_t *ret_count)
+{
+    const char *hex = str_starts(prefix, "sha256:") ? prefix + strlen("sha256:") : prefix;
+    const struct image **list = xcalloc(max + 1, sizeof(struct image *));
+
+    *ret_count = 0;
+    for (size_t i = 0; i < store->image_count && *hex; i++) {
+        const struct image *image = store->images[i];
+        if (image->hidden || !str_starts(digest_hex(&image->id), hex))
+            continue;
+        if (*ret_count < max)
+            list[*ret_count] = image;
+        (*ret_count)++;
+    }
+    return list;
+}
+
 const struct image *image_find_id(const struct store *store, const char *prefix,
                                   bool *ret_ambiguous)
 {
-    const struct image *found = NULL;
+    CLEANUP_FREE const struct image **list = NULL;
+    struct digest id;
+    size_t count;
 
     if (ret_ambiguous)
         *ret_ambiguous = false;
-    if (str_starts(prefix, "sha256:"))
-        prefix += strlen("sha256:");
-    if (str_empty(prefix))
-        return NULL;
-    for (size_t i = 0; i < store->image_count; i++) {
-        const struct image *image = store->images[i];
-        if (image->hidden || !str_starts(digest_hex(&image->id), prefix))
-            continue;
-        if (found) {
-            if (ret_ambiguous)
-                *ret_ambiguous = true;
-            return NULL;
-        }
-        found = image;
-    }
-    return found;
+    if (digest_parse(prefix, &id, NULL))
+        return image_get(store, &id);
+    list = image_candidates(store, prefix, 1, &count);
+    if (ret_ambiguous)
+        *ret_ambiguous = count > 1;
+    return count == 1 ? list[0] : NULL;
 }
 
 /* --- Manifest and config -----------------------------------------------------------------------
@@ -261,282 +386,4 @@ bool await_image_data(struct store *store, const struct digest *id, struct image
     }
     image_data_done(&work.data);
     return image_damaged(store, id, work.config_damaged ? "config" : "manifest", err);
-}
-
-/* --- Commit ------------------------------------------------------------------------------------
- */
-
-struct image_work {
-    const struct image *image;
-    const char *tag, *repo_digest;
-    const struct store *store;
-    bool new_image;
-    uint64_t size_bytes;
-    struct event_record *event;
-};
-
-static bool write_names(struct db *db, const struct image_work *work, struct error *err)
-{
-    static const char sql[] = "INSERT OR REPLACE INTO image_names VALUES (?, ?, ?)";
-    const char *id = work->image->id.text;
-
-    if (work->tag && !db_run(db, sql, err, db_text(work->tag), db_text("tag"), db_text(id)))
-        return false;
-    return !work->repo_digest ||
-           db_run(db, sql, err, db_text(work->repo_digest), db_text("digest"), db_text(id));
-}
-
-static bool write_image(struct db *db, void *arg, struct error *err)
-{
-    struct image_work *work = arg;
-    const struct image *image = work->image;
-
-    if (!db_run(db,
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-                " SET manifest_digest = excluded.manifest_digest, manifest = excluded.manifest,"
-                " config = excluded.config",
-                err, db_text(image->id.text), db_text(image->manifest_digest.text),
-                db_integer(image->created_unix_ns), db_text(image->os),
-                db_text(image->architecture), db_integer((int64_t)work->size_bytes),
-                db_blob(image->manifest_data, image->manifest_size),
-                db_blob(image->config_data, image->config_size)))
-        return false;
-    for (size_t i = 0; work->new_image && i < image->diff_id_count; i++) {
-        if (!db_run(db, "INSERT INTO image_layers VALUES (?, ?, ?)", err, db_text(image->id.text),
-                    db_integer((int64_t)i), db_text(image->diff_ids[i].text)))
-            return false;
-    }
-    fault_point("image.rows");
-    return write_names(db, work, err) && sources_write(db, image, err) &&
-           event_write(db, work->store, image->event, &work->event, err);
-}
-
-static bool sum_layers(const struct store *store, const struct image *image, uint64_t *ret_bytes,
-                       struct error *err)
-{
-    struct layer_info info;
-
-    *ret_bytes = 0;
-    if (image->diff_id_count > LAYERS_MAX)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "TOO_MANY_LAYERS",
-                         "the image has %zu layers, the limit is %d", image->diff_id_count,
-                         LAYERS_MAX);
-    for (size_t i = 0; i < image->diff_id_count; i++) {
-        if (!layer_find(store, &image->diff_ids[i], &info))
-            return error_set(err, ERROR_FAILED_PRECONDITION, "LAYER_MISSING",
-                             "layer %.19s of the image is not in the store",
-                             image->diff_ids[i].text);
-        *ret_bytes += info.content_bytes;
-    }
-    return true;
-}
-
-static struct image *copy_image(const struct image *image, uint64_t size_bytes)
-{
-    struct image *copy = image_new();
-
-    copy->id = image->id;
-    copy->created_unix_ns = image->created_unix_ns;
-    copy->os = xstrdup(image->os);
-    copy->architecture = xstrdup(image->architecture);
-    if (image->diff_id_count > 0)
-        copy->diff_ids = xmemdup(image->diff_ids, image->diff_id_count * sizeof(*image->diff_ids));
-    copy->diff_id_count = image->diff_id_count;
-    copy->size_bytes = size_bytes;
-    return copy;
-}
-
-bool await_image_commit(struct store *store, const struct image *image, const char *tag,
-                        const char *repo_digest, bool *ret_changed, struct error *err)
-{
-    struct image_work work = {.store = store,
-                              .image = image,
-                              .tag = tag,
-                              .repo_digest = repo_digest};
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    struct image *kept;
-    bool changed;
-
-    if (!locked)
-        return false;
-    kept = image_get(store, &image->id);
-    work.new_image = !kept;
-    if (!sum_layers(store, image, &work.size_bytes, err))
-        return false;
-    if (!await_db_transaction(locked, write_image, &work, err)) {
-        event_record_unref(work.event);
-        return error_prefix(err, "cannot store image %.19s", image->id.text);
-    }
-    fault_point("image.committed");
-    if (!kept) {
-        kept = copy_image(image, work.size_bytes);
-        image_add(store, kept);
-    }
-    kept->manifest_digest = image->manifest_digest;
-    kept->damaged = false;
-    changed = work.new_image || (tag && map_get(store->names, tag) != kept) ||
-              (!tag && repo_digest && map_get(store->names, repo_digest) != kept);
-    if (tag)
-        image_add_name(store, kept, tag, true);
-    if (repo_digest)
-        image_add_name(store, kept, repo_digest, false);
-    if (ret_changed)
-        *ret_changed = changed;
-    event_publish(store, work.event);
-    return true;
-}
-
-static bool restore_data(struct db *db, void *arg, struct error *err)
-{
-    const struct image *image = arg;
-
-    return db_run(db,
-                  "UPDATE images SET manifest_digest = ?, manifest = ?, config = ? WHERE id = ?",
-                  err, db_text(image->manifest_digest.text),
-                  db_blob(image->manifest_data, image->manifest_size),
-                  db_blob(image->config_data, image->config_size), db_text(image->id.text));
-}
-
-bool await_image_restore(struct store *store, const struct image *image, struct error *err)
-{
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    struct image *kept;
-
-    if (!locked)
-        return false;
-    kept = image_get(store, &image->id);
-    if (!kept)
-        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
-                         image->id.text);
-    if (!await_db_transaction(locked, restore_data, (void *)image, err))
-        return error_prefix(err, "cannot store image %.19s", image->id.text);
-    kept->manifest_digest = image->manifest_digest;
-    kept->damaged = false;
-    return true;
-}
-
-/* --- Untag and delete --------------------------------------------------------------------------
- */
-
-struct untag_work {
-    const struct store *store;
-    const char *name;
-    struct event_note note;
-    struct event_record *event;
-};
-
-static bool delete_name(struct db *db, void *arg, struct error *err)
-{
-    struct untag_work *work = arg;
-
-    return db_run(db, "DELETE FROM image_names WHERE name = ?", err, db_text(work->name)) &&
-           event_write(db, work->store, &work->note, &work->event, err);
-}
-
-static bool await_drop_name(struct store *store, const char *canonical, bool tell,
-                            struct error *err)
-{
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    CLEANUP_FREE char *name = xstrdup(canonical); /* the caller's may be the image's own */
-    struct untag_work work = {.store = store};
-    const struct image *image;
-    struct digest id;
-
-    if (!locked)
-        return false;
-    image = image_find(store, name);
-    if (!image)
-        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image named %s",
-                         name);
-    id = image->id;
-    if (tell)
-        work.note = (struct event_note){"untag", id.text, id.text, .image = &id};
-    work.name = name;
-    if (!await_db_transaction(locked, delete_name, &work, err)) {
-        event_record_unref(work.event);
-        return error_prefix(err, "cannot remove the name %s", name);
-    }
-    drop_name(store, name);
-    event_publish(store, work.event);
-    return true;
-}
-
-bool await_image_untag(struct store *store, const char *canonical, struct error *err)
-{
-    return await_drop_name(store, canonical, true, err);
-}
-
-bool await_image_forget_name(struct store *store, const char *canonical, struct error *err)
-{
-    return await_drop_name(store, canonical, false, err);
-}
-
-struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder)
-{
-    struct image_hold *hold = xcalloc(1, sizeof(*hold));
-
-    hold->image = *id;
-    hold->holder = xstrdup(holder);
-    list_append(&store->holds, &hold->node);
-    return hold;
-}
-
-struct image_hold *image_hold_free(struct image_hold *hold)
-{
-    if (!hold)
-        return NULL;
-    list_remove(&hold->node);
-    free(hold->holder);
-    free(hold);
-    return NULL;
-}
-
-static bool check_not_held(const struct store *store, const struct digest *id, struct error *err)
-{
-    LIST_FOR_EACH (node, &store->holds) {
-        const struct image_hold *hold = LIST_ITEM(node, struct image_hold, node);
-        if (digest_eq(&hold->image, id)) {
-            return error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
-                             "conflict: unable to delete %.12s (cannot be forced) - image is being "
-                             "used by %s",
-                             digest_hex(id), hold->holder);
-        }
-    }
-    return true;
-}
-
-bool await_image_delete(struct store *store, const struct digest *id, size_t untagged,
-                        char ***ret_deleted, struct error *err)
-{
-    struct digest image_id = *id; /* the caller's may be the image's own */
-    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
-    struct layer *layers[LAYERS_MAX];
-    CLEANUP(strv_cleanup) char **deleted = NULL;
-    struct image *image;
-    size_t count = 0;
-
-    if (!locked)
-        return false;
-    image = image_get(store, &image_id);
-    if (!image)
-        return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
-                         image_id.text);
-    if (!check_not_held(store, &image_id, err))
-        return false;
-    /* From the top; a layer that is there twice once. */
-    for (size_t i = image->diff_id_count; i-- > 0;) {
-        struct layer *layer = layer_get(store, &image->diff_ids[i]);
-        bool again = false;
-        for (size_t k = 0; k < count; k++)
-            again |= layers[k] == layer;
-        if (layer && !again && !layer_in_use(store, layer, image)) {
-            layers[count++] = layer;
-            strv_add(&deleted, layer->info.diff_id.text);
-        }
-    }
-    if (!await_remove(store, image, untagged, layers, count, err))
-        return error_prefix(err, "cannot remove image %.19s", image_id.text);
-    if (ret_deleted)
-        *ret_deleted = deleted ? TAKE(deleted) : xcalloc(1, sizeof(char *));
-    return true;
 }

@@ -8,6 +8,7 @@ struct name_work {
     const char *name, *kind;
     const struct event_note *note;
     struct event_record *event;
+    int64_t tagged_unix_ns; /* 0: as it was */
 };
 
 static bool write_name(struct db *db, void *arg, struct error *err)
@@ -16,6 +17,8 @@ static bool write_name(struct db *db, void *arg, struct error *err)
 
     return db_run(db, "INSERT OR REPLACE INTO image_names VALUES (?, ?, ?)", err,
                   db_text(work->name), db_text(work->kind), db_text(work->id->text)) &&
+           (work->tagged_unix_ns == 0 ||
+            image_tagged_write(db, work->id, work->tagged_unix_ns, err)) &&
            event_write(db, work->store, work->note, &work->event, err);
 }
 
@@ -36,6 +39,8 @@ static bool await_add_name(struct store *store, struct name_work *work, struct e
         return error_prefix(err, "cannot name image %.19s %s", work->id->text, work->name);
     }
     image_add_name(store, image, work->name, str_eq(work->kind, "tag"));
+    if (work->tagged_unix_ns)
+        image->tagged_unix_ns = work->tagged_unix_ns;
     event_publish(store, work->event);
     return true;
 }
@@ -43,7 +48,11 @@ static bool await_add_name(struct store *store, struct name_work *work, struct e
 bool await_image_tag(struct store *store, const struct digest *id, const char *canonical,
                      const struct event_note *event, struct error *err)
 {
-    struct name_work work = {.id = id, .name = canonical, .kind = "tag", .note = event};
+    struct name_work work = {.id = id,
+                             .name = canonical,
+                             .kind = "tag",
+                             .note = event,
+                             .tagged_unix_ns = wall_clock_ns()};
 
     return await_add_name(store, &work, err);
 }

@@ -45,7 +45,9 @@ struct layer {
 struct image_hold {
     struct list node;
     struct digest image;
-    char *holder;
+    struct layer_lease *lease; /* of its layers; NULL: the image was not there */
+    char *container;           /* its ID */
+    bool running;
 };
 
 struct layer_lease {
@@ -106,9 +108,11 @@ struct store {
     int64_t images_verified_unix_ns;
     struct wait_queue mount_queue;
     struct list leases;
-    struct image **images; /* newest first */
+    struct image **images; /* newest first; its room is a power of two */
     size_t image_count;
-    struct map *names; /* of images, by canonical name */
+    size_t child_count;       /* images that have a parent */
+    struct map *images_by_id; /* also hidden ones */
+    struct map *names;        /* of images, by canonical name */
     struct list holds;
     struct event_log events;
     struct trash trash;
@@ -219,13 +223,41 @@ bool await_scrub_task(void *store, struct error *err);
  */
 
 struct image *image_get(const struct store *store, const struct digest *id); /* or NULL */
+struct image *image_at(const struct store *store, const struct digest *id);  /* also hidden ones */
 struct image *image_new(void);
 struct image *image_free(struct image *image);
 void image_add(struct store *store, struct image *image); /* takes it over */
 void image_drop(struct store *store, struct image *image);
 void image_add_name(struct store *store, struct image *image, const char *name, bool is_tag);
+void image_drop_name(struct store *store, const char *name);
+void image_set_parent(struct store *store, struct image *image, const struct digest *parent);
+
+/* The same for many: in any order, to be sorted in the end. */
+void image_append(struct store *store, struct image *image);
+void images_sort(struct store *store);
+void image_append_name(struct store *store, struct image *image, const char *name, bool is_tag);
+void image_sort_names(struct image *image);
 
 unsigned int image_uses(const struct image *image, const struct digest *diff_id);
+
+/* --- image_details.c ---------------------------------------------------------------------------
+ */
+
+struct image_details {
+    char *labels, *variant; /* as in struct image */
+};
+struct image_details image_details_of(const void *config, size_t size);
+void image_details_done(struct image_details *details);
+
+/* Unless there are some. */
+bool image_details_write(struct db *db, const struct digest *id,
+                         const struct image_details *details, struct error *err);
+bool image_parent_write(struct db *db, const struct digest *id, const struct digest *parent,
+                        struct error *err);
+bool image_tagged_write(struct db *db, const struct digest *id, int64_t unix_ns, struct error *err);
+
+/* Those of all images that there are; makes those that are missing. */
+bool image_details_load(struct db *db, struct store *store, struct error *err);
 
 /* --- event.c -----------------------------------------------------------------------------------
  */
@@ -247,14 +279,16 @@ void event_publish(struct store *store, struct event_record *event);
 /* --- gc.c --------------------------------------------------------------------------------------
  */
 
-/* True if an image (but `except`; may be NULL), a lease or a mount uses the layer. */
-bool layer_in_use(const struct store *store, const struct layer *layer, const struct image *except);
+/* True if a lease, a mount or an image uses the layer, other than `uses` times by images. */
+bool layer_in_use(const struct store *store, const struct layer *layer, unsigned int uses);
 
-/* Removes the image (may be NULL) and layers that nothing else uses, rows first. The database is
- * locked. untagged: so many of its names go, for the events. Suspends, cannot be cancelled once it
- * has begun. */
-bool await_remove(struct store *store, struct image *image, size_t untagged,
-                  struct layer *const *layers, size_t count, struct error *err);
+/* --- image_delete.c ----------------------------------------------------------------------------
+ */
+
+/* Removes layers that nothing uses, rows first. The database is locked. Suspends, cannot be
+ * cancelled once it has begun. */
+bool await_layers_delete(struct store *store, struct layer **layers, size_t count,
+                         struct layers_pruned *ret, struct error *err);
 
 /* Background task: removes layers that nothing has used for the grace time. */
 bool await_collect_task(void *store, struct error *err);

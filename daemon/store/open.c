@@ -199,67 +199,96 @@ static bool load_layers(struct db *db, struct store *store, struct error *err)
     return r == 0;
 }
 
-static bool load_image_layers(struct db *db, struct image *image, struct error *err)
-{
-    const struct db_value id = db_text(image->id.text);
-    CLEANUP(db_query_done)
-    sqlite3_stmt *row =
-        db_query(db, "SELECT diff_id FROM image_layers WHERE image_id = ? ORDER BY position", &id,
-                 1, err);
-    int r = row ? 1 : -1;
-
-    while (r > 0 && (r = db_step(db, row, err)) > 0) {
-        image->diff_ids =
-            xrealloc(image->diff_ids, (image->diff_id_count + 1) * sizeof(*image->diff_ids));
-        if (!column_digest(row, 0, &image->diff_ids[image->diff_id_count], err))
-            return false;
-        image->diff_id_count++;
-    }
-    return r == 0;
-}
-
-static bool load_image_names(struct db *db, struct store *store, struct image *image,
-                             struct error *err)
-{
-    const struct db_value id = db_text(image->id.text);
-    CLEANUP(db_query_done)
-    sqlite3_stmt *row =
-        db_query(db, "SELECT name, kind FROM image_names WHERE image_id = ? ORDER BY name", &id, 1,
-                 err);
-    int r = row ? 1 : -1;
-
-    while (r > 0 && (r = db_step(db, row, err)) > 0) {
-        const char *name = (const char *)sqlite3_column_text(row, 0);
-        image_add_name(store, image, name,
-                       str_eq((const char *)sqlite3_column_text(row, 1), "tag"));
-    }
-    return r == 0;
-}
-
-static bool load_images(struct db *db, struct store *store, struct error *err)
+static bool load_image_rows(struct db *db, struct store *store, struct error *err)
 {
     CLEANUP(db_query_done)
     sqlite3_stmt *row =
         db_query(db,
                  "SELECT id, manifest_digest, created_unix_ns, os, architecture, size_bytes"
-                 " FROM images",
+                 " FROM images INDEXED BY images_in_short",
                  NULL, 0, err);
     int r = row ? 1 : -1;
 
     while (r > 0 && (r = db_step(db, row, err)) > 0) {
-        struct image *image = image_new();
-        bool ok = column_digest(row, 0, &image->id, err) &&
-                  column_digest(row, 1, &image->manifest_digest, err);
+        struct digest id, manifest_digest;
+        struct image *image;
+
+        if (!column_digest(row, 0, &id, err) || !column_digest(row, 1, &manifest_digest, err))
+            return false;
+        image = image_new();
+        image->id = id;
+        image->manifest_digest = manifest_digest;
         image->created_unix_ns = sqlite3_column_int64(row, 2);
         image->os = db_column_text(row, 3);
         image->architecture = db_column_text(row, 4);
         image->size_bytes = (uint64_t)sqlite3_column_int64(row, 5);
-        ok = ok && load_image_layers(db, image, err);
-        image_add(store, image);
-        if (!ok || !load_image_names(db, store, image, err))
+        image_append(store, image);
+    }
+    images_sort(store);
+    return r == 0;
+}
+
+static struct image *column_image(const struct store *store, sqlite3_stmt *row, int column)
+{
+    return map_get(store->images_by_id, (const char *)sqlite3_column_text(row, column));
+}
+
+/* Doubled when they are full. */
+static bool add_diff_id(struct store *store, struct image *image, sqlite3_stmt *row, int column,
+                        struct error *err)
+{
+    size_t count = image->diff_id_count;
+    struct layer *layer;
+
+    if ((count & (count - 1)) == 0)
+        image->diff_ids = xrealloc(image->diff_ids, MAX(2 * count, 1) * sizeof(*image->diff_ids));
+    if (!column_digest(row, column, &image->diff_ids[count], err))
+        return false;
+    layer = map_get(store->layers, image->diff_ids[count].text);
+    if (layer)
+        layer->image_uses++;
+    image->diff_id_count++;
+    return true;
+}
+
+static bool load_image_layers(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT image_id, diff_id FROM image_layers ORDER BY image_id, position", NULL,
+                 0, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        struct image *image = column_image(store, row, 0);
+        if (image && !add_diff_id(store, image, row, 1, err))
             return false;
     }
     return r == 0;
+}
+
+/* In order, so that each image's are. */
+static bool load_image_names(struct db *db, struct store *store, struct error *err)
+{
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT name, kind, image_id FROM image_names ORDER BY name", NULL, 0, err);
+    int r = row ? 1 : -1;
+
+    while (r > 0 && (r = db_step(db, row, err)) > 0) {
+        struct image *image = column_image(store, row, 2);
+        if (image)
+            image_append_name(store, image, (const char *)sqlite3_column_text(row, 0),
+                              str_eq((const char *)sqlite3_column_text(row, 1), "tag"));
+    }
+    return r == 0;
+}
+
+/* One query for each table: with one for each image a start would take its time. */
+static bool load_images(struct db *db, struct store *store, struct error *err)
+{
+    return load_image_rows(db, store, err) && load_image_layers(db, store, err) &&
+           load_image_names(db, store, err) && image_details_load(db, store, err);
 }
 
 /* --- Litter ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ static struct store *store_new(const struct store_options *options)
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = store->partials.dir_fd = -1;
     store->layers = map_new();
     store->names = map_new();
+    store->images_by_id = map_new();
     list_init(&store->holds);
     event_log_init(&store->events, options->events_max);
     wait_queue_init(&store->mount_queue);
@@ -54,12 +55,13 @@ static void store_free(struct store *store)
     db_close(store->db);
     trash_clear(store);
     event_log_done(&store->events);
-    while (store->image_count > 0)
-        image_drop(store, store->images[store->image_count - 1]);
+    for (size_t i = 0; i < store->image_count; i++)
+        image_free(store->images[i]);
     while (map_next(store->layers, &iterator, NULL, &layer))
         layer_free(layer);
     map_free(store->layers);
     map_free(store->names);
+    map_free(store->images_by_id);
     map_free(store->partials.open);
     free(store->images);
     close_fd(&store->tmp_fd);

@@ -79,8 +79,9 @@ bool await_layer_written(struct layer_writer *writer, const void *data, size_t s
                          struct error *err);
 
 /* Before the first byte of a layer that does not come from a registry: its compressed blob is to be
- * kept, if the store keeps blobs. compress: it is made of the bytes that are written. Otherwise it
- * is given as it came with layer_keep_blocking(), also beside them, for the thread pool. */
+ * kept, if the store keeps blobs. compress: it is made of the bytes that are written, unless the
+ * driver keeps these themselves. Otherwise it is given as it came with layer_keep_blocking(), also
+ * beside them, for the thread pool. */
 void layer_writer_keep(struct layer_writer *writer, bool compress);
 bool layer_keep_blocking(struct layer_writer *writer, const void *data, size_t size,
                          struct error *err);
@@ -232,12 +233,12 @@ struct image {
     struct digest *diff_ids; /* bottom first */
     size_t diff_id_count;
     /* The rest is filled by the store. */
-    char *variant;           /* "v8"; or NULL */
-    char *labels;            /* a JSON object of texts; NULL: none */
-    int64_t tagged_unix_ns;  /* when it was last given a tag by a user; 0: never */
-    size_t children;         /* images whose parent it is */
-    uint64_t size_bytes;     /* sum of content_bytes */
-    char **tags;             /* canonical: "docker.io/library/busybox:latest"; in order; or NULL */
+    char *variant;          /* "v8"; or NULL */
+    char *labels;           /* a JSON object of texts; NULL: none */
+    int64_t tagged_unix_ns; /* when it was last given a tag by a user; 0: never */
+    size_t children;        /* images whose parent it is */
+    uint64_t size_bytes;    /* sum of content_bytes */
+    char **tags;            /* canonical: "docker.io/library/busybox:latest"; in order; or NULL */
     size_t tag_count;
     char **repo_digests; /* canonical: "docker.io/library/busybox@sha256:..."; likewise */
     size_t repo_digest_count;
@@ -245,8 +246,8 @@ struct image {
     bool damaged; /* its manifest or config was found to have changed */
 };
 
-/* Docker's words: a dangling image has no tag and no child; an intermediate one no tag, but
- * children, and lists leave it out unless they are for all. */
+/* Docker's words: a dangling image has no tag and no child; an intermediate one has children, and
+ * no name at all: lists leave it out unless they are for all. */
 bool image_is_dangling(const struct image *image);
 bool image_is_intermediate(const struct image *image);
 
@@ -317,21 +318,30 @@ const struct image *image_find_id(const struct store *store, const char *prefix,
 const struct image **image_candidates(const struct store *store, const char *prefix, size_t max,
                                       size_t *ret_count);
 
-/* Removes one tag or repo digest; the image stays. */
-bool await_image_untag(struct store *store, const char *canonical, struct error *err);
+/* What goes of an image. */
+struct image_deletion {
+    struct digest id;
+    char **names; /* canonical, NULL-terminated: those that go */
+    size_t told;  /* so many events "untag" come before that of "delete" */
+    bool whole;   /* the image goes; the names are all it has, and its children go before it */
+    bool forced;  /* although containers that have ended have it */
+};
 
-/* The same without an event: for a digest that goes because its last tag went. */
-bool await_image_forget_name(struct store *store, const char *canonical, struct error *err);
+/* Removes names and images in one transaction, all or nothing, and the layers that no other image,
+ * lease or mount uses; the files of layers in the background. ABORTED (IMAGE_CHANGED), and nothing
+ * is done, if something is not (any more) as the items say, or running containers have an image:
+ * look again. IMAGE_NOT_FOUND. ret (may be NULL): the layers; the caller's. */
+bool await_images_delete(struct store *store, const struct image_deletion *items, size_t count,
+                         struct layers_pruned *ret, struct error *err);
 
-/* Removes the image with all its names, and the layers that no other image and no lease or mount
- * uses. FAILED_PRECONDITION (IMAGE_IN_USE) if a container holds it. Layers' files are removed in
- * the background by the store. untagged: so many "untag" events come before that of "delete".
- * ret_deleted: NULL-terminated ids of removed layers, the caller's. */
-bool await_image_delete(struct store *store, const struct digest *id, size_t untagged,
-                        char ***ret_deleted, struct error *err);
-
-/* A container holds its image: it cannot be deleted meanwhile. `holder` is how the error calls the
- * container ("running container 1a2b..."); copied. Does not suspend. */
+/* A container holds its image: it cannot be deleted while the container runs, and only by force
+ * once it has ended; its layers stay as long as the container does. Does not suspend. */
 struct image_hold;
-struct image_hold *image_hold_new(struct store *store, const struct digest *id, const char *holder);
-struct image_hold *image_hold_free(struct image_hold *hold); /* takes NULL; returns NULL */
+struct image_hold *image_hold_new(struct store *store, const struct digest *id,
+                                  const char *container_id, bool running);
+void image_hold_set_running(struct image_hold *hold, bool running); /* takes NULL */
+struct image_hold *image_hold_free(struct image_hold *hold);        /* takes NULL; returns NULL */
+
+/* The ID of the newest container that has the image and runs, or does not; NULL: there is none.
+ * Borrowed until the next await. */
+const char *image_holder(const struct store *store, const struct digest *id, bool running);

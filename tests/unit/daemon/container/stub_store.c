@@ -111,7 +111,7 @@ void layer_unmount_await(struct store *store, const struct digest *diff_id UNUSE
 }
 
 struct image_hold *image_hold_new(struct store *store, const struct digest *id,
-                                  const char *holder UNUSED)
+                                  const char *container_id UNUSED, bool running UNUSED)
 {
     assert_true(digest_eq(id, &store->image.id));
     store->holds++;

@@ -199,3 +199,32 @@ void change_database(const char *name, const char *sql)
     CHECK(sqlite3_exec(sqlite, sql, NULL, NULL, NULL) == SQLITE_OK);
     sqlite3_close(sqlite);
 }
+
+/* --- Removal -----------------------------------------------------------------------------------
+ */
+
+bool await_delete_image(struct store *store, const struct digest *id, struct layers_pruned *ret,
+                        struct error *err)
+{
+    const struct image *image = image_find_id(store, id->text, NULL);
+    CLEANUP(strv_cleanup) char **names = image ? strv_dup(image->tags) : NULL;
+    struct image_deletion deletion = {.id = *id, .whole = true};
+
+    for (char **name = image ? image->repo_digests : NULL; name && *name; name++)
+        strv_add(&names, *name);
+    deletion.names = names;
+    return await_images_delete(store, &deletion, 1, ret, err);
+}
+
+bool await_untag(struct store *store, const char *canonical, struct error *err)
+{
+    const struct image *image = image_find(store, canonical);
+    CLEANUP(strv_cleanup) char **names = NULL;
+    struct image_deletion deletion = {0};
+
+    if (image)
+        deletion.id = image->id;
+    strv_add(&names, canonical);
+    deletion.names = names;
+    return await_images_delete(store, &deletion, 1, NULL, err);
+}

@@ -59,6 +59,11 @@ struct sample {
 void sample_make(struct sample *sample, const char *name, int64_t created,
                  const struct digest *diff_ids, size_t count);
 
+/* Removes an image with all its names; one of its names. ret (may be NULL): layers that went. */
+bool await_delete_image(struct store *store, const struct digest *id, struct layers_pruned *ret,
+                        struct error *err);
+bool await_untag(struct store *store, const char *canonical, struct error *err);
+
 /* Stores three layers with 1, 2 and 3 bytes of content. */
 void await_three_layers(struct store *store, struct digest diff_ids[3], struct error *err);
 

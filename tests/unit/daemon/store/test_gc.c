@@ -104,7 +104,7 @@ static void await_use(struct user *user, const struct sample *sample)
     CLEANUP_FREE char *file = NULL;
 
     if (!await_layer_mount(user->store, diff_id, &path, &err) ||
-        !await_image_delete(user->store, &sample->image.id, 0, NULL, &err))
+        !await_delete_image(user->store, &sample->image.id, NULL, &err))
         die("%s", err.message);
     await_collector(user->store);
     file = xasprintf("%s/file", path);
@@ -128,7 +128,7 @@ static bool task_user(void *arg, struct error *err)
             CHECK(layer_find(user->store, &sample.diff_ids[i], NULL));
         if (round % 2)
             await_use(user, &sample);
-        else if (!await_image_delete(user->store, &sample.image.id, 0, NULL, err))
+        else if (!await_delete_image(user->store, &sample.image.id, NULL, err))
             return false;
     }
     return true;
@@ -172,7 +172,7 @@ static bool body_mount(void *arg UNUSED, struct error *err)
     struct store *store = await_open_collecting("mount", err);
     CLEANUP_STRBUF struct strbuf tar = {0};
     struct digest diff_id = make_layer(&tar, "file", "mounted");
-    CLEANUP(strv_cleanup) char **deleted = NULL;
+    CLEANUP(layers_pruned_done) struct layers_pruned deleted = {0};
     CLEANUP_FREE char *path = NULL;
     struct layer_lease *lease;
     struct sample sample;
@@ -184,7 +184,7 @@ static bool body_mount(void *arg UNUSED, struct error *err)
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     layer_lease_free(lease);
     CHECK(await_layer_mount(store, &diff_id, &path, err));
-    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err) && !*deleted);
+    CHECK(await_delete_image(store, &sample.image.id, &deleted, err) && deleted.count == 0);
     await_collector(store);
     CHECK(layer_find(store, &diff_id, NULL));
     layer_unmount_await(store, &diff_id);
@@ -209,13 +209,13 @@ static bool body_hold(void *arg UNUSED, struct error *err)
     await_three_layers(store, diff_ids, err);
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
-    hold = image_hold_new(store, &sample.image.id, "running container 1");
-    CHECK(!await_image_delete(store, &sample.image.id, 0, NULL, err));
-    CHECK(error_is(err, "IMAGE_IN_USE") && strstr(err->message, "running container 1"));
+    hold = image_hold_new(store, &sample.image.id, "1", true);
+    CHECK(!await_delete_image(store, &sample.image.id, NULL, err));
+    CHECK(error_is(err, "IMAGE_CHANGED") && image_holder(store, &sample.image.id, true));
     error_done(err);
     CHECK(image_find(store, "a:1") && layer_find(store, &diff_ids[2], NULL));
     image_hold_free(hold);
-    CHECK(await_image_delete(store, &sample.image.id, 0, NULL, err));
+    CHECK(await_delete_image(store, &sample.image.id, NULL, err));
     CHECK(!layer_find(store, &diff_ids[0], NULL));
     store_close_await(store);
     return true;
@@ -241,10 +241,10 @@ static bool body_untagged(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, &diff_id, 1);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     layer_lease_free(lease);
-    CHECK(await_image_untag(store, "a:1", err));
+    CHECK(await_untag(store, "a:1", err));
     await_collector(store);
     CHECK(layer_find(store, &diff_id, NULL));
-    CHECK(await_image_delete(store, &sample.image.id, 0, NULL, err));
+    CHECK(await_delete_image(store, &sample.image.id, NULL, err));
     await_nothing(store, "untagged");
     store_close_await(store);
     return true;

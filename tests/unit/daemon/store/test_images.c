@@ -166,7 +166,7 @@ static void test_data_is_checked(void **state UNUSED)
 static bool body_remove(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("remove", err);
-    CLEANUP(strv_cleanup) char **deleted = NULL;
+    CLEANUP(layers_pruned_done) struct layers_pruned deleted = {0};
     CLEANUP_FREE char *path = NULL;
     struct digest diff_ids[3];
     struct sample first, second;
@@ -179,33 +179,32 @@ static bool body_remove(void *arg UNUSED, struct error *err)
     CHECK(await_image_commit(store, &first.image, "a:1", "a@x", NULL, err));
     CHECK(await_image_commit(store, &second.image, "b:1", NULL, NULL, err));
     /* A name goes, the image stays. */
-    CHECK(await_image_untag(store, "a:1", err) && !image_find(store, "a:1"));
+    CHECK(await_untag(store, "a:1", err) && !image_find(store, "a:1"));
     CHECK(image_find(store, "a@x") && image_find_id(store, first.image.id.text, NULL));
-    CHECK(!await_image_untag(store, "a:1", err) && error_is(err, "IMAGE_NOT_FOUND"));
+    CHECK(!await_untag(store, "a:1", err) && error_is(err, "IMAGE_NOT_FOUND"));
     error_done(err);
     /* A container has it. */
-    holds[0] = image_hold_new(store, &first.image.id, "running container 0");
-    holds[1] = image_hold_new(store, &first.image.id, "running container 1");
+    holds[0] = image_hold_new(store, &first.image.id, "0", true);
+    holds[1] = image_hold_new(store, &first.image.id, "1", true);
     holds[0] = image_hold_free(holds[0]);
-    CHECK(!await_image_delete(store, &first.image.id, 0, NULL, err) &&
-          error_is(err, "IMAGE_IN_USE"));
-    CHECK(err->code == ERROR_FAILED_PRECONDITION && image_find(store, "a@x"));
-    CHECK(str_ends(err->message, "image is being used by running container 1"));
+    CHECK(!await_delete_image(store, &first.image.id, NULL, err) && error_is(err, "IMAGE_CHANGED"));
+    CHECK(err->code == ERROR_ABORTED && image_find(store, "a@x"));
+    CHECK(str_eq(image_holder(store, &first.image.id, true), "1"));
     error_done(err);
     holds[1] = image_hold_free(holds[1]);
     /* The layer that the other image has as well stays. */
-    CHECK(await_image_delete(store, &first.image.id, 0, &deleted, err));
-    CHECK(strv_count(deleted) == 1 && str_eq(deleted[0], diff_ids[0].text));
+    CHECK(await_delete_image(store, &first.image.id, &deleted, err));
+    CHECK(deleted.count == 1 && digest_eq(&deleted.diff_ids[0], &diff_ids[0]));
     CHECK(!layer_find(store, &diff_ids[0], NULL) && layer_find(store, &diff_ids[1], NULL));
     CHECK(!image_find(store, "a@x") && !image_find_id(store, first.image.id.text, NULL));
-    CHECK(!await_image_delete(store, &first.image.id, 0, NULL, err));
+    CHECK(!await_delete_image(store, &first.image.id, NULL, err));
     CHECK(error_is(err, "IMAGE_NOT_FOUND"));
     error_done(err);
     /* So does one that is mounted. */
     CHECK(await_layer_mount(store, &diff_ids[2], &path, err));
-    deleted = strv_free(deleted);
-    CHECK(await_image_delete(store, &second.image.id, 0, &deleted, err));
-    CHECK(strv_count(deleted) == 1 && layer_find(store, &diff_ids[2], NULL));
+    layers_pruned_done(&deleted);
+    CHECK(await_delete_image(store, &second.image.id, &deleted, err));
+    CHECK(deleted.count == 1 && layer_find(store, &diff_ids[2], NULL));
     layer_unmount_await(store, &diff_ids[2]);
     CHECK(count_entries("remove/layers") == 1);
     while (count_entries("remove/tmp") > 0)
@@ -228,7 +227,7 @@ static bool task_delete(void *arg, struct error *err)
 {
     struct deletion *deletion = arg;
 
-    return await_image_delete(deletion->store, &deletion->id, 0, NULL, err);
+    return await_delete_image(deletion->store, &deletion->id, NULL, err);
 }
 
 /* From its begin on nobody finds what is being removed, so that nobody begins to use it. */
@@ -269,7 +268,7 @@ static void test_hidden_while_removed(void **state UNUSED)
 static bool body_same_layer_twice(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("twice", err);
-    CLEANUP(strv_cleanup) char **deleted = NULL;
+    CLEANUP(layers_pruned_done) struct layers_pruned deleted = {0};
     struct digest diff_ids[3];
     struct sample sample;
 
@@ -279,8 +278,8 @@ static bool body_same_layer_twice(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     CHECK(image_find(store, "a:1")->size_bytes == 1 + 1 + 3);
-    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err));
-    CHECK(strv_count(deleted) == 2);
+    CHECK(await_delete_image(store, &sample.image.id, &deleted, err));
+    CHECK(deleted.count == 2);
     store_close_await(store);
     return true;
 }
@@ -296,7 +295,7 @@ static void test_same_layer_twice(void **state UNUSED)
 static bool body_lease(void *arg UNUSED, struct error *err)
 {
     struct store *store = await_open_scratch("lease", err);
-    CLEANUP(strv_cleanup) char **deleted = NULL;
+    CLEANUP(layers_pruned_done) struct layers_pruned deleted = {0};
     struct layer_lease *lease;
     struct digest diff_ids[3];
     struct sample sample;
@@ -306,8 +305,8 @@ static bool body_lease(void *arg UNUSED, struct error *err)
     sample_make(&sample, "sample", 1, diff_ids, 3);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     lease = layer_lease_new(store, diff_ids, 2);
-    CHECK(await_image_delete(store, &sample.image.id, 0, &deleted, err));
-    CHECK(strv_count(deleted) == 1 && str_eq(deleted[0], diff_ids[2].text));
+    CHECK(await_delete_image(store, &sample.image.id, &deleted, err));
+    CHECK(deleted.count == 1 && digest_eq(&deleted.diff_ids[0], &diff_ids[2]));
     CHECK(layer_find(store, &diff_ids[0], NULL) && layer_find(store, &diff_ids[1], NULL));
     CHECK(!layer_lease_free(lease));
     CHECK(layer_find(store, &diff_ids[0], NULL)); /* for the grace time */

@@ -261,7 +261,7 @@ static bool body_removed(void *arg UNUSED, struct error *err)
     CHECK(task_spawn(&group, "verify", NULL, task_verify, &verifier, err));
     while (verifier.state.bytes_done == 0)
         CHECK(await_yield() == 0); /* it goes on in a second */
-    CHECK(await_image_delete(verifier.store, &sample.image.id, 0, NULL, err));
+    CHECK(await_delete_image(verifier.store, &sample.image.id, NULL, err));
     CHECK(await_store_layer(verifier.store, &verifier.diff_id, &tar, NULL, err));
     CHECK(await_group(&group, err) && verifier.ended);
     CHECK(store_damaged_count(verifier.store) == 0);
@@ -485,7 +485,7 @@ static bool body_sharing(void *arg UNUSED, struct error *err)
     CHECK(usage.unique_bytes ==
           disk_bytes("sharing", &diff_ids[0]) + disk_bytes("sharing", &diff_ids[1]));
     CHECK(await_image_commit(store, &second.image, "a:2", NULL, NULL, err));
-    hold = image_hold_new(store, &first.image.id, "a container");
+    hold = image_hold_new(store, &first.image.id, "1", true);
     usage = image_usage(store, image_find(store, "a:1"));
     CHECK(usage.unique_bytes == disk_bytes("sharing", &diff_ids[0]) && usage.containers == 1);
     CHECK(usage.shared_bytes == disk_bytes("sharing", &diff_ids[1]));
@@ -493,7 +493,7 @@ static bool body_sharing(void *arg UNUSED, struct error *err)
     CHECK(all.image_count == 2 && all.active_image_count == 1 && all.layer_count == 3);
     CHECK(all.active_layer_bytes == usage.unique_bytes + usage.shared_bytes);
     image_hold_free(hold);
-    CHECK(await_image_delete(store, &second.image.id, 0, NULL, err));
+    CHECK(await_delete_image(store, &second.image.id, NULL, err));
     usage = image_usage(store, image_find(store, "a:1"));
     CHECK(usage.shared_bytes == 0 && usage.containers == 0);
     CHECK(await_store_usage(store, &all, err));
@@ -624,7 +624,7 @@ static bool body_sources(void *arg UNUSED, struct error *err)
     CHECK(sources.items[0].blob.size_bytes == 12);
     layer_sources_done(&sources);
     /* They go with the layer. */
-    CHECK(await_image_delete(store, &sample.image.id, 0, NULL, err));
+    CHECK(await_delete_image(store, &sample.image.id, NULL, err));
     CHECK(await_layer_sources(store, &diff_ids[1], &sources, err) && sources.count == 0);
     store_close_await(store);
     return true;

@@ -1,0 +1,335 @@
+/* `docker rmi`: what of an image goes, by Docker's rules (moby, daemon/images/image_delete.go).
+ * Everything is decided in one look at the store, without an await, and then done in one
+ * transaction; if something has changed meanwhile, it is looked at again. */
+#include "daemon/image/image.h"
+#include "daemon/registry/reference.h"
+
+struct plan {
+    const struct store *store;
+    bool force, no_prune;
+    struct image_removals lines;
+    struct image_deletion *items;
+    size_t count;
+};
+
+static void plan_done(struct plan *plan)
+{
+    image_removals_done(&plan->lines);
+    for (size_t i = 0; i < plan->count; i++)
+        strv_free(plan->items[i].names);
+    free(plan->items);
+}
+
+/* --- Names -------------------------------------------------------------------------------------
+ */
+
+static bool is_digest(const char *name)
+{
+    return strchr(name, '@');
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* All names of an image, in order. The caller frees the copy. */
+static char **names_of(const struct image *image)
+{
+    size_t tags = image->tag_count, digests = image->repo_digest_count;
+    char **names = xcalloc(tags + digests + 1, sizeof(*names));
+
+    for (size_t i = 0; i < tags; i++)
+        names[i] = xstrdup(image->tags[i]);
+    for (size_t i = 0; i < digests; i++)
+        names[tags + i] = xstrdup(image->repo_digests[i]);
+    qsort(names, tags + digests, sizeof(*names), compare_names);
+    return names;
+}
+
+static bool same_repository(const char *name, const char *other)
+{
+    CLEANUP_FREE char *repository = image_repository(name);
+    CLEANUP_FREE char *other_repository = image_repository(other);
+
+    return str_eq(repository, other_repository);
+}
+
+/* At most one tag, and all digests of that one repository: as if it were one name. */
+static bool is_single(char *const *names)
+{
+    const char *tag = NULL, *digest = NULL;
+
+    for (char *const *name = names; *name; name++) {
+        if (!is_digest(*name) && tag)
+            return false;
+        if (!is_digest(*name))
+            tag = *name;
+        else if (!digest)
+            digest = *name;
+        else if (!same_repository(*name, digest))
+            return false;
+    }
+    return (tag || digest) && (!tag || !digest || same_repository(tag, digest));
+}
+
+/* --- Conflicts ---------------------------------------------------------------------------------
+ */
+
+static bool conflict(const struct image *image, bool forceable, const char *reason, const char *why,
+                     struct error *err)
+{
+    return error_set(err, ERROR_FAILED_PRECONDITION, reason,
+                     "conflict: unable to delete %.12s (%s) - %s", digest_hex(&image->id),
+                     forceable ? "must be forced" : "cannot be forced", why);
+}
+
+static bool in_use(const struct image *image, bool running, const char *container,
+                   struct error *err)
+{
+    CLEANUP_FREE char *why = xasprintf("image is being used by %s container %.12s",
+                                       running ? "running" : "stopped", container);
+
+    conflict(image, !running, "IMAGE_IN_USE", why, err);
+    return error_hint(err, running ? "stop the container first" : "use --force");
+}
+
+/* names: whether those that it still has are a conflict. deleted: children that go before it. */
+static bool check_conflicts(const struct plan *plan, const struct image *image, bool force,
+                            bool names, size_t deleted, struct error *err)
+{
+    const char *container = image_holder(plan->store, &image->id, true);
+
+    if (image->children > deleted)
+        return conflict(image, false, "IMAGE_HAS_CHILDREN", "image has dependent child images",
+                        err);
+    if (container)
+        return in_use(image, true, container, err);
+    if (force)
+        return true;
+    if (names && image->tag_count + image->repo_digest_count > 0) {
+        conflict(image, true, "IMAGE_CONFLICT", "image is referenced in multiple repositories",
+                 err);
+        return error_hint(err, "remove its names one by one, or use --force");
+    }
+    container = image_holder(plan->store, &image->id, false);
+    return !container || in_use(image, false, container, err);
+}
+
+static bool check_reference(const struct plan *plan, const struct image *image, const char *text,
+                            struct error *err)
+{
+    const char *container = image_holder(plan->store, &image->id, true);
+
+    if (!container)
+        container = image_holder(plan->store, &image->id, false);
+    if (!container)
+        return true;
+    error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
+              "conflict: unable to remove repository reference \"%s\" (must force) - container "
+              "%.12s is using its referenced image %.12s",
+              text, container, digest_hex(&image->id));
+    return error_hint(err, "give the image another name first, or use --force");
+}
+
+/* --- Lines -------------------------------------------------------------------------------------
+ */
+
+void image_removals_done(struct image_removals *removals)
+{
+    for (size_t i = 0; i < removals->count; i++)
+        free(removals->items[i].what);
+    free(removals->items);
+    *removals = (struct image_removals){0};
+}
+
+void image_removals_move(struct image_removals *to, struct image_removals *from)
+{
+    if (from->count > 0) {
+        to->items = xrealloc(to->items, (to->count + from->count) * sizeof(*to->items));
+        memcpy(to->items + to->count, from->items, from->count * sizeof(*to->items));
+        to->count += from->count;
+    }
+    free(from->items);
+    *from = (struct image_removals){0};
+}
+
+static void add_line(struct image_removals *lines, bool untagged, char *what)
+{
+    /* Doubled when they are full. */
+    if ((lines->count & (lines->count - 1)) == 0)
+        lines->items = xrealloc(lines->items, MAX(2 * lines->count, 1) * sizeof(*lines->items));
+    lines->items[lines->count++] = (struct image_removed){.untagged = untagged, .what = what};
+}
+
+static bool is_planned(const struct plan *plan, const struct image *image)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        if (plan->items[i].whole && digest_eq(&plan->items[i].id, &image->id))
+            return true;
+    }
+    return false;
+}
+
+static size_t common_layers(const struct image *a, const struct image *b)
+{
+    size_t count = 0;
+
+    while (count < a->diff_id_count && count < b->diff_id_count &&
+           digest_eq(&a->diff_ids[count], &b->diff_ids[count]))
+        count++;
+    return count;
+}
+
+/* Docker names layers by chain ID: of the bottom layer its diff_id, above that the digest of
+ * "chain diff_id" (OCI image-spec, config.md, "Layer ChainID"). From the top, those go that no
+ * image has that stays, and no container: that one holds all layers of its image. */
+static void add_layer_lines(struct plan *plan, const struct image *image)
+{
+    CLEANUP_FREE struct digest *chain = xcalloc(image->diff_id_count + 1, sizeof(*chain));
+    CLEANUP_FREE const struct image **others = image_list(plan->store, NULL);
+    size_t kept = 0;
+
+    for (const struct image **other = others; *other; other++) {
+        size_t common = common_layers(image, *other);
+        if (common > kept && !is_planned(plan, *other))
+            kept = common;
+    }
+    if (image_holder(plan->store, &image->id, false))
+        kept = image->diff_id_count;
+    for (size_t i = 0; i < image->diff_id_count; i++) {
+        CLEANUP_FREE char *link =
+            i > 0 ? xasprintf("%s %s", chain[i - 1].text, image->diff_ids[i].text) : NULL;
+        chain[i] = link ? digest_of(link, strlen(link)) : image->diff_ids[i];
+    }
+    for (size_t i = image->diff_id_count; i-- > kept;)
+        add_line(&plan->lines, false, xstrdup(chain[i].text));
+}
+
+/* --- The plan ----------------------------------------------------------------------------------
+ */
+
+static void add_item(struct plan *plan, const struct image *image, char **names, size_t told,
+                     bool whole)
+{
+    plan->items = xrealloc(plan->items, (plan->count + 1) * sizeof(*plan->items));
+    plan->items[plan->count++] = (struct image_deletion){
+        .id = image->id,
+        .names = names,
+        .told = told,
+        .whole = whole,
+        .forced = plan->force,
+    };
+}
+
+/* The image itself; its names have their lines. */
+static void add_whole(struct plan *plan, const struct image *image, size_t told)
+{
+    add_item(plan, image, names_of(image), told, true);
+    add_line(&plan->lines, false, xstrdup(image->id.text));
+    add_layer_lines(plan, image);
+}
+
+/* Parents that nobody named and nothing needs any more, without a word about those that stay. */
+static void add_parents(struct plan *plan, const struct image *image)
+{
+    while (!plan->no_prune && digest_is_set(&image->parent)) {
+        image = image_find_id(plan->store, image->parent.text, NULL);
+        if (!image || !check_conflicts(plan, image, false, true, 1, NULL))
+            return;
+        add_whole(plan, image, 0);
+    }
+}
+
+static bool plan_by_id(struct plan *plan, const struct image *image, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **names = names_of(image);
+
+    if (!check_conflicts(plan, image, plan->force, !is_single(names), 0, err))
+        return false;
+    for (char *const *name = names; *name; name++)
+        add_line(&plan->lines, true, image_familiar(*name));
+    add_whole(plan, image, strv_count(names));
+    add_parents(plan, image);
+    return true;
+}
+
+/* Whether another of the names is a tag of the same repository. */
+static bool has_other_tag(char *const *names, const char *name)
+{
+    for (; *names; names++) {
+        if (!is_digest(*names) && !str_eq(*names, name) && same_repository(*names, name))
+            return true;
+    }
+    return false;
+}
+
+/* The digests of a repository go with its last tag. */
+static char **names_with(char *const *names, const char *name)
+{
+    bool digests = !is_digest(name) && !has_other_tag(names, name);
+    char **with = NULL;
+
+    strv_add(&with, name);
+    for (; digests && *names; names++) {
+        if (is_digest(*names) && same_repository(*names, name))
+            strv_add(&with, *names);
+    }
+    return with;
+}
+
+static bool plan_by_name(struct plan *plan, const struct image *image, const char *name,
+                         const char *text, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **names = names_of(image);
+    CLEANUP(strv_cleanup) char **with = names_with(names, name);
+
+    if (!plan->force && is_single(names) && !check_reference(plan, image, text, err))
+        return false;
+    for (char *const *one = with; *one; one++)
+        add_line(&plan->lines, true, image_familiar(*one));
+    /* What keeps the image then is no error: the name has gone. */
+    if (strv_count(with) < strv_count(names) ||
+        !check_conflicts(plan, image, plan->force, false, 0, NULL)) {
+        add_item(plan, image, TAKE(with), 1, false);
+        return true;
+    }
+    add_whole(plan, image, 1);
+    add_parents(plan, image);
+    return true;
+}
+
+static bool plan_removal(struct plan *plan, const char *text, struct error *err)
+{
+    CLEANUP_FREE char *name = NULL;
+    const struct image *image = image_resolve_name(plan->store, text, &name, err);
+
+    if (!image)
+        return false;
+    return name ? plan_by_name(plan, image, name, text, err) : plan_by_id(plan, image, err);
+}
+
+bool await_image_remove(struct store *store, const char *text, const struct image_remove *options,
+                        struct image_removals *ret, struct error *err)
+{
+    for (;;) {
+        CLEANUP_ERROR struct error failure = {0};
+        CLEANUP(layers_pruned_done) struct layers_pruned layers = {0};
+        CLEANUP(plan_done)
+        struct plan plan = {
+            .store = store,
+            .force = options->force,
+            .no_prune = options->no_prune,
+        };
+        if (!plan_removal(&plan, text, err))
+            return false;
+        if (await_images_delete(store, plan.items, plan.count, &layers, &failure)) {
+            if (options->ret_freed_bytes)
+                *options->ret_freed_bytes += layers.freed_bytes;
+            image_removals_move(ret, &plan.lines);
+            return true;
+        }
+        if (!error_is(&failure, "IMAGE_CHANGED") && !error_is(&failure, "IMAGE_NOT_FOUND"))
+            return error_move(err, &failure);
+    }
+}
