@@ -41,6 +41,21 @@ class Api:
         stub = self.stub("Images/List", "unary_unary", self.images.ListImagesResponse)
         return stub(self.images.ListImagesRequest(), timeout=WAIT).images
 
+    def load(self, pieces, timeout=WAIT, **options):
+        """An archive from an iterable of its pieces: the stream of updates."""
+        stub = self.stub("Images/Load", "stream_stream", self.jobs.JobUpdate)
+        request = self.images.LoadImagesRequest
+
+        def requests():
+            yield request(options=request.LoadOptions(**options))
+            for piece in pieces:
+                yield request(data=piece)
+        return stub(requests(), timeout=timeout)
+
+    def save(self, *references, timeout=WAIT):
+        stub = self.stub("Images/Save", "unary_stream", self.images.SaveImagesResponse)
+        return stub(self.images.SaveImagesRequest(references=references), timeout=timeout)
+
     def run(self, requests):
         stub = self.stub("Containers/Run", "stream_stream", self.containers.RunResponse)
         return stub(requests, timeout=WAIT)
