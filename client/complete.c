@@ -4,12 +4,14 @@
 #include "proto/davit/v1/images.pb-c.h"
 #include "proto/davit/v1/jobs.pb-c.h"
 
-#define LIST_TIMEOUT_MS 2000 /* a shell that waits is worse than one that knows nothing */
+#define LIST_TIMEOUT_MS 500 /* a shell that waits is worse than one that knows nothing */
+#define SHORT_ID 12
+#define IMAGE_FOLLOWS "=IMAGE" /* in a flag's suggestions */
 
 static void add(struct strbuf *out, const char *prefix, const char *candidate, const char *about)
 {
     if (str_starts(candidate, prefix))
-        strbuf_addf(out, "%s\t%s\n", candidate, about);
+        strbuf_addf(out, "%s\t%.*s\n", candidate, (int)strcspn(about, "\n"), about);
 }
 
 /* --- Flags -------------------------------------------------------------------------------------
@@ -35,22 +37,46 @@ static const struct flag *awaits_value(const struct flag_table *table, const cha
     return NULL;
 }
 
-/* Each of the choices, behind lead ("--progress=" or ""). */
-static void add_choices(const struct flag *flag, const char *lead, const char *prefix,
-                        struct strbuf *out)
+/* One of a flag's suggestions, behind lead ("--filter=" or ""). True if prefix is past it and an
+ * image's name is to follow: that begins at *ret_skip. */
+static bool add_suggestion(const char *lead, const char *suggestion, const struct flag *flag,
+                           const char *prefix, size_t *ret_skip, struct strbuf *out)
 {
-    const char *rest = flag->choices;
-    while (rest && *rest) {
-        const size_t length = strcspn(rest, "|");
-        CLEANUP_FREE char *candidate = xasprintf("%s%.*s", lead, (int)length, rest);
-        add(out, prefix, candidate, flag->help);
-        rest += length + (rest[length] == '|');
+    CLEANUP_FREE char *candidate = xasprintf("%s%s", lead, suggestion);
+    const bool image_follows = str_ends(candidate, IMAGE_FOLLOWS);
+    if (image_follows)
+        candidate[strlen(candidate) - strlen(IMAGE_FOLLOWS) + 1] = '\0';
+    if (image_follows && str_starts(prefix, candidate)) {
+        *ret_skip = strlen(candidate);
+        return true;
     }
+    /* What has been typed already is no completion: "label=". */
+    if (!str_eq(prefix, candidate) || !str_ends(candidate, "="))
+        add(out, prefix, candidate, flag->help);
+    return false;
 }
 
-static void add_flags(const struct flag_table *table, const char *prefix, struct strbuf *out)
+static struct completion_wish add_values(const struct flag *flag, const char *lead,
+                                         const char *prefix, struct strbuf *out)
 {
-    const char *equals = strchr(prefix, '=');
+    const char *rest = flag->choices ? flag->choices : flag->suggestions;
+    struct completion_wish wish = {flag->completes, strlen(lead)};
+    while (rest && *rest) {
+        const size_t length = strcspn(rest, "|");
+        CLEANUP_FREE char *suggestion = xstrndup(rest, length);
+        if (add_suggestion(lead, suggestion, flag, prefix, &wish.skip, out))
+            wish.wants = COMPLETE_IMAGES;
+        rest += length + (rest[length] == '|');
+    }
+    if (wish.wants == COMPLETE_IMAGE)
+        wish.wants = COMPLETE_IMAGES;
+    return wish;
+}
+
+static struct completion_wish add_flags(const struct flag_table *table, const char *prefix,
+                                        struct strbuf *out)
+{
+    const bool equals = strchr(prefix, '=');
     for (size_t i = 0; i < table->count; i++) {
         const struct flag *flag = &table->flags[i];
         CLEANUP_FREE char *name = xasprintf("--%s", flag->name);
@@ -58,12 +84,13 @@ static void add_flags(const struct flag_table *table, const char *prefix, struct
         if (flag->unsupported)
             continue;
         if (equals && str_starts(prefix, lead))
-            add_choices(flag, lead, prefix, out);
-        else if (!equals)
+            return add_values(flag, lead, prefix, out);
+        if (!equals)
             add(out, prefix, name, flag->help);
     }
     if (!equals)
         add(out, prefix, "--help", "Print usage");
+    return (struct completion_wish){0};
 }
 
 /* --- Commands ----------------------------------------------------------------------------------
@@ -81,15 +108,20 @@ static void add_names(const struct command_group *group, const char *prefix, str
         add(out, prefix, "help", "Help about a command");
 }
 
-static enum completion wanted(const struct command *command, size_t arg_count)
+static struct completion_wish wanted(const struct command *command, size_t arg_count)
 {
-    if (command->completes == COMPLETE_IMAGE)
-        return arg_count == 0 ? COMPLETE_IMAGES : COMPLETE_NOTHING;
-    return command->completes;
+    const size_t max = command->max_args == ANY_NUMBER ? SIZE_MAX : (size_t)command->max_args;
+    enum completion wants = command->completes;
+    if (wants == COMPLETE_FILE_IMAGE)
+        wants = arg_count == 0 ? COMPLETE_FILES : COMPLETE_IMAGES;
+    else if (wants == COMPLETE_IMAGE)
+        wants = arg_count == 0 ? COMPLETE_IMAGES : COMPLETE_NOTHING;
+    return (struct completion_wish){arg_count < max ? wants : COMPLETE_NOTHING, 0};
 }
 
-enum completion complete_words(char *const *words, struct strbuf *out)
+struct completion_wish complete_words(char *const *words, struct strbuf *out)
 {
+    const struct completion_wish nothing = {0};
     const struct command_group *group = &command_groups[0];
     const struct command *command = NULL;
     struct flag_table table = {global_flags, global_flag_count};
@@ -114,19 +146,24 @@ enum completion complete_words(char *const *words, struct strbuf *out)
         } else if ((command = command_find(group, words[0]))) {
             table = (struct flag_table){command->flags, command->flag_count};
         } else if (group->name || !str_eq(words[0], "help")) {
-            return COMPLETE_NOTHING; /* no such command */
+            return nothing; /* no such command */
         }
     }
     const char *last = words[0] ? words[0] : "";
     if (wanting)
-        add_choices(wanting, "", last, out);
-    else if (last[0] == '-' && !flags_ended)
-        add_flags(&table, last, out);
-    else if (!command)
-        add_names(group, last, out);
-    else
+        return add_values(wanting, "", last, out);
+    if (last[0] == '-' && !flags_ended)
+        return add_flags(&table, last, out);
+    if (command)
         return wanted(command, arg_count);
-    return COMPLETE_NOTHING;
+    add_names(group, last, out);
+    return nothing;
+}
+
+bool complete_is_id(const char *prefix)
+{
+    static const char hex[] = "0123456789abcdef";
+    return *prefix && (prefix[strspn(prefix, hex)] == '\0' || str_starts(prefix, "sha256:"));
 }
 
 /* --- davit __complete --------------------------------------------------------------------------
@@ -142,22 +179,44 @@ static void response_free(Davit__V1__ListImagesResponse **response)
     davit__v1__list_images_response__free_unpacked(*response, NULL);
 }
 
+static void add_image(const Davit__V1__Image *image, const char *lead, const char *prefix,
+                      struct strbuf *out)
+{
+    const char *colon = strchr(image->id, ':');
+    const char *hex = colon ? colon + 1 : image->id;
+    CLEANUP_FREE char *id = str_starts(prefix, "sha256:") || strlen(prefix) > SHORT_ID
+                                ? xstrdup(str_starts(prefix, "sha256:") ? image->id : hex)
+                                : xstrndup(hex, SHORT_ID);
+    for (size_t i = 0; i < image->n_repo_tags; i++) {
+        if (str_starts(image->repo_tags[i], prefix))
+            strbuf_addf(out, "%s%s\t%.*s\n", lead, image->repo_tags[i], SHORT_ID, hex);
+    }
+    for (size_t i = 0; strchr(prefix, '@') && i < image->n_repo_digests; i++) {
+        if (str_starts(image->repo_digests[i], prefix))
+            strbuf_addf(out, "%s%s\t%.*s\n", lead, image->repo_digests[i], SHORT_ID, hex);
+    }
+    /* One without a name has only this to be called by. */
+    if ((image->n_repo_tags == 0 || complete_is_id(prefix)) && str_starts(id, prefix))
+        strbuf_addf(out, "%s%s\t%s\n", lead, id,
+                    image->n_repo_tags ? image->repo_tags[0] : "<none>");
+}
+
 /* Without a daemon there is nothing to offer, and nobody to tell. */
-static void await_add_images(struct cli *cli, const char *prefix, struct strbuf *out)
+static void await_add_images(struct cli *cli, const char *lead, const char *prefix,
+                             struct strbuf *out)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
     CLEANUP(response_free) Davit__V1__ListImagesResponse *response = NULL;
     CLEANUP_ERROR struct error ignored = {0};
     CLEANUP(deadline_pop) struct deadline deadline;
+    request.all = complete_is_id(prefix);
     deadline_push(&deadline, LIST_TIMEOUT_MS);
     if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
                         &davit__v1__list_images_response__descriptor,
                         (ProtobufCMessage **)&response, &ignored))
         return;
-    for (size_t i = 0; i < response->n_images; i++) {
-        for (size_t k = 0; k < response->images[i]->n_repo_tags; k++)
-            add(out, prefix, response->images[i]->repo_tags[k], "");
-    }
+    for (size_t i = 0; i < response->n_images; i++)
+        add_image(response->images[i], lead, prefix, out);
 }
 
 static void await_add_jobs(struct cli *cli, const char *prefix, struct strbuf *out)
@@ -175,16 +234,20 @@ static void await_add_jobs(struct cli *cli, const char *prefix, struct strbuf *o
         add(out, prefix, response->jobs[i]->id, response->jobs[i]->subject);
 }
 
+/* The last line ":files" stands for the names of files, which shells complete better. */
 static bool await_complete(struct cli *cli, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
     const size_t count = cli->flags.arg_count;
-    const char *prefix = count ? cli->flags.args[count - 1] : "";
-    const enum completion wants = complete_words(cli->flags.args, &text);
-    if (wants == COMPLETE_IMAGES)
-        await_add_images(cli, prefix, &text);
-    else if (wants == COMPLETE_JOBS)
-        await_add_jobs(cli, prefix, &text);
+    const char *last = count ? cli->flags.args[count - 1] : "";
+    const struct completion_wish wish = complete_words(cli->flags.args, &text);
+    CLEANUP_FREE char *lead = xstrndup(last, wish.skip);
+    if (wish.wants == COMPLETE_IMAGES)
+        await_add_images(cli, lead, last + strlen(lead), &text);
+    else if (wish.wants == COMPLETE_JOBS)
+        await_add_jobs(cli, last, &text);
+    else if (wish.wants == COMPLETE_FILES)
+        strbuf_add_str(&text, ":files\n");
     return await_cli_print(cli, text.data, text.length, err);
 }
 

@@ -268,5 +268,10 @@ const struct command df_command = {
     .summary = "Show davit disk usage",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
+    .description = "Shows what takes space on the disk. It is answered from the daemon's memory, "
+                   "exact and at once.",
+    .examples = "    davit system df\n"
+                "    davit system df --verbose\n"
+                "    davit system df --format \"{{.Type}}: {{.Reclaimable}}\"",
     .await_run = await_df,
 };

@@ -206,12 +206,17 @@ static bool check_filter(const char *filter, struct error *err)
                                            "bad format of filter (expected name=value)");
 }
 
+#define EVENT_FILTERS                                                                            \
+    "type=image|event=pull|event=push|event=tag|event=untag|event=delete|event=load|event=save|" \
+    "event=import|image=IMAGE|label="
+
 static const struct flag flags[] = {
     {.name = "filter",
      .shorthand = 'f',
      .type = FLAG_LIST,
      .kind = "filter",
      .help = "Filter output based on conditions provided",
+     .suggestions = EVENT_FILTERS,
      .check = check_filter},
     {.name = "format",
      .type = FLAG_STRING,
@@ -231,5 +236,11 @@ const struct command events_command = {
     .summary = "Get real time events from the server",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
+    .description = "Shows what happens to images, and with --since what happened before. Events "
+                   "have numbers that rise by one; a reader that was away goes on behind the last "
+                   "one it saw, and is told by an event \"gap\" if some of what it missed is gone.",
+    .examples = "    davit events --since 1h --until 0s\n"
+                "    davit events --filter event=pull --format \"{{.Actor.ID}}\"\n"
+                "    davit events --since id:1234 --format json",
     .await_run = await_events,
 };

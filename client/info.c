@@ -230,5 +230,8 @@ const struct command info_command = {
     .summary = "Display system-wide information",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
+    .description = "Shows the state and the settings of the daemon.",
+    .examples = "    davit info\n"
+                "    davit info --format \"{{.Driver}} below {{.DavitRootDir}}\"",
     .await_run = await_info,
 };

@@ -197,6 +197,10 @@ static bool await_list(struct cli *cli, struct error *err)
            await_cli_print(cli, text.data, text.length, err);
 }
 
+#define JOB_FILTERS                                                                   \
+    "id=|kind=pull|kind=push|kind=prune|kind=verify|kind=save|kind=load|kind=import|" \
+    "state=running|state=done|state=failed|state=cancelled|subject="
+
 static const struct flag list_flags[] = {
     {.name = "all",
      .shorthand = 'a',
@@ -207,6 +211,7 @@ static const struct flag list_flags[] = {
      .type = FLAG_LIST,
      .kind = "filter",
      .help = "Filter output based on conditions provided: id=, kind=, state=, subject=",
+     .suggestions = JOB_FILTERS,
      .check = check_filter},
     {.name = "format",
      .type = FLAG_STRING,
@@ -219,6 +224,11 @@ const struct command jobs_command = {
     .summary = "List jobs",
     .flags = list_flags,
     .flag_count = ARRAY_SIZE(list_flags),
+    .description = "Lists what the daemon is doing: pulls, pushes and others. How jobs ended is "
+                   "remembered for 7 days.",
+    .examples =
+        "    davit jobs\n"
+        "    davit jobs --all --filter state=failed --format \"{{.ID}} {{.Subject}}: {{.Error}}\"",
     .await_run = await_list,
 };
 
@@ -260,6 +270,7 @@ const struct command jobs_watch_command = {
     .min_args = 1,
     .max_args = 1,
     .completes = COMPLETE_JOBS,
+    .examples = "    davit jobs watch 0a1b2c3d4e5f",
     .await_run = await_watch_command,
 };
 
@@ -312,6 +323,7 @@ const struct command jobs_cancel_command = {
     .min_args = 1,
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_JOBS,
+    .examples = "    davit jobs cancel $(davit jobs -q)",
     .await_run = await_cancel,
 };
 
@@ -357,5 +369,6 @@ const struct command jobs_update_command = {
     .min_args = 1,
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_JOBS,
+    .examples = "    davit jobs update --limit-rate 500k 0a1b2c3d4e5f",
     .await_run = await_update,
 };

@@ -241,6 +241,11 @@ const struct command login_command = {
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
     .max_args = 1,
+    .description = "Verifies a name and a password with a registry, Docker Hub if none is named, "
+                   "and keeps them where Docker does: in ~/.docker/config.json, or with the "
+                   "program that it names. What is not given is asked for.",
+    .examples = "    davit login\n"
+                "    davit login -u robot --password-stdin registry.example.com < token",
     .await_run = await_login_command,
 };
 
@@ -272,5 +277,7 @@ const struct command logout_command = {
     .usage = "[SERVER]",
     .summary = "Log out from a registry, from Docker Hub if none is named",
     .max_args = 1,
+    .description = "Removes what login has kept for a registry, Docker Hub if none is named.",
+    .examples = "    davit logout registry.example.com",
     .await_run = await_logout,
 };

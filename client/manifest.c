@@ -278,5 +278,9 @@ const struct command manifest_inspect_command = {
     .min_args = 1,
     .max_args = 1,
     .completes = COMPLETE_IMAGE,
+    .description = "Shows a manifest, or a list of them for several platforms, as its registry has "
+                   "it. Nothing is fetched of the image itself.",
+    .examples = "    davit manifest inspect alpine:3.20\n"
+                "    davit manifest inspect --verbose registry.example.com/team/app:1",
     .await_run = await_inspect,
 };

@@ -211,7 +211,8 @@ static const struct flag flags[] = {
      .help = "Only show what would be fetched, from where, and the disk it needs"},
     {.name = "platform",
      .type = FLAG_STRING,
-     .help = "Set platform if the image is multi-platform capable: os/arch[/variant]"},
+     .help = "Set platform if the image is multi-platform capable: os/arch[/variant]",
+     .suggestions = PLATFORM_SUGGESTIONS},
     {.name = "progress",
      .type = FLAG_STRING,
      .help = "How progress is shown",
@@ -228,5 +229,30 @@ const struct command pull_command = {
     .min_args = 1,
     .max_args = 1,
     .completes = COMPLETE_IMAGE,
+    .description = "Fetches an image, or with --all-tags all tags of a repository. Without a tag "
+                   "or digest, the tag is latest; without a registry, it is Docker Hub.\n"
+                   "\n"
+                   "On a terminal each layer has a bar; elsewhere, or with --progress=plain, there "
+                   "are lines, and with --progress=json one JSON object per snapshot. What was "
+                   "fetched before a failure, a cancel or a power cut is not fetched again.\n"
+                   "\n"
+                   "The pull belongs to the daemon: it goes on when davit is killed or its "
+                   "terminal is closed, and \"davit jobs watch\" joins it again. Ctrl-C asks; "
+                   "pressed twice it cancels, unless others wait for the same image.",
+    .examples = "    davit pull debian:12\n"
+                "    davit pull --platform linux/arm64 alpine\n"
+                "\n"
+                "By digest, which always is the same image:\n"
+                "\n"
+                "    davit pull "
+                "debian@sha256:27586f4609433f2f49a9157405b473c62c3cb28a581c413393975b4e8496d0ab\n"
+                "\n"
+                "What it would fetch, and whether that fits on the disk:\n"
+                "\n"
+                "    davit pull --plan python:3.12\n"
+                "\n"
+                "In the background, at half a megabyte per second at most:\n"
+                "\n"
+                "    davit pull --detach --limit-rate 500k ubuntu",
     .await_run = await_pull_command,
 };

@@ -70,5 +70,18 @@ const struct command push_command = {
     .min_args = 1,
     .max_args = 1,
     .completes = COMPLETE_IMAGE,
+    .description =
+        "Sends an image to the registry that its name says, without the layers that are there "
+        "already. The image has the manifest it came with, and so its digest, wherever its layers "
+        "are at the registry, can be mounted there from another repository, or were kept as they "
+        "came; davit says so where the manifest differs.\n"
+        "\n"
+        "As with pull, the work belongs to the daemon.",
+    .examples = "    davit tag app:1 registry.example.com/team/app:1\n"
+                "    davit push registry.example.com/team/app:1\n"
+                "\n"
+                "All tags of a repository, layers that have to be compressed by zstd:\n"
+                "\n"
+                "    davit push --all-tags --compression zstd registry.example.com/team/app",
     .await_run = await_push_command,
 };

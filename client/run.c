@@ -349,7 +349,10 @@ static const struct flag flags[] = {
      .type = FLAG_LIST,
      .help = "Set environment variables",
      .check = environment_check},
-    {.name = "env-file", .type = FLAG_LIST, .help = "Read in a file of environment variables"},
+    {.name = "env-file",
+     .type = FLAG_LIST,
+     .help = "Read in a file of environment variables",
+     .completes = COMPLETE_FILES},
     {.name = "hostname", .shorthand = 'h', .type = FLAG_STRING, .help = "Container host name"},
     {.name = "interactive",
      .shorthand = 'i',
@@ -363,7 +366,8 @@ static const struct flag flags[] = {
      .fallback = "none"},
     {.name = "platform",
      .type = FLAG_STRING,
-     .help = "Set platform if the image has to be pulled: os/arch[/variant]"},
+     .help = "Set platform if the image has to be pulled: os/arch[/variant]",
+     .suggestions = PLATFORM_SUGGESTIONS},
     {.name = "publish", .shorthand = 'p', .type = FLAG_LIST, .unsupported = true},
     {.name = "pull",
      .type = FLAG_STRING,
@@ -394,5 +398,12 @@ const struct command run_command = {
     .flags_first = true,
     .failure_exit = 125,
     .completes = COMPLETE_IMAGE,
+    .description = "Makes a container from an image, which is pulled if it is not here, and runs a "
+                   "command in it: the one given, or the image's own. The exit code is the "
+                   "command's; 125 means that davit or its daemon failed, 126 that the command "
+                   "cannot be executed, 127 that it was not found, 128 + n that signal n ended it.",
+    .examples = "    davit run --rm busybox echo hello\n"
+                "    echo 1 2 3 | davit run --rm -i busybox wc -w\n"
+                "    davit run --rm -e LANG=C --env-file app.env -w /srv app ./start",
     .await_run = await_run,
 };

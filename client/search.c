@@ -184,6 +184,7 @@ static const struct flag flags[] = {
      .type = FLAG_LIST,
      .kind = "filter",
      .help = "Filter output based on conditions provided: is-official=, is-automated=, stars=",
+     .suggestions = "is-official=true|is-official=false|is-automated=|stars=",
      .check = check_filter},
     {.name = "format",
      .type = FLAG_STRING,
@@ -204,5 +205,10 @@ const struct command search_command = {
     .flag_count = ARRAY_SIZE(flags),
     .min_args = 1,
     .max_args = 1,
+    .description = "Searches Docker Hub, or with HOST:PORT/TERM the catalogue of a registry.",
+    .examples =
+        "    davit search --limit 5 busybox\n"
+        "    davit search --filter is-official=true --format \"{{.Name}}: {{.StarCount}}\" nginx\n"
+        "    davit search localhost:5000/app",
     .await_run = await_search,
 };

@@ -247,5 +247,10 @@ const struct command verify_command = {
     .flag_count = ARRAY_SIZE(flags),
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_IMAGES,
+    .description = "Reads again all that is stored of images, or of those named, and compares it "
+                   "with its digests. With --repair what is damaged is fetched again. The exit "
+                   "code is 1 if a problem is left.",
+    .examples = "    davit system verify\n"
+                "    davit system verify --repair debian:12",
     .await_run = await_verify,
 };

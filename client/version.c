@@ -117,5 +117,7 @@ const struct command version_command = {
     .summary = "Show the davit version information",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
+    .examples = "    davit version\n"
+                "    davit version --format \"{{.Server.Version}}\"",
     .await_run = await_version,
 };

@@ -65,6 +65,9 @@ test  tool:clang-tidy               clang-tidy
 test  tool:clang-format             clang-format
 test  tool:ccache                   ccache
 test  tool:valgrind                 valgrind
+test  tool:mandoc                   mandoc
+test  tool:zsh                      zsh
+test  tool:fish                     fish
 test  tool:systemd-socket-activate  systemd
 test  tool:dockerd                  docker.io
 test  tool:docker                   docker-cli|docker.io

@@ -4,17 +4,27 @@ _davit() {
     local -a words
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
-    # Readline replaces only what follows the last of these.
+    # The command may stand behind others and behind assignments: "x=1 davit", "a | davit".
+    while [[ ${#words[@]} -gt 1 && ${words[0]} != "${COMP_WORDS[0]}" ]]; do
+        words=("${words[@]:1}")
+    done
+    words[-1]=${words[-1]#[\"\']}
+    # Readline replaces only what follows the last of these; of "@", that itself.
     local last=${words[-1]} kept=""
-    for separator in : =; do
+    for separator in : = @; do
         if [[ $COMP_WORDBREAKS == *$separator* && $last == *$separator* ]]; then
-            broken=${last%"${last##*"$separator"}"}
+            broken=${last%"$separator"*}${separator#@}
             [[ ${#broken} -gt ${#kept} ]] && kept=$broken
         fi
     done
     COMPREPLY=()
     while IFS=$'\t' read -r candidate _; do
-        COMPREPLY+=("${candidate#"$kept"}")
-    done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
+        if [[ $candidate == :files ]]; then
+            compopt -o default
+        else
+            [[ $candidate == *= ]] && compopt -o nospace
+            COMPREPLY+=("${candidate#"$kept"}")
+        fi
+    done < <("${words[0]/#~/$HOME}" __complete -- "${words[@]:1}" 2>/dev/null)
 }
-complete -o default -F _davit davit
+complete -F _davit davit

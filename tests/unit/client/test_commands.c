@@ -142,7 +142,7 @@ static void test_help_fits(void **state UNUSED)
 static void completes_with(char *const *words, enum completion wanted, const char *expected)
 {
     CLEANUP_STRBUF struct strbuf text = {0}, names = {0};
-    assert_int_equal(complete_words(words, &text), wanted);
+    assert_int_equal(complete_words(words, &text).wants, wanted);
     for (const char *line = strbuf_text(&text); *line; line += strcspn(line, "\n") + 1)
         strbuf_addf(&names, "%s%.*s", names.length ? " " : "", (int)strcspn(line, "\t"), line);
     assert_string_equal(strbuf_text(&names), expected);
@@ -188,9 +188,38 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("jobs", "--a"), false, "--all");
     completes(WORDS("jobs", "ls", "--q"), false, "--quiet");
     completes_with(WORDS("jobs", "cancel", "x", ""), COMPLETE_JOBS, "");
+    completes(WORDS("pull", "--platform", "linux/arm/"), false,
+              "linux/arm/v5 linux/arm/v6 linux/arm/v7");
+    completes(WORDS("events", "-f", "t"), false, "type=image");
+    completes(WORDS("events", "-f", "ima"), false, "image=");
+    completes(WORDS("events", "-f", "label="), false, "");
+    completes(WORDS("events", "--filter=ima"), false, "--filter=image=");
+    completes(WORDS("events", "-f", "image=x"), true, "");
+    completes_with(WORDS("run", "--env-file", "x"), COMPLETE_FILES, "");
+    completes_with(WORDS("run", "--env-file=x"), COMPLETE_FILES, "");
+    completes(WORDS("tag", "a", "b", ""), false, ""); /* takes no more */
     completes(WORDS("nope", ""), false, "");
     completes(WORDS("_"), false, "");
     completes(WORDS("container", ""), false, "run");
+}
+
+static void test_completion_goes_on_behind_what_is_typed(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    assert_int_equal(complete_words(WORDS("events", "--filter=image=x"), &text).skip, 15);
+    assert_int_equal(complete_words(WORDS("events", "-f", "image=x"), &text).skip, 6);
+    assert_int_equal(complete_words(WORDS("rmi", "image=x"), &text).skip, 0);
+    assert_int_equal(text.length, 0);
+}
+
+static void test_ids_are_told_from_names(void **state UNUSED)
+{
+    static const char *const ids[] = {"3", "3f", "deadbeef", "sha256:", "sha256:3f"};
+    static const char *const names[] = {"", "busybox", "3g", "de.", "sha2"};
+    for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+        assert_true(complete_is_id(ids[i]));
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        assert_false(complete_is_id(names[i]));
 }
 
 /* What completion offers is what parsing takes: each flag of each command. */
@@ -214,10 +243,16 @@ static void test_completed_flags_parse(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table_is_well_formed), cmocka_unit_test(test_find),
-        cmocka_unit_test(test_suggestions),          cmocka_unit_test(test_group_help),
-        cmocka_unit_test(test_command_help),         cmocka_unit_test(test_help_fits),
-        cmocka_unit_test(test_completion),           cmocka_unit_test(test_completed_flags_parse),
+        cmocka_unit_test(test_table_is_well_formed),
+        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_suggestions),
+        cmocka_unit_test(test_group_help),
+        cmocka_unit_test(test_command_help),
+        cmocka_unit_test(test_help_fits),
+        cmocka_unit_test(test_completion),
+        cmocka_unit_test(test_completed_flags_parse),
+        cmocka_unit_test(test_completion_goes_on_behind_what_is_typed),
+        cmocka_unit_test(test_ids_are_told_from_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
