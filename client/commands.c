@@ -12,6 +12,8 @@ static const struct command_name top_names[] = {
     {.name = "version", .command = &version_command, .common = true},
     {.name = "info", .command = &info_command, .common = true},
     {.name = "events", .command = &events_command},
+    {.name = "history", .command = &history_command},
+    {.name = "inspect", .command = &inspect_command},
     {.name = "rmi", .command = &rmi_command},
     {.name = "tag", .command = &tag_command},
     {.name = "__complete", .command = &complete_command, .hidden = true},
@@ -22,6 +24,8 @@ static const struct command_name container_names[] = {
 };
 
 static const struct command_name image_names[] = {
+    {.name = "history", .command = &history_command},
+    {.name = "inspect", .command = &image_inspect_command},
     {.name = "ls", .alias = "list", .command = &images_command},
     {.name = "pull", .command = &pull_command},
     {.name = "push", .command = &push_command},

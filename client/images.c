@@ -1,53 +1,72 @@
 #include "client/images.h"
 
 #include "client/cli.h"
+#include "client/filters.h"
+#include "client/ui/moment.h"
+#include "client/ui/template.h"
 #include "client/ui/units.h"
 
 #define SHORT_ID 12
 #define NONE "<none>"
+#define AGE "{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}"
 
 struct row {
     const Davit__V1__Image *image;
     const char *repository, *tag, *digest;
 };
 
+struct rows {
+    const struct images_view *view;
+    bool digests; /* somebody looks at them */
+    json_t *array;
+};
+
 /* --- Rows --------------------------------------------------------------------------------------
  */
 
-static void add_id(const Davit__V1__Image *image, bool full, struct strbuf *out)
+static void set_text(json_t *object, const char *key, const char *text)
 {
-    const char *hex = strchr(image->id, ':');
-    if (full || !hex)
-        strbuf_add_str(out, image->id);
-    else
-        strbuf_addf(out, "%.*s", SHORT_ID, hex + 1);
+    json_t *json = json_string(text);
+    json_object_set_new(object, key, json ? json : json_string("")); /* no UTF-8 */
 }
 
-static void add_age(const Davit__V1__Image *image, int64_t now_unix, struct strbuf *out)
+static void set_id(json_t *object, const char *id, bool full)
 {
-    if (image->created_unix_ns == 0) {
-        strbuf_add_str(out, "N/A"); /* not in the image */
-        return;
-    }
-    add_duration(out, now_unix - image->created_unix_ns / 1000000000);
-    strbuf_add_str(out, " ago");
+    const char *hex = strchr(id, ':');
+    CLEANUP_FREE char *text = full || !hex ? xstrdup(id) : xstrndup(hex + 1, SHORT_ID);
+    set_text(object, "ID", text);
 }
 
-static void add_row(struct table *table, const struct row *row, const struct images_view *view,
-                    struct strbuf *ids)
+/* Nothing for what has no date. */
+static void set_times(json_t *object, int64_t unix_ns, int64_t now_unix)
 {
-    CLEANUP_STRBUF struct strbuf id = {0}, age = {0}, size = {0};
-    add_id(row->image, view->full_ids, &id);
-    if (view->only_ids) {
-        strbuf_addf(ids, "%s\n", strbuf_text(&id));
-        return;
+    CLEANUP_STRBUF struct strbuf at = {0}, since = {0};
+    add_moment(&at, unix_ns);
+    set_text(object, "CreatedAt", strbuf_text(&at));
+    if (unix_ns != MOMENT_LONG_AGO) {
+        add_duration(&since, now_unix - unix_ns / 1000000000);
+        strbuf_add_str(&since, " ago");
     }
-    add_age(row->image, view->now_unix, &age);
-    add_size(&size, row->image->size_bytes);
-    const char *with[] = {row->repository,  row->tag,          row->digest,
-                          strbuf_text(&id), strbuf_text(&age), strbuf_text(&size)};
-    const char *without[] = {with[0], with[1], with[3], with[4], with[5]};
-    table_row(table, view->digests ? with : without);
+    set_text(object, "CreatedSince", strbuf_text(&since));
+}
+
+/* Under Docker's names, in the order of the alphabet, as Docker's own are. */
+static void add_row(struct rows *rows, const struct row *row)
+{
+    const Davit__V1__Image *image = row->image;
+    CLEANUP_FREE char *containers = xasprintf("%u", image->containers);
+    json_t *object = json_object();
+    set_text(object, "Containers", containers);
+    set_times(object, image->created_unix_ns, rows->view->now_unix);
+    set_text(object, "Digest", row->digest);
+    set_id(object, image->id, rows->view->full_ids);
+    set_text(object, "Repository", row->repository);
+    set_text(object, "SharedSize", "N/A"); /* as in Docker, where `system df -v` has them */
+    set_text(object, "Size", short_size_text(image->size_bytes).text);
+    set_text(object, "Tag", row->tag);
+    set_text(object, "UniqueSize", "N/A");
+    set_text(object, "VirtualSize", size_text(image->size_bytes).text);
+    json_array_append_new(rows->array, object);
 }
 
 /* Splits "repository<separator>rest" at the last separator that is not within the repository. */
@@ -58,79 +77,111 @@ static char *split(const char *text, char separator, const char **ret_rest)
     return at ? xstrndup(text, (size_t)(at - text)) : xstrdup(text);
 }
 
-static bool digest_is_of(const char *repo_digest, const char *repository)
+static bool is_of(const char *name, const char *repository, char separator)
 {
     const size_t length = strlen(repository);
-    return strncmp(repo_digest, repository, length) == 0 && repo_digest[length] == '@';
+    return strncmp(name, repository, length) == 0 && name[length] == separator &&
+           !strchr(name + length + 1, '/');
 }
 
 static bool has_tag(const Davit__V1__Image *image, const char *repository)
 {
-    const size_t length = strlen(repository);
     for (size_t i = 0; i < image->n_repo_tags; i++) {
-        const char *colon = strrchr(image->repo_tags[i], ':');
-        if (colon && (size_t)(colon - image->repo_tags[i]) == length &&
-            strncmp(image->repo_tags[i], repository, length) == 0)
+        if (is_of(image->repo_tags[i], repository, ':'))
             return true;
     }
     return false;
 }
 
-static void add_tagged(struct table *table, const Davit__V1__Image *image, const char *repo_tag,
-                       const struct images_view *view, struct strbuf *ids)
+static void add_tagged(struct rows *rows, const Davit__V1__Image *image, const char *repo_tag)
 {
     struct row row = {.image = image, .digest = NONE};
     CLEANUP_FREE char *repository = split(repo_tag, ':', &row.tag);
-    size_t rows = 0;
+    bool shown = false;
     row.repository = repository;
-    for (size_t i = 0; view->digests && i < image->n_repo_digests; i++) {
-        if (!digest_is_of(image->repo_digests[i], repository))
+    for (size_t i = 0; rows->digests && i < image->n_repo_digests; i++) {
+        if (!is_of(image->repo_digests[i], repository, '@'))
             continue;
         row.digest = strchr(image->repo_digests[i], '@') + 1;
-        add_row(table, &row, view, ids);
-        rows++;
+        add_row(rows, &row);
+        shown = true;
     }
-    if (rows == 0)
-        add_row(table, &row, view, ids);
+    if (!shown)
+        add_row(rows, &row);
 }
 
-/* Repositories of which only a digest is known. */
-static size_t add_untagged(struct table *table, const Davit__V1__Image *image,
-                           const struct images_view *view, struct strbuf *ids)
+/* Repositories of which only digests are known: one row each, or one per digest. */
+static size_t add_untagged(struct rows *rows, const Davit__V1__Image *image)
 {
-    size_t rows = 0;
+    CLEANUP_FREE char *last = NULL;
+    size_t count = 0;
     for (size_t i = 0; i < image->n_repo_digests; i++) {
         struct row row = {.image = image, .tag = NONE};
         CLEANUP_FREE char *repository = split(image->repo_digests[i], '@', &row.digest);
+        const bool again = str_eq(last, repository);
         row.repository = repository;
-        if (has_tag(image, repository))
-            continue;
-        add_row(table, &row, view, ids);
-        rows++;
+        if (!has_tag(image, repository) && (rows->view->digests || !again)) {
+            row.digest = rows->view->digests ? row.digest : "";
+            add_row(rows, &row);
+            count++;
+        }
+        free(last);
+        last = TAKE(repository);
     }
-    return rows;
+    return count;
 }
 
-void images_print(const Davit__V1__ListImagesResponse *list, const struct images_view *view,
-                  struct strbuf *out)
+static json_t *make_rows(const Davit__V1__ListImagesResponse *list, const struct images_view *view)
 {
-    static const char *const with[] = {"REPOSITORY", "TAG",     "DIGEST",
-                                       "IMAGE ID",   "CREATED", "SIZE"};
-    static const char *const without[] = {"REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"};
-    CLEANUP_TABLE struct table table;
-    table_init(&table, view->digests ? ARRAY_SIZE(with) : ARRAY_SIZE(without));
-    table_row(&table, view->digests ? with : without);
+    struct rows rows = {view, view->digests, json_array()};
+    if (view->format && strstr(view->format, "{{.Digest}}"))
+        rows.digests = true;
     for (size_t i = 0; i < list->n_images; i++) {
         const Davit__V1__Image *image = list->images[i];
         for (size_t k = 0; k < image->n_repo_tags; k++)
-            add_tagged(&table, image, image->repo_tags[k], view, out);
-        if (add_untagged(&table, image, view, out) + image->n_repo_tags == 0) {
-            const struct row row = {image, NONE, NONE, NONE};
-            add_row(&table, &row, view, out);
-        }
+            add_tagged(&rows, image, image->repo_tags[k]);
+        if (add_untagged(&rows, image) + image->n_repo_tags == 0)
+            add_row(&rows, &(struct row){image, NONE, NONE, NONE});
     }
-    if (!view->only_ids)
-        table_print(&table, out);
+    return rows.array;
+}
+
+bool images_print(const Davit__V1__ListImagesResponse *list, const struct images_view *view,
+                  struct strbuf *out, struct error *err)
+{
+    static const struct format_column columns[] = {
+        {"ID", "IMAGE ID"},
+        {"Repository", "REPOSITORY"},
+        {"Tag", "TAG"},
+        {"Digest", "DIGEST"},
+        {"CreatedAt", "CREATED AT"},
+        {"CreatedSince", "CREATED"},
+        {"Size", "SIZE"},
+        {"Containers", "CONTAINERS"},
+        {"VirtualSize", "SIZE"},
+        {"SharedSize", "SHARED SIZE"},
+        {"UniqueSize", "UNIQUE SIZE"},
+    };
+    CLEANUP_JSON json_t *rows = make_rows(list, view);
+    CLEANUP_FREE char *text = xstrdup(view->format);
+    struct format format = {
+        .table = view->digests ? "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t" AGE
+                                 "\t{{.Size}}"
+                               : "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t" AGE "\t{{.Size}}",
+        .columns = columns,
+        .column_count = ARRAY_SIZE(columns),
+    };
+    if (view->only_ids && (!text || str_eq(text, "table"))) {
+        free(text);
+        text = xstrdup("{{.ID}}");
+    } else if (text && view->digests && str_starts(text, "table ") &&
+               !strstr(text, "{{.Digest}}")) {
+        char *with = xasprintf("%s\t{{.Digest}}", text);
+        free(text);
+        text = with;
+    }
+    format.text = text;
+    return format_rows(&format, rows, out, err);
 }
 
 /* --- davit images ------------------------------------------------------------------------------
@@ -145,27 +196,51 @@ static bool await_images(struct cli *cli, struct error *err)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
     CLEANUP(response_free) Davit__V1__ListImagesResponse *response = NULL;
+    CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     CLEANUP_STRBUF struct strbuf text = {0};
+    const char *format = flag_string(&cli->flags, "format");
     const struct images_view view = {
         .only_ids = flag_bool(&cli->flags, "quiet"),
         .full_ids = flag_bool(&cli->flags, "no-trunc"),
         .digests = flag_bool(&cli->flags, "digests"),
+        .format = str_empty(format) ? NULL : format,
         .now_unix = wall_clock_ns() / 1000000000,
     };
     if (cli->flags.arg_count)
         request.reference = cli->flags.args[0];
+    request.all = flag_bool(&cli->flags, "all");
+    request.filters = filters;
+    request.n_filters = strv_count(filters);
     if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
                         &davit__v1__list_images_response__descriptor,
-                        (ProtobufCMessage **)&response, err))
+                        (ProtobufCMessage **)&response, err) ||
+        !images_print(response, &view, &text, err))
         return false;
-    images_print(response, &view, &text);
     return await_cli_print(cli, text.data, text.length, err);
 }
 
 static const struct flag flags[] = {
+    {.name = "all",
+     .shorthand = 'a',
+     .type = FLAG_BOOL,
+     .help = "Show all images (default hides intermediate images)"},
     {.name = "digests", .type = FLAG_BOOL, .help = "Show digests"},
+    {.name = "filter",
+     .shorthand = 'f',
+     .type = FLAG_LIST,
+     .kind = "filter",
+     .help = "Filter output based on conditions provided: dangling=true|false, label=KEY[=VALUE], "
+             "before=IMAGE, since=IMAGE, until=TIME, reference=PATTERN",
+     .suggestions =
+         "before=IMAGE|dangling=false|dangling=true|label=|reference=|since=IMAGE|until=",
+     .check = filter_check},
+    {.name = "format",
+     .type = FLAG_STRING,
+     .help = FORMAT_ROWS_HELP,
+     .suggestions = FORMAT_ROWS_SUGGESTIONS},
     {.name = "no-trunc", .type = FLAG_BOOL, .help = "Don't truncate output"},
     {.name = "quiet", .shorthand = 'q', .type = FLAG_BOOL, .help = "Only show image IDs"},
+    {.name = "tree", .type = FLAG_BOOL, .unsupported = true},
 };
 
 const struct command images_command = {

@@ -39,3 +39,23 @@ size_t terminal_columns(const char *text)
         columns += ((unsigned char)*text & 0xc0) != 0x80;
     return columns;
 }
+
+char *terminal_shortened(const char *text, size_t columns)
+{
+    size_t used = 0;
+    const char *end = text;
+    if (terminal_columns(text) <= columns)
+        return xstrdup(text);
+    while (*end) {
+        char one[8] = "";
+        size_t length = 1;
+        while (length < sizeof(one) - 1 && ((unsigned char)end[length] & 0xc0) == 0x80)
+            length++;
+        memcpy(one, end, length);
+        used += terminal_columns(one);
+        if (used >= columns)
+            break;
+        end += length;
+    }
+    return xasprintf("%.*s…", (int)(end - text), text);
+}

@@ -19,6 +19,10 @@ bool terminal_wants_color(int fd);
 /* Columns that valid UTF-8 text takes: its code points; davit prints nothing wider than that. */
 size_t terminal_columns(const char *text);
 
+/* Text of at most so many columns, the last of them an ellipsis if it had more: Docker's. The
+ * caller frees it. */
+char *terminal_shortened(const char *text, size_t columns);
+
 /* The sequences that are used; every terminal since the VT100's successors has them. */
 #define TERMINAL_HIDE_CURSOR "\033[?25l"
 #define TERMINAL_SHOW_CURSOR "\033[?25h"

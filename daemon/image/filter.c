@@ -89,10 +89,11 @@ static bool take_until(struct parse *parse, const char *value, struct error *err
 static bool take_reference(struct parse *parse, const char *value, struct error *err)
 {
     if (!glob_is_valid(value)) {
-        error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER",
-                  "invalid filter 'reference=%s': syntax error in pattern", value);
-        return error_hint(err, "`*` is any text without a slash, `[abc]` any of these, and "
-                               "`\\` takes the next character as it is");
+        error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER", "syntax error in pattern");
+        return error_hint(err,
+                          "of %s: `*` is any text without a slash, `[abc]` any of these, and `\\` "
+                          "takes the next character as it is",
+                          value);
     }
     strv_add(&parse->filter->references, value);
     return true;

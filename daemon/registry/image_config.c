@@ -70,9 +70,8 @@ static int64_t parse_fraction(const char **text)
     return ns;
 }
 
-/* RFC 3339, as Go writes it: 2024-01-02T03:04:05.678Z. 0 if it is nothing of the kind: a date
- * decides nothing, so a bad one does not make an image unusable. */
-static int64_t parse_time(const char *text)
+/* RFC 3339, as Go writes it: 2024-01-02T03:04:05.678Z. */
+int64_t image_config_time(const char *text)
 {
     struct tm tm = {0};
     int hours = 0, minutes = 0;
@@ -88,8 +87,10 @@ static int64_t parse_time(const char *text)
         return 0;
     seconds = (int64_t)timegm(&tm);
     seconds -= (sign == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
-    /* Nanoseconds in 64 bits end in 2262. */
-    return seconds > INT64_MAX / 1000000000 - 1 || seconds < 0 ? 0 : seconds * 1000000000 + ns;
+    /* Nanoseconds in 64 bits begin in 1677 and end in 2262. */
+    if (seconds <= INT64_MIN / 1000000000)
+        return TIME_LONG_AGO;
+    return seconds >= INT64_MAX / 1000000000 ? TIME_FAR_AHEAD : seconds * 1000000000 + ns;
 }
 
 static bool parse_diff_ids(const json_t *rootfs, struct image_config *config, struct error *err)
@@ -137,7 +138,7 @@ struct image_config *image_config_parse(const void *data, size_t size, struct er
         invalid(err, "it is not an object", "");
         return NULL;
     }
-    config->created_unix_ns = parse_time(json_str(json, "created"));
+    config->created_unix_ns = image_config_time(json_str(json, "created"));
     if (!copy_string(json, "os", &config->os, err) ||
         !copy_string(json, "architecture", &config->architecture, err) ||
         !copy_string(json, "variant", &config->variant, err) ||

@@ -67,7 +67,7 @@ const struct index_entry *manifest_choose(const struct manifest *index,
 struct image_config {
     char *os, *architecture; /* "linux" and "" if absent */
     char *variant;           /* NULL if absent */
-    int64_t created_unix_ns; /* 0 if absent or no valid date */
+    int64_t created_unix_ns; /* as image_config_time() has it */
     char **env, **entrypoint, **cmd;
     char *user, *working_dir, *stop_signal;
     struct digest *diff_ids; /* bottom first */
@@ -76,6 +76,14 @@ struct image_config {
 /* INVALID_ARGUMENT, reason INVALID_MANIFEST. The caller owns the result. */
 struct image_config *image_config_parse(const void *data, size_t size, struct error *err);
 struct image_config *image_config_free(struct image_config *config);
+
+/* A date of a configuration (RFC 3339). 0 for none, or what is none: a date decides nothing, so a
+ * bad one makes no image unusable. What lies beyond 64 bits of nanoseconds is one of these: the
+ * first is also Go's date of what has no date, the first of the year 1. */
+#define TIME_LONG_AGO INT64_MIN
+#define TIME_FAR_AHEAD (INT64_MAX / 1000000000 * 1000000000)
+int64_t image_config_time(const char *text);
+
 static inline void image_config_cleanup(struct image_config **config)
 {
     *config = image_config_free(*config);

@@ -16,6 +16,9 @@ void handlers_registries_add(struct grpc_server *server, const struct engines *e
 /* Methods that have a file of their own. */
 bool handle_pull(struct grpc_call *call, void *context, struct error *err);
 bool handle_plan(struct grpc_call *call, void *context, struct error *err);
+bool handle_list_images(struct grpc_call *call, void *context, struct error *err);
+bool handle_inspect_image(struct grpc_call *call, void *context, struct error *err);
+bool handle_image_history(struct grpc_call *call, void *context, struct error *err);
 bool handle_push(struct grpc_call *call, void *context, struct error *err);
 bool handle_prune(struct grpc_call *call, void *context, struct error *err);
 bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);
@@ -35,7 +38,7 @@ bool verify_spec(const struct engines *engines, const ProtobufCMessage *request,
                  struct job_spec *ret, struct error *err);
 
 /* An image as message; the caller frees it with what holds it. */
-Davit__V1__Image *image_message(const struct image *image);
+Davit__V1__Image *image_message(const struct store *store, const struct image *image);
 
 static inline void message_cleanup(void *ptr_to_message)
 {

@@ -27,7 +27,7 @@ static void add_images(Davit__V1__DiskUsageResponse *response, const struct stor
         struct image_usage usage = image_usage(store, images[i]);
         Davit__V1__ImageUsage *message = xcalloc(1, sizeof(*message));
         davit__v1__image_usage__init(message);
-        message->image = image_message(images[i]);
+        message->image = image_message(store, images[i]);
         message->shared_bytes = usage.shared_bytes;
         message->unique_bytes = usage.unique_bytes;
         message->containers = usage.containers;

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <strings.h>
 
-static struct size_text scaled(uint64_t bytes, double base, const char *const *units, size_t count)
+static struct size_text scaled(uint64_t bytes, int digits, double base, const char *const *units,
+                               size_t count)
 {
     struct size_text result;
     double value = (double)bytes;
@@ -15,15 +16,20 @@ static struct size_text scaled(uint64_t bytes, double base, const char *const *u
         value /= base;
         unit++;
     }
-    snprintf(result.text, sizeof(result.text), "%.4g%s", value, units[unit]);
+    snprintf(result.text, sizeof(result.text), "%.*g%s", digits, value, units[unit]);
     return result;
 }
 
+static const char *const decimal_units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+
 struct size_text size_text(uint64_t bytes)
 {
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    return scaled(bytes, 4, 1000, decimal_units, ARRAY_SIZE(decimal_units));
+}
 
-    return scaled(bytes, 1000, units, ARRAY_SIZE(units));
+struct size_text short_size_text(uint64_t bytes)
+{
+    return scaled(bytes, 3, 1000, decimal_units, ARRAY_SIZE(decimal_units));
 }
 
 void add_size(struct strbuf *out, uint64_t bytes)
@@ -35,7 +41,7 @@ void add_memory_size(struct strbuf *out, uint64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 
-    strbuf_add_str(out, scaled(bytes, 1024, units, ARRAY_SIZE(units)).text);
+    strbuf_add_str(out, scaled(bytes, 4, 1024, units, ARRAY_SIZE(units)).text);
 }
 
 /* The factor that a unit stands for, or 0. */

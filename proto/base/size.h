@@ -15,6 +15,7 @@ struct size_text {
     char text[16];
 };
 struct size_text size_text(uint64_t bytes);
+struct size_text short_size_text(uint64_t bytes); /* with three digits: "188MB" */
 
 /* Reads "10GB", "1.5g", "512MiB", "4096": a number and a unit, K, M, G or T, decimal, or binary
  * with an i; a B may follow. Upper or lower case. False for anything else. */

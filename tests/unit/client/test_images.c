@@ -17,11 +17,12 @@ static Davit__V1__Image make_image(void)
 static char *print(Davit__V1__Image *image, struct images_view view)
 {
     Davit__V1__ListImagesResponse list = DAVIT__V1__LIST_IMAGES_RESPONSE__INIT;
+    CLEANUP_ERROR struct error err = {0};
     struct strbuf text = {0};
     list.images = &image;
     list.n_images = 1;
     view.now_unix = NOW;
-    images_print(&list, &view, &text);
+    assert_ok(images_print(&list, &view, &text, &err), &err);
     return strbuf_take(&text);
 }
 
@@ -29,9 +30,9 @@ static void test_empty(void **state UNUSED)
 {
     Davit__V1__ListImagesResponse list = DAVIT__V1__LIST_IMAGES_RESPONSE__INIT;
     CLEANUP_STRBUF struct strbuf text = {0}, ids = {0};
-    images_print(&list, &(struct images_view){0}, &text);
+    assert_true(images_print(&list, &(struct images_view){0}, &text, NULL));
     assert_string_equal(strbuf_text(&text), "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n");
-    images_print(&list, &(struct images_view){.only_ids = true}, &ids);
+    assert_true(images_print(&list, &(struct images_view){.only_ids = true}, &ids, NULL));
     assert_string_equal(strbuf_text(&ids), "");
 }
 
@@ -71,7 +72,7 @@ static void test_digests(void **state UNUSED)
 static void test_nameless(void **state UNUSED)
 {
     Davit__V1__Image image = make_image();
-    image.created_unix_ns = 0;
+    image.created_unix_ns = INT64_MIN;
     CLEANUP_FREE char *text = print(&image, (struct images_view){0});
     assert_string_equal(text, "REPOSITORY   TAG       IMAGE ID       CREATED   SIZE\n"
                               "<none>       <none>    aaaaaaaaaaaa   N/A       4.27MB\n");

@@ -1,0 +1,272 @@
+#include "client/inspect.h"
+
+#include "client/cli.h"
+#include "client/ui/json_indent.h"
+#include "proto/davit/v1/images.pb-c.h"
+
+#define DOCUMENT_MAX_BYTES (16 * MIB)
+#define BAD_TEMPLATE_EXIT 64 /* Docker's */
+
+/* --- What is printed ---------------------------------------------------------------------------
+ */
+
+bool inspection_init(struct inspection *inspection, const char *format, struct error *err)
+{
+    *inspection = (struct inspection){.format = str_empty(format) ? NULL : format};
+    if (!inspection->format || str_eq(format, "json"))
+        return true;
+    inspection->template = template_parse(format, err);
+    return inspection->template;
+}
+
+void inspection_done(struct inspection *inspection)
+{
+    template_free(inspection->template);
+    strbuf_done(&inspection->documents);
+    strbuf_done(&inspection->text);
+}
+
+static bool add_rendered(struct inspection *inspection, const char *json, size_t size,
+                         struct error *err)
+{
+    CLEANUP_JSON json_t *document =
+        json_parse(json, size, DOCUMENT_MAX_BYTES, "the daemon's answer", err);
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (!document || !template_render(inspection->template, document, &text, err))
+        return false;
+    strbuf_addf(&inspection->text, "%s\n", strbuf_text(&text));
+    return true;
+}
+
+bool inspection_add(struct inspection *inspection, const char *json, size_t size, struct error *err)
+{
+    if (inspection->template)
+        return add_rendered(inspection, json, size, err);
+    if (inspection->documents.length)
+        strbuf_add_char(&inspection->documents, ',');
+    strbuf_add(&inspection->documents, json, size);
+    return true;
+}
+
+void inspection_print(const struct inspection *inspection, struct strbuf *out)
+{
+    CLEANUP_FREE char *list = NULL;
+    if (inspection->template) {
+        strbuf_add_str(out, inspection->text.length ? strbuf_text(&inspection->text) : "\n");
+        return;
+    }
+    list = xasprintf("[%s]", strbuf_text(&inspection->documents));
+    if (inspection->format)
+        add_json_safe(out, list, strlen(list));
+    else
+        add_json_indented(out, list, strlen(list), "    ");
+    strbuf_add_char(out, '\n');
+}
+
+/* --- Kinds of objects --------------------------------------------------------------------------
+ */
+
+/* Fetches the document of one object; NOT_FOUND if there is no such one. */
+typedef bool fetch_fn(struct cli *cli, const char *name, struct strbuf *ret, struct error *err);
+
+static void image_response_free(Davit__V1__InspectImageResponse **response)
+{
+    davit__v1__inspect_image_response__free_unpacked(*response, NULL);
+}
+
+static bool await_fetch_image(struct cli *cli, const char *name, struct strbuf *ret,
+                              struct error *err)
+{
+    Davit__V1__InspectImageRequest request = DAVIT__V1__INSPECT_IMAGE_REQUEST__INIT;
+    CLEANUP(image_response_free) Davit__V1__InspectImageResponse *response = NULL;
+    request.reference = (char *)name;
+    if (!await_cli_call(cli, "/davit.v1.Images/Inspect", &request.base,
+                        &davit__v1__inspect_image_response__descriptor,
+                        (ProtobufCMessage **)&response, err))
+        return false;
+    strbuf_add(ret, response->document.data, response->document.len);
+    return true;
+}
+
+/* In the order in which Docker looks for an object of any kind. Those that davit has not yet are
+ * kinds, too: there is no object of theirs, and Docker's daemon says so in these words. */
+static const struct kind {
+    const char *name;
+    fetch_fn *await_fetch;
+    const char *none[2]; /* before and behind the object's name */
+} kinds[] = {
+    {"config", NULL, {"davit has no configs: ", ""}},
+    {"container", NULL, {"No such container: ", ""}},
+    {"image", await_fetch_image, {NULL, NULL}},
+    {"network", NULL, {"network ", " not found"}},
+    {"node", NULL, {"davit has no nodes: ", ""}},
+    {"plugin", NULL, {"plugin ", " not found"}},
+    {"secret", NULL, {"davit has no secrets: ", ""}},
+    {"service", NULL, {"davit has no services: ", ""}},
+    {"task", NULL, {"davit has no tasks: ", ""}},
+    {"volume", NULL, {"get ", ": no such volume"}},
+};
+
+/* NULL, with all that there are, for a name that is none. */
+static const struct kind *find_kind(const char *name, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf names = {0}, safe = {0};
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (str_eq(kinds[i].name, name))
+            return &kinds[i];
+        strbuf_addf(&names, "%s\"%s\"", i ? ", " : "", kinds[i].name);
+    }
+    strbuf_add_quoted(&safe, name);
+    if (*name)
+        error_set(err, ERROR_INVALID_ARGUMENT, NULL, "unknown type: %s: must be one of %s",
+                  strbuf_text(&safe), strbuf_text(&names));
+    else
+        error_set(err, ERROR_INVALID_ARGUMENT, NULL, "type is empty: must be one of %s",
+                  strbuf_text(&names));
+    return NULL;
+}
+
+/* Another kind may have an object of this name. */
+static bool is_passed_over(const struct error *err)
+{
+    return err->code == ERROR_NOT_FOUND || error_is(err, "INVALID_REFERENCE");
+}
+
+/* kind: NULL for any. */
+static bool await_fetch(struct cli *cli, const struct kind *kind, const char *name,
+                        const char **ret_kind, struct strbuf *ret, struct error *err)
+{
+    if (kind && !kind->await_fetch)
+        return error_set(err, ERROR_NOT_FOUND, NULL, "Error response from daemon: %s%s%s",
+                         kind->none[0], name, kind->none[1]);
+    if (kind) {
+        *ret_kind = kind->name;
+        return kind->await_fetch(cli, name, ret, err);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        CLEANUP_ERROR struct error one = {0};
+        *ret_kind = kinds[i].name;
+        if (!kinds[i].await_fetch)
+            continue;
+        if (kinds[i].await_fetch(cli, name, ret, &one))
+            return true;
+        if (!is_passed_over(&one))
+            return error_move(err, &one);
+    }
+    return error_set(err, ERROR_NOT_FOUND, NULL, "Error: No such object: %s", name);
+}
+
+/* --- davit inspect, davit image inspect --------------------------------------------------------
+ */
+
+/* One object; a failure is put behind the others. */
+static bool await_inspect_one(struct cli *cli, const struct kind *kind, const char *name, bool size,
+                              struct inspection *inspection, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf document = {0}, warning = {0};
+    const char *found = NULL;
+    if (!await_fetch(cli, kind, name, &found, &document, err))
+        return false;
+    if (size && !str_eq(found, "container")) {
+        strbuf_addf(&warning, "WARNING: --size ignored for %s\n", found);
+        if (!await_cli_print_error(cli, warning.data, warning.length, err))
+            return false;
+    }
+    return inspection_add(inspection, strbuf_text(&document), document.length, err);
+}
+
+/* As Docker: what was found is printed, then what was wrong with the others. */
+static bool await_inspect_all(struct cli *cli, const struct kind *kind, bool size,
+                              struct error *err)
+{
+    CLEANUP(inspection_done) struct inspection inspection = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    const size_t count = cli->flags.arg_count;
+    struct error *errors = NULL;
+    bool ok = true;
+    if (!inspection_init(&inspection, flag_string(&cli->flags, "format"), err)) {
+        cli->exit_code = BAD_TEMPLATE_EXIT;
+        cli_print_failure(cli, err);
+        error_done(err);
+        return true;
+    }
+    errors = xcalloc(count, sizeof(*errors));
+    for (size_t i = 0; i < count && ok; i++) {
+        await_inspect_one(cli, kind, cli->flags.args[i], size, &inspection, &errors[i]);
+        /* no use to go on */
+        ok = errors[i].code != ERROR_CANCELLED && errors[i].code != ERROR_UNAVAILABLE;
+        if (!ok)
+            error_move(err, &errors[i]);
+    }
+    inspection_print(&inspection, &text);
+    ok = ok && await_cli_print(cli, text.data, text.length, err);
+    for (size_t i = 0; i < count; i++) {
+        if (ok && error_is_set(&errors[i])) {
+            cli->exit_code = EXIT_FAILURE;
+            cli_print_failure(cli, &errors[i]);
+        }
+        error_done(&errors[i]);
+    }
+    free(errors);
+    return ok;
+}
+
+static bool await_inspect_image(struct cli *cli, struct error *err)
+{
+    return await_inspect_all(cli, find_kind("image", NULL), false, err);
+}
+
+static bool await_inspect(struct cli *cli, struct error *err)
+{
+    const char *type = flag_string(&cli->flags, "type");
+    const struct kind *kind = type ? find_kind(type, err) : NULL;
+    if (type && !kind)
+        return false;
+    return await_inspect_all(cli, kind, flag_bool(&cli->flags, "size"), err);
+}
+
+static const struct flag image_flags[] = {
+    {.name = "format",
+     .shorthand = 'f',
+     .type = FLAG_STRING,
+     .help = FORMAT_HELP,
+     .suggestions = FORMAT_SUGGESTIONS},
+};
+
+const struct command image_inspect_command = {
+    .usage = "[OPTIONS] IMAGE [IMAGE...]",
+    .summary = "Display detailed information on one or more images",
+    .flags = image_flags,
+    .flag_count = ARRAY_SIZE(image_flags),
+    .min_args = 1,
+    .max_args = ANY_NUMBER,
+    .completes = COMPLETE_IMAGES,
+    .await_run = await_inspect_image,
+};
+
+static const struct flag flags[] = {
+    {.name = "format",
+     .shorthand = 'f',
+     .type = FLAG_STRING,
+     .help = FORMAT_HELP,
+     .suggestions = FORMAT_SUGGESTIONS},
+    {.name = "size",
+     .shorthand = 's',
+     .type = FLAG_BOOL,
+     .help = "Display total file sizes if the type is container"},
+    {.name = "type",
+     .type = FLAG_STRING,
+     .help = "Only inspect objects of the given type",
+     .suggestions = "image"},
+};
+
+const struct command inspect_command = {
+    .usage = "[OPTIONS] NAME|ID [NAME|ID...]",
+    .summary = "Return low-level information on objects",
+    .flags = flags,
+    .flag_count = ARRAY_SIZE(flags),
+    .min_args = 1,
+    .max_args = ANY_NUMBER,
+    .completes = COMPLETE_IMAGES,
+    .await_run = await_inspect,
+};

@@ -1,0 +1,161 @@
+/* Images.List, Inspect and History: what is known of images. */
+#include "daemon/image/filter.h"
+#include "daemon/image/history.h"
+#include "daemon/image/inspect.h"
+#include "daemon/server/handlers.h"
+
+/* --- List ------------------------------------------------------------------------------------- */
+
+Davit__V1__Image *image_message(const struct store *store, const struct image *image)
+{
+    Davit__V1__Image *message = xcalloc(1, sizeof(*message));
+
+    davit__v1__image__init(message);
+    message->id = xstrdup(image->id.text);
+    message->repo_tags = image_familiar_names(image->tags);
+    message->n_repo_tags = strv_count(message->repo_tags);
+    message->repo_digests = image_familiar_names(image->repo_digests);
+    message->n_repo_digests = strv_count(message->repo_digests);
+    message->created_unix_ns = image->created_unix_ns;
+    message->size_bytes = image->size_bytes;
+    message->os = xstrdup(image->os);
+    message->architecture = xstrdup(image->architecture);
+    message->variant = xstrdup(image->variant ? image->variant : "");
+    message->parent_id = xstrdup(image->parent.text);
+    message->labels = xstrdup(image->labels ? image->labels : "");
+    message->containers = image_usage(store, image).containers;
+    return message;
+}
+
+/* Only the names that were asked for are told, as in Docker. False if the image is not meant. */
+static bool keep_names(const struct image_filter *filter, char **names, size_t *count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < *count; i++) {
+        if (image_filter_match_name(filter, names[i]))
+            names[kept++] = names[i];
+        else
+            free(names[i]);
+    }
+    names[kept] = NULL;
+    *count = kept;
+    return kept > 0;
+}
+
+/* Docker's rules. NULL if it is not to be listed. */
+static Davit__V1__Image *listed_message(const struct store *store, const struct image *image,
+                                        const struct image_filter *filter, bool all)
+{
+    bool tagged = image->tags && *image->tags;
+    bool named = tagged || (image->repo_digests && *image->repo_digests);
+    Davit__V1__Image *message;
+
+    if (filter->dangling == DANGLING_YES && (tagged || image->children > 0))
+        return NULL;
+    if (!named && ((!all && image->children > 0) || filter->dangling == DANGLING_NO))
+        return NULL;
+    if ((!named && filter->references) || !image_filter_match(filter, image))
+        return NULL;
+    message = image_message(store, image);
+    if (!filter->references)
+        return message;
+    bool kept = keep_names(filter, message->repo_tags, &message->n_repo_tags);
+    kept |= keep_names(filter, message->repo_digests, &message->n_repo_digests);
+    if (kept)
+        return message;
+    davit__v1__image__free_unpacked(message, NULL);
+    return NULL;
+}
+
+/* A name given to `images` is one more pattern. */
+static bool parse_filters(const struct store *store, const Davit__V1__ListImagesRequest *request,
+                          struct image_filter *ret, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **filters = NULL;
+
+    for (size_t i = 0; i < request->n_filters; i++)
+        strv_add(&filters, request->filters[i]);
+    if (!str_empty(request->reference)) {
+        CLEANUP_FREE char *filter = xasprintf("reference=%s", request->reference);
+        strv_add(&filters, filter);
+    }
+    return image_filter_parse(store, IMAGE_FILTER_LIST, filters, strv_count(filters), ret, err);
+}
+
+bool handle_list_images(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__ListImagesRequest *request = (const Davit__V1__ListImagesRequest *)message;
+    CLEANUP_IMAGE_FILTER struct image_filter filter = {0};
+    CLEANUP_FREE const struct image **images = NULL;
+    Davit__V1__ListImagesResponse *response;
+    size_t count = 0;
+    bool sent;
+
+    if (!message || !parse_filters(engines->store, request, &filter, err))
+        return false;
+    images = image_list(engines->store, &count);
+    response = xcalloc(1, sizeof(*response));
+    davit__v1__list_images_response__init(response);
+    response->images = xcalloc(count, sizeof(struct Davit__V1__Image *));
+    for (size_t i = 0; i < count; i++) {
+        Davit__V1__Image *image = listed_message(engines->store, images[i], &filter, request->all);
+        if (image)
+            response->images[response->n_images++] = image;
+    }
+    sent = await_grpc_send(call, &response->base, err);
+    davit__v1__list_images_response__free_unpacked(response, NULL);
+    return sent;
+}
+
+/* --- Inspect ---------------------------------------------------------------------------------- */
+
+bool handle_inspect_image(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__InspectImageRequest *request = (const Davit__V1__InspectImageRequest *)message;
+    Davit__V1__InspectImageResponse response = DAVIT__V1__INSPECT_IMAGE_RESPONSE__INIT;
+    CLEANUP_FREE char *json = NULL;
+
+    if (!message || !await_image_inspect(engines->store, request->reference, &json,
+                                         &response.document.len, err))
+        return false;
+    response.document.data = (uint8_t *)json;
+    return await_grpc_send(call, &response.base, err);
+}
+
+/* --- History ---------------------------------------------------------------------------------- */
+
+bool handle_image_history(struct grpc_call *call, void *context, struct error *err)
+{
+    const struct engines *engines = context;
+    CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
+    const Davit__V1__ImageHistoryRequest *request = (const Davit__V1__ImageHistoryRequest *)message;
+    Davit__V1__ImageHistoryResponse response = DAVIT__V1__IMAGE_HISTORY_RESPONSE__INIT;
+    CLEANUP(image_history_done) struct image_history history = {0};
+    CLEANUP_FREE Davit__V1__ImageHistoryResponse__Step *items = NULL;
+    CLEANUP_FREE Davit__V1__ImageHistoryResponse__Step **list = NULL;
+
+    if (!message || !await_image_history(engines->store, request->reference, &history, err))
+        return false;
+    items = xcalloc(history.count + 1, sizeof(*items));
+    list = xcalloc(history.count + 1, sizeof(*list));
+    for (size_t i = 0; i < history.count; i++) {
+        const struct image_step *step = &history.steps[i];
+        davit__v1__image_history_response__step__init(&items[i]);
+        items[i].id = (char *)step->id.text;
+        items[i].created_unix_ns = step->created_unix_ns;
+        items[i].created_by = step->created_by;
+        items[i].comment = step->comment;
+        items[i].size_bytes = step->size_bytes;
+        items[i].tags = step->tags;
+        items[i].n_tags = strv_count(step->tags);
+        list[i] = &items[i];
+    }
+    response.steps = list;
+    response.n_steps = history.count;
+    return await_grpc_send(call, &response.base, err);
+}
