@@ -9,8 +9,8 @@
 #include <sys/wait.h>
 
 #include "daemon/container/engine.h"
+#include "daemon/container/kept.h"
 #include "daemon/container/prepare.h"
-#include "daemon/container/usage.h"
 #include "proto/async/await.h"
 #include "proto/async/loop.h"
 #include "proto/base/log.h"
@@ -186,6 +186,7 @@ static void note_exit(struct container *container, int exit_code)
     stop_watching(container);
     container->exited = true;
     container->exit_code = exit_code;
+    image_hold_set_running(container->hold, false);
     wake_all(&container->exit_queue);
 }
 
@@ -336,6 +337,7 @@ struct container *await_container_create(struct container_engine *engine,
     job.config_size = data.config_size;
     job.lower_dirs = container->layer_dirs;
     job.lower_count = container->layer_count;
+    job.diff_ids = container->diff_ids;
     if ((r = await_work(prepare_container, &job, "preparing a container")) < 0) {
         await_error(err, r, "preparing a container");
         return NULL;
@@ -520,6 +522,12 @@ struct container_usage container_usage(const struct container *container)
 
     memcpy(usage.id, container->id, sizeof(usage.id));
     return usage;
+}
+
+const struct digest *container_layers(const struct container *container, size_t *ret_count)
+{
+    *ret_count = container->layer_count;
+    return container->diff_ids;
 }
 
 void container_set_disk_bytes(struct container *container, uint64_t disk_bytes)

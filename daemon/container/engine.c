@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include "daemon/container/kept.h"
 #include "daemon/container/usage.h"
 #include "daemon/store/tree.h"
 #include "proto/async/await.h"
@@ -86,7 +87,7 @@ static void note_leftover(struct leftovers *leftovers, const char *id, bool in_d
     const struct container_engine *engine = leftovers->engine;
     bool has_bundle = exists(engine->exec_root, id, "");
 
-    if (in_data_root && !has_bundle && exists(engine->data_root, id, "/container.json")) {
+    if (in_data_root && !has_bundle && exists(engine->data_root, id, "/" KEPT_NOTE)) {
         strv_add(&leftovers->kept_ids, id);
         return;
     }
@@ -167,14 +168,14 @@ static int await_runtime_end(const char *id)
     return r;
 }
 
-static bool await_remove_leftover(struct container_engine *engine, const char *id,
+static bool await_remove_leftover(struct container_engine *engine, const char *id, bool *ret_kept,
                                   struct error *err)
 {
     int r = await_runtime_end(id);
     CLEANUP(container_paths_done) struct container_paths paths = {0};
     CLEANUP(runtime_set_done) struct runtime_set defaults = {0}; /* --runtime may be new */
     const struct runtime *runtime = NULL;
-    bool keep = exists(engine->data_root, id, "/container.json");
+    bool keep = exists(engine->data_root, id, "/" KEPT_NOTE);
 
     if (r < 0)
         return await_error(err, r, "waiting for an earlier daemon's runtime");
@@ -187,8 +188,7 @@ static bool await_remove_leftover(struct container_engine *engine, const char *i
         return false;
     if (!remove_files_await(&paths, keep, err))
         return false;
-    if (keep)
-        kept_add(engine, id);
+    *ret_kept = keep;
     return true;
 }
 
@@ -203,19 +203,20 @@ static bool await_remove_leftovers(struct container_engine *engine, struct error
     kept_ids = leftovers.kept_ids;
     if (r < 0)
         return await_error(err, r, "looking for old containers");
-    for (size_t i = 0; i < strv_count(kept_ids); i++)
-        kept_add(engine, kept_ids[i]);
     for (size_t i = 0; i < strv_count(ids); i++) {
         CLEANUP_ERROR struct error problem = {0};
-        if (await_remove_leftover(engine, ids[i], &problem))
+        bool kept = false;
+        if (await_remove_leftover(engine, ids[i], &kept, &problem))
             log_info("removed a container that an earlier daemon left", LOG("id", ids[i]));
         else if ((r = task_check()) < 0)
             return await_error(err, r, "removing old containers");
         else
             log_warn("cannot remove a container that an earlier daemon left", LOG("id", ids[i]),
                      LOG("error", problem.message));
+        if (kept)
+            strv_add(&kept_ids, ids[i]);
     }
-    return true;
+    return await_kept_load(engine, kept_ids, err);
 }
 
 /* --- Life cycle ---------------------------------------------------------------------------------

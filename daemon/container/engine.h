@@ -12,7 +12,7 @@ struct container_engine {
     char *data_root, *exec_root; /* absolute */
     struct runtime_set runtimes;
     struct list containers; /* struct container: those that have not been freed */
-    struct list kept;       /* struct kept_container, see usage.h */
+    struct list kept;       /* struct kept_container, see kept.h */
     struct group group;     /* asking the runtimes for their versions, counting what is used */
     bool versions_asked;    /* each has answered or failed to */
     atomic_bool stopping;   /* counts end early */
@@ -29,4 +29,5 @@ struct container *container_of_node(struct list *node);
 bool container_is_running(const struct container *container);
 
 struct container_usage container_usage(const struct container *container);
+const struct digest *container_layers(const struct container *container, size_t *ret_count);
 void container_set_disk_bytes(struct container *container, uint64_t disk_bytes);

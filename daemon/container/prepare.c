@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "daemon/container/kept.h"
 #include "daemon/container/merge.h"
 #include "daemon/container/spec.h"
 #include "daemon/registry/manifest.h"
@@ -95,19 +96,17 @@ static bool resolve_user(int root_fd, const char *text, struct exec_user *ret, s
 
 /* --- The bundle ------------------------------------------------------------------------------- */
 
-/* What tells a later daemon that this container's files are to be kept. */
 static bool write_keep_note(const struct preparation *job, struct error *err)
 {
-    CLEANUP_FREE char *path = xasprintf("%s/container.json", job->paths->data_dir);
-    CLEANUP_JSON json_t *note = NULL;
-    CLEANUP_FREE char *text = NULL;
+    const struct kept_note note = {
+        .id = job->id,
+        .image = &job->options->image,
+        .diff_ids = job->diff_ids,
+        .diff_id_count = job->lower_count,
+        .created_unix = time(NULL),
+    };
 
-    if (job->options->remove)
-        return true;
-    note = json_pack("{s:s, s:s, s:I}", "id", job->id, "image", job->options->image.text,
-                     "created_unix", (json_int_t)time(NULL));
-    text = json_text(note);
-    return write_file(path, text, 0600, err);
+    return job->options->remove || kept_note_write(job->paths->data_dir, &note, err);
 }
 
 /* A mounted root in, config.json out. */

@@ -14,6 +14,7 @@ struct preparation {
     size_t config_size;
     char *const *lower_dirs; /* bottom first */
     size_t lower_count;
+    const struct digest *diff_ids; /* as many */
     /* Out. */
     bool ok;
     struct error err;

@@ -4,35 +4,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "daemon/container/kept.h"
 #include "daemon/store/tree_walk.h"
 #include "proto/async/await.h"
-#include "proto/base/json.h"
-#include "proto/base/log.h"
 
 /* Pauses between counts of what runs: at least this, and this many times what the count took. */
 #define PAUSE_MIN_MS 10000
 #define PAUSE_RATIO 100
-
-#define NOTE_MAX_BYTES 4096
-
-struct kept_container *kept_add(struct container_engine *engine, const char *id)
-{
-    struct kept_container *kept = xcalloc(1, sizeof(*kept));
-
-    snprintf(kept->usage.id, sizeof(kept->usage.id), "%s", id);
-    list_append(&engine->kept, &kept->node);
-    return kept;
-}
-
-void kept_clear(struct container_engine *engine)
-{
-    struct list *node;
-
-    while ((node = list_first(&engine->kept))) {
-        list_remove(node);
-        free(LIST_ITEM(node, struct kept_container, node));
-    }
-}
 
 /* --- In the pool -------------------------------------------------------------------------------
  */
@@ -40,24 +18,8 @@ void kept_clear(struct container_engine *engine)
 struct count_work {
     const char *data_root;
     struct container_usage *usage;
-    bool read_note; /* what write_keep_note() has written */
     const atomic_bool *stop;
 };
-
-static void read_note(int dir_fd, struct container_usage *usage)
-{
-    CLEANUP_CLOSE int fd = openat(dir_fd, "container.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    CLEANUP_JSON json_t *note = NULL;
-    char text[NOTE_MAX_BYTES];
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-
-    if (n > 0)
-        note = json_parse(text, (size_t)n, sizeof(text), "container.json", NULL);
-    if (!note || !json_str(note, "image"))
-        return;
-    digest_parse(json_str(note, "image"), &usage->image, NULL);
-    usage->created_unix = json_int(note, "created_unix", 0);
-}
 
 static void count_in_pool(void *arg)
 {
@@ -70,16 +32,13 @@ static void count_in_pool(void *arg)
     work->usage->disk_bytes = tree_disk_bytes(fd, work->stop);
     if (atomic_load(work->stop))
         work->usage->disk_bytes = 0; /* for the next daemon to count */
-    if (work->read_note)
-        read_note(fd, work->usage);
 }
 
-static int await_count(struct container_engine *engine, struct container_usage *usage, bool note)
+int await_usage_count(struct container_engine *engine, struct container_usage *usage)
 {
     struct count_work work = {
         .data_root = engine->data_root,
         .usage = usage,
-        .read_note = note,
         .stop = &engine->stopping,
     };
 
@@ -89,23 +48,13 @@ static int await_count(struct container_engine *engine, struct container_usage *
 /* --- In tasks ----------------------------------------------------------------------------------
  */
 
-void kept_add_await(struct container_engine *engine, const struct container *container)
-{
-    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
-    struct container_usage usage = container_usage(container);
-
-    await_count(engine, &usage, false);
-    usage.running = false;
-    kept_add(engine, usage.id)->usage = usage;
-}
-
 /* Nobody takes kept containers away, so that the list is only appended to. */
 static int await_count_kept(struct container_engine *engine)
 {
     for (struct list *node = engine->kept.next; node != &engine->kept; node = node->next) {
         struct kept_container *kept = LIST_ITEM(node, struct kept_container, node);
         struct container_usage usage = kept->usage;
-        int r = usage.disk_bytes ? 0 : await_count(engine, &usage, true);
+        int r = usage.disk_bytes ? 0 : await_usage_count(engine, &usage);
         if (r < 0)
             return r;
         kept->usage = usage;
@@ -122,7 +71,7 @@ static int await_count_running(struct container_engine *engine)
     list = container_usage_list(engine, &count);
     for (size_t i = 0; i < count && r == 0; i++) {
         struct container *container;
-        if (!list[i].running || (r = await_count(engine, &list[i], false)) < 0)
+        if (!list[i].running || (r = await_usage_count(engine, &list[i])) < 0)
             continue;
         container = container_find(engine, list[i].id, NULL);
         if (container)

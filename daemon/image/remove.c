@@ -129,7 +129,7 @@ static bool check_reference(const struct plan *plan, const struct image *image, 
               "conflict: unable to remove repository reference \"%s\" (must force) - container "
               "%.12s is using its referenced image %.12s",
               text, container, digest_hex(&image->id));
-    return error_hint(err, "give the image another name first, or use --force");
+    return error_hint(err, "use --force to remove the name; the image stays");
 }
 
 /* --- Lines -------------------------------------------------------------------------------------

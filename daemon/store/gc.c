@@ -61,13 +61,14 @@ bool await_collect_task(void *arg, struct error *err)
         MIN((uint64_t)store->grace_ns / 1000000 + 1, (uint64_t)COLLECT_INTERVAL_MAX_MS);
     int r;
 
+    /* Not at once: containers of earlier daemons are still to take their leases. */
     for (;;) {
         CLEANUP_ERROR struct error failure = {0};
         CLEANUP(layers_pruned_done) struct layers_pruned pruned = {0};
+        if ((r = await_sleep(interval_ms)) < 0)
+            return await_error(err, r, "collecting layers");
         if (!await_layers_prune(store, wall_clock_ns() - store->grace_ns, &pruned, &failure) &&
             failure.code != ERROR_CANCELLED)
             log_warn("cannot remove unused layers", LOG("error", failure.message));
-        if ((r = await_sleep(interval_ms)) < 0)
-            return await_error(err, r, "collecting layers");
     }
 }

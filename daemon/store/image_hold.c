@@ -1,19 +1,14 @@
 /* Containers and the images they have. */
 #include "daemon/store/internal.h"
 
-/* The layers are held, too: of a container that has ended the image can be removed by force, and
- * what the container has changed lies on them. */
 struct image_hold *image_hold_new(struct store *store, const struct digest *id,
                                   const char *container_id, bool running)
 {
-    const struct image *image = image_get(store, id);
     struct image_hold *hold = xcalloc(1, sizeof(*hold));
 
     hold->image = *id;
     hold->container = xstrdup(container_id);
     hold->running = running;
-    if (image)
-        hold->lease = layer_lease_new(store, image->diff_ids, image->diff_id_count);
     list_append(&store->holds, &hold->node);
     return hold;
 }
@@ -29,7 +24,6 @@ struct image_hold *image_hold_free(struct image_hold *hold)
     if (!hold)
         return NULL;
     list_remove(&hold->node);
-    layer_lease_free(hold->lease);
     free(hold->container);
     free(hold);
     return NULL;

@@ -45,8 +45,7 @@ struct layer {
 struct image_hold {
     struct list node;
     struct digest image;
-    struct layer_lease *lease; /* of its layers; NULL: the image was not there */
-    char *container;           /* its ID */
+    char *container; /* its ID */
     bool running;
 };
 

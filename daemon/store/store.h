@@ -335,7 +335,7 @@ bool await_images_delete(struct store *store, const struct image_deletion *items
                          struct layers_pruned *ret, struct error *err);
 
 /* A container holds its image: it cannot be deleted while the container runs, and only by force
- * once it has ended; its layers stay as long as the container does. Does not suspend. */
+ * once it has ended. Does not suspend. */
 struct image_hold;
 struct image_hold *image_hold_new(struct store *store, const struct digest *id,
                                   const char *container_id, bool running);

@@ -317,7 +317,7 @@ def test_an_image_in_use_cannot_be_removed(davit, image):
     assert process.stdout.readline() == "ready\n"
     refused = davit("rmi", image, check=False)
     assert refused.code == 1
-    assert "is being used by running container" in refused.stderr
+    assert "is using its referenced image" in refused.stderr
     process.communicate("\n", timeout=60)
     davit("rmi", image)
 

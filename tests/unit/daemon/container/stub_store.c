@@ -7,7 +7,7 @@ struct store {
     struct image image;
     char *config;
     char **layer_dirs;
-    int holds, mounts;
+    int holds, mounts, leases;
     size_t failing_layer;
 };
 
@@ -38,7 +38,7 @@ struct store *stub_store_new(const char *config, char *const *layer_dirs, size_t
 
 struct store *stub_store_free(struct store *store)
 {
-    int holds = store->holds, mounts = store->mounts;
+    int holds = store->holds, mounts = store->mounts, leases = store->leases;
 
     strv_free(store->layer_dirs);
     free(store->image.diff_ids);
@@ -46,6 +46,7 @@ struct store *stub_store_free(struct store *store)
     free(store);
     assert_int_equal(holds, 0);
     assert_int_equal(mounts, 0);
+    assert_int_equal(leases, 0);
     return NULL;
 }
 
@@ -118,9 +119,27 @@ struct image_hold *image_hold_new(struct store *store, const struct digest *id,
     return (struct image_hold *)store;
 }
 
+void image_hold_set_running(struct image_hold *hold UNUSED, bool running UNUSED)
+{
+}
+
 struct image_hold *image_hold_free(struct image_hold *hold)
 {
     if (hold)
         ((struct store *)hold)->holds--;
+    return NULL;
+}
+
+struct layer_lease *layer_lease_new(struct store *store, const struct digest *diff_ids UNUSED,
+                                    size_t count UNUSED)
+{
+    store->leases++;
+    return (struct layer_lease *)store;
+}
+
+struct layer_lease *layer_lease_free(struct layer_lease *lease)
+{
+    if (lease)
+        ((struct store *)lease)->leases--;
     return NULL;
 }
