@@ -251,10 +251,24 @@ bool flag_is_set(const struct flags *flags, const char *name)
 /* --- Help --------------------------------------------------------------------------------------
  */
 
-static void add_left_column(const struct flag *flag, struct strbuf *out)
+const char *flag_kind(const struct flag *flag)
 {
     static const char *const kinds[] = {[FLAG_BOOL] = "", "string", "list"};
-    const char *kind = flag->kind ? flag->kind : kinds[flag->type];
+    return flag->kind ? flag->kind : kinds[flag->type];
+}
+
+void flag_describe_values(const struct flag *flag, struct strbuf *out)
+{
+    const bool quoted = !flag->kind && flag->type != FLAG_BOOL;
+    if (flag->choices)
+        strbuf_addf(out, " (%s)", flag->choices);
+    if (flag->fallback)
+        strbuf_addf(out, quoted ? " (default \"%s\")" : " (default %s)", flag->fallback);
+}
+
+static void add_left_column(const struct flag *flag, struct strbuf *out)
+{
+    const char *kind = flag_kind(flag);
     if (flag->shorthand)
         strbuf_addf(out, "  -%c, --%s", flag->shorthand, flag->name);
     else
@@ -297,15 +311,11 @@ void flags_describe(const struct flag *table, size_t count, size_t width, struct
     }
     for (size_t i = 0; i < count; i++) {
         CLEANUP_STRBUF struct strbuf left = {0}, help = {0};
-        const bool quoted = !table[i].kind && table[i].type != FLAG_BOOL;
         if (table[i].unsupported)
             continue;
         add_left_column(&table[i], &left);
         strbuf_add_str(&help, table[i].help);
-        if (table[i].choices)
-            strbuf_addf(&help, " (%s)", table[i].choices);
-        if (table[i].fallback)
-            strbuf_addf(&help, quoted ? " (default \"%s\")" : " (default %s)", table[i].fallback);
+        flag_describe_values(&table[i], &help);
         strbuf_addf(out, "%-*s   ", (int)widest, strbuf_text(&left));
         add_wrapped(strbuf_text(&help), widest + 3, width, out);
     }

@@ -84,5 +84,10 @@ const char *flag_string(const struct flags *flags,
 char *const *flag_list(const struct flags *flags, const char *name); /* NULL if unset */
 bool flag_is_set(const struct flags *flags, const char *name);
 
+/* What the help calls its value: "string"; "" for a switch. */
+const char *flag_kind(const struct flag *flag);
+/* Appends " (auto|tty) (default "auto")", what there is of it. */
+void flag_describe_values(const struct flag *flag, struct strbuf *out);
+
 /* Appends the lines of a help text, "  -q, --quiet   Suppress...", wrapped to width columns. */
 void flags_describe(const struct flag *table, size_t count, size_t width, struct strbuf *out);

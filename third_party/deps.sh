@@ -66,6 +66,7 @@ test  tool:clang-format             clang-format
 test  tool:ccache                   ccache
 test  tool:valgrind                 valgrind
 test  tool:mandoc                   mandoc
+test  tool:groff                    groff-base
 test  tool:zsh                      zsh
 test  tool:fish                     fish
 test  tool:systemd-socket-activate  systemd
