@@ -79,7 +79,7 @@ int64_t image_config_time(const char *text)
     char sign = 'Z';
 
     text = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
-    if (!text || tm.tm_year > 8000)
+    if (!text)
         return 0;
     ns = parse_fraction(&text);
     if (*text != 'Z' && *text != 'z' &&
