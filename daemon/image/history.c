@@ -34,10 +34,8 @@ static bool parse_step(const json_t *json, const char *path, struct image_step *
 {
     const json_t *empty = json_object_get(json, "empty_layer");
 
-    if (!json_is_object(json))
-        return image_config_mistyped(path, "", json, "an object", err);
     if (empty && !json_is_boolean(empty) && !json_is_null(empty))
-        return image_config_mistyped(path, ".empty_layer", empty, "a boolean", err);
+        return image_config_mistyped(path, "empty_layer", empty, "a boolean", err);
     *ret_empty = json_is_true(empty);
     step->created_unix_ns = image_config_time(json_str(json, "created"));
     return copy_text(json, path, "created_by", &step->created_by, err) &&
@@ -53,9 +51,13 @@ static bool parse_steps(const json_t *steps, const uint64_t *layer_bytes, size_t
     ret->count = count;
     for (size_t i = 0; i < count; i++) {
         struct image_step *step = &ret->steps[count - 1 - i];
-        CLEANUP_FREE char *path = xasprintf("history[%zu].", i);
+        CLEANUP_FREE char *name = xasprintf("history[%zu]", i);
+        CLEANUP_FREE char *path = xasprintf("%s.", name);
+        const json_t *json = json_array_get(steps, i);
         bool empty = false;
-        if (!parse_step(json_array_get(steps, i), path, step, &empty, err))
+        if (!json_is_object(json))
+            return image_config_mistyped("", name, json, "an object", err);
+        if (!parse_step(json, path, step, &empty, err))
             return false;
         if (empty)
             continue;

@@ -85,10 +85,12 @@ static bool add_comment(json_t *document, const json_t *config, struct error *er
 
     if (!image_config_text(config, "", "comment", &comment, err))
         return false;
-    if (!*comment && steps > 0 &&
-        !image_config_text(json_array_get(history, steps - 1), "history: ", "comment", &comment,
-                           err))
-        return false;
+    if (!*comment && steps > 0) {
+        CLEANUP_FREE char *path = xasprintf("history[%zu].", steps - 1);
+        const json_t *last = json_array_get(history, steps - 1);
+        if (!image_config_text(last, path, "comment", &comment, err))
+            return false;
+    }
     json_object_set_new(document, "Comment", json_string(comment));
     return true;
 }

@@ -47,13 +47,12 @@ static bool keep_names(const struct image_filter *filter, char **names, size_t *
 static Davit__V1__Image *listed_message(const struct store *store, const struct image *image,
                                         const struct image_filter *filter, bool all)
 {
-    bool tagged = image->tags && *image->tags;
-    bool named = tagged || (image->repo_digests && *image->repo_digests);
+    bool named = image->tag_count > 0 || image->repo_digest_count > 0;
     Davit__V1__Image *message;
 
-    if (filter->dangling == DANGLING_YES && (tagged || image->children > 0))
+    if (filter->dangling == DANGLING_YES && !image_is_dangling(image))
         return NULL;
-    if (!named && ((!all && image->children > 0) || filter->dangling == DANGLING_NO))
+    if ((!all && image_is_intermediate(image)) || (!named && filter->dangling == DANGLING_NO))
         return NULL;
     if ((!named && filter->references) || !image_filter_match(filter, image))
         return NULL;
