@@ -15,6 +15,7 @@ static const struct command_name top_names[] = {
     {.name = "history", .command = &history_command},
     {.name = "inspect", .command = &inspect_command},
     {.name = "rmi", .command = &rmi_command},
+    {.name = "save", .command = &save_command},
     {.name = "tag", .command = &tag_command},
     {.name = "__complete", .command = &complete_command, .hidden = true},
 };
@@ -30,6 +31,7 @@ static const struct command_name image_names[] = {
     {.name = "pull", .command = &pull_command},
     {.name = "push", .command = &push_command},
     {.name = "rm", .alias = "remove", .command = &rmi_command},
+    {.name = "save", .command = &save_command},
     {.name = "tag", .command = &tag_command},
 };
 

@@ -72,6 +72,7 @@ extern const struct command pull_command;
 extern const struct command push_command;
 extern const struct command rmi_command;
 extern const struct command run_command;
+extern const struct command save_command;
 extern const struct command search_command;
 extern const struct command tag_command;
 extern const struct command verify_command;

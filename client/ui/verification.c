@@ -11,80 +11,31 @@
 /* --- Live --------------------------------------------------------------------------------------
  */
 
-static void add_amounts(struct strbuf *out, uint64_t done, uint64_t total)
-{
-    add_size(out, done);
-    strbuf_add_char(out, '/');
-    add_size(out, total);
-}
-
-/* A bar in the room that all the other parts leave. */
-static void add_line(const char *what, uint64_t done, uint64_t total,
-                     const struct strbuf *const *parts, size_t count, size_t width,
-                     struct strbuf *line)
-{
-    CLEANUP_STRBUF struct strbuf bar = {0};
-    size_t used = strlen(what) + 2;
-    for (size_t i = 0; i < count; i++)
-        used += parts[i]->length ? parts[i]->length + 2 : 0;
-    if (total && used + BAR_MIN <= width)
-        add_bar(&bar, done, total, MIN(width - used, BAR_MAX + 3));
-    strbuf_add_str(line, what);
-    if (bar.length)
-        add_part(line, &bar, width);
-    for (size_t i = 0; i < count; i++) {
-        if (parts[i]->length)
-            add_part(line, parts[i], width);
-    }
-}
-
-static void add_checking(const verify_progress *now, size_t width, struct strbuf *line)
-{
-    CLEANUP_STRBUF struct strbuf bytes = {0}, speed = {0}, eta = {0}, problems = {0};
-    const struct strbuf *const parts[] = {&bytes, &problems, &speed, &eta};
-    CLEANUP_FREE char *what =
-        xasprintf("Verifying layers: %u/%u", now->layers_done, now->layers_total);
-    add_amounts(&bytes, now->bytes_done, now->bytes_total);
-    if (now->problems)
-        strbuf_addf(&problems, "%u problem%s", now->problems, now->problems == 1 ? "" : "s");
-    if (now->bytes_per_second) {
-        add_size(&speed, now->bytes_per_second);
-        strbuf_add_str(&speed, "/s");
-    }
-    if (now->eta_ms >= 0) {
-        strbuf_add_str(&eta, "ETA ");
-        add_countdown(&eta, now->eta_ms);
-    }
-    add_line(what, now->bytes_done, now->bytes_total, parts, ARRAY_SIZE(parts), width, line);
-}
-
-static void add_repairing(const verify_progress *now, size_t width, struct strbuf *line)
-{
-    CLEANUP_STRBUF struct strbuf bytes = {0};
-    const struct strbuf *const parts[] = {&bytes};
-    CLEANUP_FREE char *what = xasprintf("Repairing: %u/%u", now->repaired, now->problems);
-    if (now->repair_bytes_total)
-        add_amounts(&bytes, now->repair_bytes_done, now->repair_bytes_total);
-    add_line(what, now->repair_bytes_done, now->repair_bytes_total, parts, ARRAY_SIZE(parts), width,
-             line);
-}
-
 void verification_draw(const verify_progress *now, struct terminal_size size, struct strbuf *out)
 {
-    CLEANUP_STRBUF struct strbuf line = {0};
-    const size_t width = size.width > 1 ? size.width - 1 : 1;
-    if (now->phase == PHASE(REPAIRING))
-        add_repairing(now, width, &line);
-    else
-        add_checking(now, width, &line);
-    strbuf_add_str(out, TERMINAL_HIDE_CURSOR "\r" TERMINAL_NO_WRAP);
-    strbuf_add(out, strbuf_text(&line), MIN(line.length, width));
-    strbuf_add_str(out, TERMINAL_ERASE_LINE TERMINAL_WRAP);
+    CLEANUP_FREE char *what = NULL, *problems = NULL;
+    struct bar_line line = {.eta_ms = -1};
+    if (now->phase == PHASE(REPAIRING)) {
+        what = xasprintf("Repairing: %u/%u", now->repaired, now->problems);
+        line.done = now->repair_bytes_done;
+        line.total = now->repair_bytes_total;
+    } else {
+        what = xasprintf("Verifying layers: %u/%u", now->layers_done, now->layers_total);
+        line.done = now->bytes_done;
+        line.total = now->bytes_total;
+        line.bytes_per_second = now->bytes_per_second;
+        line.eta_ms = now->eta_ms;
+        if (now->problems)
+            problems = xasprintf("%u problem%s", now->problems, now->problems == 1 ? "" : "s");
+    }
+    line.what = what;
+    line.note = problems;
+    bar_line_draw(&line, size, out);
 }
 
 void verification_leave(struct strbuf *out)
 {
-    strbuf_add_str(out, "\r" TERMINAL_ERASE_LINE TERMINAL_SHOW_CURSOR);
+    bar_line_leave(out);
 }
 
 /* --- Lines -------------------------------------------------------------------------------------

@@ -6,10 +6,8 @@
 #include "proto/base/log.h"
 
 static const char *const kind_names[] = {
-    [JOB_PULL] = "pull",
-    [JOB_PUSH] = "push",
-    [JOB_VERIFY] = "verify",
-    [JOB_PRUNE] = "prune",
+    [JOB_PULL] = "pull",   [JOB_PUSH] = "push", [JOB_VERIFY] = "verify",
+    [JOB_PRUNE] = "prune", [JOB_SAVE] = "save",
 };
 
 static const char *const state_names[] = {

@@ -67,6 +67,7 @@ void handlers_images_add(struct grpc_server *server, const struct engines *engin
         {"History", handle_image_history},
         {"Tag", handle_tag},
         {"Remove", handle_remove},
+        {"Save", handle_save},
     };
 
     grpc_server_add(server, &davit__v1__images__descriptor, methods, ARRAY_SIZE(methods),

@@ -11,6 +11,8 @@ static Davit__V1__Job__Kind kind_of(enum job_kind kind)
         return DAVIT__V1__JOB__KIND__VERIFY;
     case JOB_PRUNE:
         return DAVIT__V1__JOB__KIND__PRUNE;
+    case JOB_SAVE:
+        return DAVIT__V1__JOB__KIND__SAVE;
     }
     return DAVIT__V1__JOB__KIND__KIND_UNSPECIFIED;
 }
