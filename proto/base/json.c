@@ -1,28 +1,49 @@
 #include "proto/base/json.h"
 
-/* True if arrays and objects are nested deeper than the limit. Looks at brackets outside of strings
- * only; what is not JSON is the parser's to refuse. */
-static bool is_too_deep(const char *text, size_t size)
+struct shape {
+    size_t deepest; /* levels of arrays and objects */
+    size_t values;  /* about: every bracket and comma begins one */
+};
+
+/* Looks at what is outside of strings only, and no further than both limits; what is not JSON is
+ * the parser's to refuse. */
+static struct shape shape_of(const char *text, size_t size)
 {
+    struct shape shape = {0};
     size_t depth = 0;
     bool in_string = false;
 
-    for (size_t i = 0; i < size; i++) {
+    for (size_t i = 0; i < size && shape.deepest <= JSON_MAX_DEPTH; i++) {
+        char c = text[i];
         if (in_string) {
-            if (text[i] == '\\')
-                i++;
-            else if (text[i] == '"')
-                in_string = false;
-        } else if (text[i] == '"') {
+            i += c == '\\';
+            in_string = c != '"';
+        } else if (c == '"') {
             in_string = true;
-        } else if (text[i] == '[' || text[i] == '{') {
-            if (++depth > JSON_MAX_DEPTH)
-                return true;
-        } else if ((text[i] == ']' || text[i] == '}') && depth) {
+        } else if (c == '[' || c == '{') {
+            depth++;
+            shape.values++;
+            shape.deepest = MAX(shape.deepest, depth);
+        } else if (c == ',') {
+            shape.values++;
+        } else if ((c == ']' || c == '}') && depth) {
             depth--;
         }
     }
-    return false;
+    return shape;
+}
+
+static bool check_shape(const char *text, size_t size, const char *what, struct error *err)
+{
+    struct shape shape = shape_of(text, size);
+
+    if (shape.deepest > JSON_MAX_DEPTH)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
+                         "%s is nested too deeply: the limit is %d levels", what, JSON_MAX_DEPTH);
+    if (shape.values > JSON_MAX_VALUES)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
+                         "%s has too many values: the limit is %d", what, JSON_MAX_VALUES);
+    return true;
 }
 
 json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
@@ -36,11 +57,8 @@ json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char
                   "%s is too large: %zu bytes, the limit is %zu", what, size, limit_bytes);
         return NULL;
     }
-    if (is_too_deep(data, size)) {
-        error_set(err, ERROR_RESOURCE_EXHAUSTED, "INVALID_JSON",
-                  "%s is nested too deeply: the limit is %d levels", what, JSON_MAX_DEPTH);
+    if (!check_shape(data, size, what, err))
         return NULL;
-    }
     json = json_loadb(data, size, JSON_REJECT_DUPLICATES, &problem);
     if (!json) {
         error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON",

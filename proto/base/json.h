@@ -9,6 +9,7 @@
 #include "proto/base/error.h"
 
 #define JSON_MAX_DEPTH 64
+#define JSON_MAX_VALUES 100000 /* 4 MiB of empty objects would become 500 MiB of memory */
 
 #define CLEANUP_JSON CLEANUP(json_cleanup)
 
@@ -19,8 +20,8 @@ static inline void json_cleanup(json_t **json)
 }
 
 /* Parses a document. `what` names it in the error ("manifest of busybox:latest"). Longer than
- * limit_bytes or nested deeper than JSON_MAX_DEPTH: RESOURCE_EXHAUSTED; malformed:
- * INVALID_ARGUMENT; all with reason INVALID_JSON.
+ * limit_bytes, nested deeper than JSON_MAX_DEPTH, or of more than JSON_MAX_VALUES:
+ * RESOURCE_EXHAUSTED; malformed: INVALID_ARGUMENT; all with reason INVALID_JSON.
  * The caller owns the result. */
 json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
                    struct error *err);

@@ -112,6 +112,39 @@ static void test_brackets_in_strings_are_no_levels(void **state UNUSED)
     assert_ok(json, &err);
 }
 
+/* An array of so many values; commas in strings are none. */
+static char *many(size_t count, const char *value)
+{
+    struct strbuf text = {0};
+
+    strbuf_add_char(&text, '[');
+    for (size_t i = 0; i < count; i++)
+        strbuf_addf(&text, "%s%s", i ? "," : "", value);
+    strbuf_add_char(&text, ']');
+    return strbuf_take(&text);
+}
+
+static void test_values_limit(void **state UNUSED)
+{
+    static const struct {
+        const char *value;
+        size_t most;
+    } cases[] = {{"1", JSON_MAX_VALUES},
+                 {"\",,,[\\\"{\"", JSON_MAX_VALUES},
+                 {"{}", JSON_MAX_VALUES / 2}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_ERROR struct error err = {0};
+        CLEANUP_FREE char *most = many(cases[i].most, cases[i].value);
+        CLEANUP_FREE char *more = many(cases[i].most + 1, cases[i].value);
+        CLEANUP_JSON json_t *json = json_parse(most, strlen(most), 4 * MIB, "x", &err);
+        assert_ok(json, &err);
+        assert_null(json_parse(more, strlen(more), 4 * MIB, "x", &err));
+        assert_true(error_is(&err, "INVALID_JSON"));
+        assert_error(&err, ERROR_RESOURCE_EXHAUSTED, "too many values");
+    }
+}
+
 /* What the limit is for: a task's stack. */
 static void *parse_deep(void *arg UNUSED)
 {
@@ -184,6 +217,7 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_size_limit),
         cmocka_unit_test(test_depth_limit),
+        cmocka_unit_test(test_values_limit),
         cmocka_unit_test(test_brackets_in_strings_are_no_levels),
         cmocka_unit_test(test_deep_nesting_does_not_take_the_stack),
         cmocka_unit_test(test_text),
