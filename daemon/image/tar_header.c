@@ -13,7 +13,9 @@ _Static_assert(sizeof(struct ustar) == TAR_BLOCK_BYTES, "as POSIX has it");
 
 static void octal(char *field, size_t size, uint64_t value)
 {
-    snprintf(field, size, "%0*llo", (int)size - 1, (unsigned long long)value);
+    field[--size] = '\0';
+    for (; size > 0; value >>= 3)
+        field[--size] = (char)('0' + (value & 7));
 }
 
 static void write_block(uint8_t *ret, const char *name, char type, unsigned int mode, uint64_t size)
