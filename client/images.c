@@ -192,10 +192,39 @@ static void response_free(Davit__V1__ListImagesResponse **response)
     davit__v1__list_images_response__free_unpacked(*response, NULL);
 }
 
+/* Takes over the images of one page. */
+static void add_page(Davit__V1__ListImagesResponse *all, Davit__V1__ListImagesResponse *page)
+{
+    if (page->n_images == 0)
+        return;
+    all->images = xrealloc(all->images, (all->n_images + page->n_images) * sizeof(*all->images));
+    for (size_t i = 0; i < page->n_images; i++)
+        all->images[all->n_images++] = TAKE(page->images[i]);
+    page->n_images = 0;
+}
+
+static bool await_list(struct cli *cli, Davit__V1__ListImagesRequest *request,
+                       Davit__V1__ListImagesResponse *ret, struct error *err)
+{
+    CLEANUP_FREE char *token = NULL;
+    do {
+        CLEANUP(response_free) Davit__V1__ListImagesResponse *page = NULL;
+        request->page_token = token ? token : "";
+        if (!await_cli_call(cli, "/davit.v1.Images/List", &request->base,
+                            &davit__v1__list_images_response__descriptor,
+                            (ProtobufCMessage **)&page, err))
+            return false;
+        add_page(ret, page);
+        free(token);
+        token = xstrdup(page->next_page_token);
+    } while (*token);
+    return true;
+}
+
 static bool await_images(struct cli *cli, struct error *err)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
-    CLEANUP(response_free) Davit__V1__ListImagesResponse *response = NULL;
+    CLEANUP(response_free) Davit__V1__ListImagesResponse *list = xcalloc(1, sizeof(*list));
     CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     CLEANUP_STRBUF struct strbuf text = {0};
     const char *format = flag_string(&cli->flags, "format");
@@ -211,10 +240,8 @@ static bool await_images(struct cli *cli, struct error *err)
     request.all = flag_bool(&cli->flags, "all");
     request.filters = filters;
     request.n_filters = strv_count(filters);
-    if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
-                        &davit__v1__list_images_response__descriptor,
-                        (ProtobufCMessage **)&response, err) ||
-        !images_print(response, &view, &text, err))
+    davit__v1__list_images_response__init(list);
+    if (!await_list(cli, &request, list, err) || !images_print(list, &view, &text, err))
         return false;
     return await_cli_print(cli, text.data, text.length, err);
 }

@@ -10,6 +10,7 @@
 
 /* Each image is compared with each of them. */
 #define FILTERS_MAX 100
+#define FILTER_MAX_BYTES 4096
 
 /* --- Parsing ---------------------------------------------------------------------------------- */
 
@@ -132,6 +133,10 @@ static bool take_filter(struct parse *parse, enum image_filter_use use, const ch
 {
     size_t length = strcspn(filter, "=");
 
+    if (strlen(filter) > FILTER_MAX_BYTES)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER",
+                         "a filter of %zu bytes, the limit is %d", strlen(filter),
+                         FILTER_MAX_BYTES);
     if (!filter[length]) {
         error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER",
                   "bad format of filter (expected name=value): %s", filter);

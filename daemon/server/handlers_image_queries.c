@@ -1,4 +1,7 @@
 /* Images.List, Inspect and History: what is known of images. */
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "daemon/image/filter.h"
 #include "daemon/image/history.h"
 #include "daemon/image/inspect.h"
@@ -22,7 +25,7 @@ Davit__V1__Image *image_message(const struct store *store, const struct image *i
     message->architecture = xstrdup(image->architecture);
     message->variant = xstrdup(image->variant ? image->variant : "");
     message->parent_id = xstrdup(image->parent.text);
-    message->labels = xstrdup(image->labels ? image->labels : "");
+    message->labels = xstrdup("");
     message->containers = image_usage(store, image).containers;
     return message;
 }
@@ -82,31 +85,98 @@ static bool parse_filters(const struct store *store, const Davit__V1__ListImages
     return image_filter_parse(store, IMAGE_FILTER_LIST, filters, strv_count(filters), ret, err);
 }
 
+/* Pages: what is sent at once, and where the next one begins, as text. */
+#define PAGE_BYTES (1 * MIB)
+
+static char *page_token(const struct image_place *place)
+{
+    return xasprintf("%" PRId64 ":%s", place->created_unix_ns, place->id.text);
+}
+
+static bool parse_page_token(const char *token, struct image_place *ret, struct error *err)
+{
+    char *end;
+
+    *ret = IMAGE_PLACE_FIRST;
+    if (str_empty(token))
+        return true;
+    ret->created_unix_ns = strtoll(token, &end, 10);
+    if (*end == ':' && digest_parse(end + 1, &ret->id, NULL))
+        return true;
+    return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_PAGE_TOKEN",
+                     "this page token is none that a list of images has");
+}
+
+struct listing {
+    const struct store *store;
+    const struct image_filter *filter;
+    bool all, labels;
+    struct image_place place;
+    Davit__V1__ListImagesResponse *response;
+    size_t room, bytes;
+};
+
+static void add_listed(struct listing *listing, const struct image *image)
+{
+    Davit__V1__ListImagesResponse *response = listing->response;
+    Davit__V1__Image *message =
+        listed_message(listing->store, image, listing->filter, listing->all);
+
+    if (!message)
+        return;
+    if (listing->labels && image->labels) {
+        free(message->labels);
+        message->labels = xstrdup(image->labels);
+    }
+    if (response->n_images == listing->room) {
+        listing->room = MAX(listing->room * 2, 64);
+        response->images = xrealloc(response->images, listing->room * sizeof(*response->images));
+    }
+    response->images[response->n_images++] = message;
+    listing->bytes += davit__v1__image__get_packed_size(message);
+}
+
+/* Fills one page; images come and go meanwhile. */
+static bool await_list(struct listing *listing, struct error *err)
+{
+    const struct image *image;
+
+    while ((image = image_next(listing->store, &listing->place))) {
+        int r;
+        if (listing->bytes >= PAGE_BYTES) {
+            free(listing->response->next_page_token);
+            listing->response->next_page_token = page_token(&listing->place);
+            return true;
+        }
+        listing->place = (struct image_place){image->created_unix_ns, image->id};
+        add_listed(listing, image);
+        r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "listing images");
+    }
+    return true;
+}
+
 bool handle_list_images(struct grpc_call *call, void *context, struct error *err)
 {
     const struct engines *engines = context;
     CLEANUP_MESSAGE ProtobufCMessage *message = await_grpc_request(call, err);
     const Davit__V1__ListImagesRequest *request = (const Davit__V1__ListImagesRequest *)message;
     CLEANUP_IMAGE_FILTER struct image_filter filter = {0};
-    CLEANUP_FREE const struct image **images = NULL;
-    Davit__V1__ListImagesResponse *response;
-    size_t count = 0;
-    bool sent;
+    struct listing listing = {.store = engines->store, .filter = &filter};
+    bool ok;
 
-    if (!message || !parse_filters(engines->store, request, &filter, err))
+    if (!message || !parse_filters(engines->store, request, &filter, err) ||
+        !parse_page_token(request->page_token, &listing.place, err))
         return false;
-    images = image_list(engines->store, &count);
-    response = xcalloc(1, sizeof(*response));
-    davit__v1__list_images_response__init(response);
-    response->images = xcalloc(count, sizeof(struct Davit__V1__Image *));
-    for (size_t i = 0; i < count; i++) {
-        Davit__V1__Image *image = listed_message(engines->store, images[i], &filter, request->all);
-        if (image)
-            response->images[response->n_images++] = image;
-    }
-    sent = await_grpc_send(call, &response->base, err);
-    davit__v1__list_images_response__free_unpacked(response, NULL);
-    return sent;
+    listing.all = request->all;
+    listing.labels = request->labels;
+    listing.response = xcalloc(1, sizeof(*listing.response));
+    davit__v1__list_images_response__init(listing.response);
+    listing.response->next_page_token = xstrdup("");
+    ok = await_list(&listing, err) && await_grpc_send(call, &listing.response->base, err);
+    davit__v1__list_images_response__free_unpacked(listing.response, NULL);
+    return ok;
 }
 
 /* --- Inspect ---------------------------------------------------------------------------------- */

@@ -252,6 +252,17 @@ const struct image *image_find(const struct store *store, const char *canonical)
     return image && !image->hidden ? image : NULL;
 }
 
+const struct image *image_next(const struct store *store, const struct image_place *place)
+{
+    const struct image after = {.created_unix_ns = place->created_unix_ns, .id = place->id};
+
+    for (size_t i = place_of(store, &after); i < store->image_count; i++) {
+        if (!store->images[i]->hidden && !digest_eq(&store->images[i]->id, &after.id))
+            return store->images[i];
+    }
+    return NULL;
+}
+
 bool image_is_dangling(const struct image *image)
 {
     return image->tag_count == 0 && image->children == 0;

@@ -112,6 +112,8 @@ struct layers_pruned {
 };
 bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct layers_pruned *ret,
                         struct error *err);
+/* What that would remove now. Does not suspend. */
+struct layers_pruned layers_unused(const struct store *store, int64_t before_unix_ns);
 void layers_pruned_done(struct layers_pruned *pruned);
 
 /* --- Space -------------------------------------------------------------------------------------
@@ -296,6 +298,15 @@ bool await_image_pushed(struct store *store, const struct digest *id, const char
  * across an await. NULL-terminated. */
 const struct image **image_list(const struct store *store, size_t *ret_count);
 
+/* The same one by one, for who awaits meanwhile: the first one behind that place, or NULL. The
+ * image of the place itself may have gone. Begin with IMAGE_PLACE_FIRST. */
+struct image_place {
+    int64_t created_unix_ns;
+    struct digest id;
+};
+#define IMAGE_PLACE_FIRST ((struct image_place){.created_unix_ns = INT64_MAX})
+const struct image *image_next(const struct store *store, const struct image_place *place);
+
 /* The manifest and config of an image, read from the database and checked against their digests
  * (DATA_LOSS, IMAGE_DAMAGED). NUL-terminated. NOT_FOUND (IMAGE_NOT_FOUND). */
 struct image_data {
@@ -333,6 +344,10 @@ struct image_deletion {
  * look again. IMAGE_NOT_FOUND. ret (may be NULL): the layers; the caller's. */
 bool await_images_delete(struct store *store, const struct image_deletion *items, size_t count,
                          struct layers_pruned *ret, struct error *err);
+
+/* What the layers that would go take on the disk, as things are. */
+uint64_t images_delete_bytes(const struct store *store, const struct image_deletion *items,
+                             size_t count);
 
 /* A container holds its image: it cannot be deleted while the container runs, and only by force
  * once it has ended. Does not suspend. */
