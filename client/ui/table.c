@@ -4,6 +4,7 @@
 
 #define TABLE_MIN_WIDTH 10
 #define TABLE_PADDING 3
+#define CELLS_MAX 4096 /* of a line: more is left as it is */
 
 void table_init(struct table *table, size_t columns)
 {
@@ -12,42 +13,177 @@ void table_init(struct table *table, size_t columns)
 
 void table_done(struct table *table)
 {
-    for (size_t i = 0; i < table->count; i++)
-        free(table->cells[i]);
-    free(table->cells);
-    *table = (struct table){0};
+    strbuf_done(&table->text);
 }
 
 void table_row(struct table *table, const char *const *cells)
 {
-    const size_t size = (table->count + table->columns) * sizeof(*table->cells);
-    table->cells = xrealloc(table->cells, size);
     for (size_t i = 0; i < table->columns; i++) {
-        CLEANUP_STRBUF struct strbuf cell = {0};
-        strbuf_add_printable(&cell, cells[i]);
-        table->cells[table->count++] = strbuf_take(&cell);
+        strbuf_add_str(&table->text, i ? "\t" : "");
+        strbuf_add_printable(&table->text, cells[i]);
     }
-}
-
-static size_t column_width(const struct table *table, size_t column)
-{
-    size_t width = TABLE_MIN_WIDTH;
-    for (size_t i = column; i < table->count; i += table->columns)
-        width = MAX(width, terminal_columns(table->cells[i]) + TABLE_PADDING);
-    return width;
+    strbuf_add_char(&table->text, '\n');
 }
 
 void table_print(const struct table *table, struct strbuf *out)
 {
-    CLEANUP_FREE size_t *widths = xcalloc(table->columns, sizeof(*widths));
-    for (size_t i = 0; i < table->columns; i++)
-        widths[i] = column_width(table, i);
-    for (size_t i = 0; i < table->count; i++) {
-        const size_t column = i % table->columns;
-        strbuf_add_str(out, table->cells[i]);
-        if (column + 1 == table->columns)
-            strbuf_add_char(out, '\n');
-        else
-            strbuf_addf(out, "%*s", (int)(widths[column] - terminal_columns(table->cells[i])), "");
+    add_table(out, strbuf_text(&table->text), table->text.length, table->width);
+}
+
+/* --- Lines and cells ---------------------------------------------------------------------------
+ */
+
+struct cell {
+    char *text;
+    size_t columns; /* that it takes */
+    size_t width;   /* that it is given; 0: it is the last of its line */
+};
+
+struct line {
+    struct cell *cells;
+    size_t count;
+};
+
+struct lines {
+    struct line *lines;
+    size_t count, most; /* cells */
+};
+
+static void lines_done(struct lines *lines)
+{
+    for (size_t i = 0; i < lines->count; i++) {
+        for (size_t k = 0; k < lines->lines[i].count; k++)
+            free(lines->lines[i].cells[k].text);
+        free(lines->lines[i].cells);
     }
+    free(lines->lines);
+}
+
+static void split_line(struct line *line, const char *text, size_t length)
+{
+    const char *end = text + length;
+
+    line->count = 1;
+    for (const char *c = text; c < end && line->count < CELLS_MAX; c++)
+        line->count += *c == '\t';
+    line->cells = xcalloc(line->count, sizeof(*line->cells));
+    for (size_t i = 0; i < line->count; i++) {
+        const char *tab = i + 1 < line->count ? memchr(text, '\t', (size_t)(end - text)) : end;
+        line->cells[i].text = xstrndup(text, (size_t)(tab - text));
+        line->cells[i].columns = terminal_columns(line->cells[i].text);
+        text = tab + 1;
+    }
+}
+
+static void split_lines(struct lines *lines, const char *text, size_t length)
+{
+    const char *end = text + length;
+    size_t count = 0;
+
+    for (const char *c = text; c < end; c++)
+        count += *c == '\n';
+    lines->lines = xcalloc(count + 1, sizeof(*lines->lines));
+    while (text < end) {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        struct line *line = &lines->lines[lines->count++];
+        split_line(line, text, (size_t)((newline ? newline : end) - text));
+        lines->most = MAX(lines->most, line->count);
+        text = newline ? newline + 1 : end;
+    }
+}
+
+/* --- Widths ------------------------------------------------------------------------------------
+ */
+
+static bool has_column(const struct lines *lines, size_t line, size_t column)
+{
+    return line < lines->count && column + 1 < lines->lines[line].count;
+}
+
+/* Each run of lines that have the column, and so all before it, has a width of its own. */
+static void set_widths(struct lines *lines, size_t column, size_t min_width, size_t padding)
+{
+    for (size_t start = 0, end; start < lines->count; start = end + 1) {
+        size_t width = min_width;
+        for (end = start; has_column(lines, end, column); end++)
+            width = MAX(width, lines->lines[end].cells[column].columns + padding);
+        for (size_t i = start; i < end; i++)
+            lines->lines[i].cells[column].width = width;
+    }
+}
+
+static size_t column_columns(const struct lines *lines, size_t column)
+{
+    size_t columns = 0;
+
+    for (size_t i = 0; i < lines->count; i++) {
+        if (column < lines->lines[i].count)
+            columns = MAX(columns, lines->lines[i].cells[column].columns);
+    }
+    return columns;
+}
+
+static void shorten_column(struct lines *lines, size_t column, size_t columns)
+{
+    for (size_t i = 0; i < lines->count; i++) {
+        if (column >= lines->lines[i].count)
+            continue;
+        struct cell *cell = &lines->lines[i].cells[column];
+        char *text = terminal_shortened(cell->text, columns);
+        free(cell->text);
+        cell->text = text;
+        cell->columns = terminal_columns(text);
+    }
+}
+
+/* Takes from the widest columns first, so that short ones, as IDs and sizes, stay whole. */
+static void fit(struct lines *lines, size_t width, size_t min_width, size_t padding)
+{
+    CLEANUP_FREE size_t *columns = xcalloc(lines->most + 1, sizeof(*columns));
+    size_t total = 0;
+
+    for (size_t i = 0; i < lines->most; i++)
+        columns[i] = column_columns(lines, i);
+    for (;;) {
+        size_t widest = 0;
+        total = 0;
+        for (size_t i = 0; i < lines->most; i++) {
+            total += i + 1 < lines->most ? MAX(columns[i] + padding, min_width) : columns[i];
+            widest = columns[i] > columns[widest] ? i : widest;
+        }
+        if (total <= width || columns[widest] <= min_width)
+            break;
+        columns[widest]--;
+    }
+    for (size_t i = 0; i < lines->most; i++)
+        shorten_column(lines, i, columns[i]);
+}
+
+/* --- Printing ----------------------------------------------------------------------------------
+ */
+
+void add_table_with(struct strbuf *out, const char *text, size_t length, size_t width,
+                    size_t min_width, size_t padding)
+{
+    CLEANUP(lines_done) struct lines lines = {0};
+
+    split_lines(&lines, text, length);
+    if (width)
+        fit(&lines, width, min_width, padding);
+    for (size_t i = 0; i + 1 < lines.most; i++)
+        set_widths(&lines, i, min_width, padding);
+    for (size_t i = 0; i < lines.count; i++) {
+        for (size_t k = 0; k < lines.lines[i].count; k++) {
+            const struct cell *cell = &lines.lines[i].cells[k];
+            strbuf_add_str(out, cell->text);
+            if (cell->width)
+                strbuf_addf(out, "%*s", (int)(cell->width - cell->columns), "");
+        }
+        strbuf_add_char(out, '\n');
+    }
+}
+
+void add_table(struct strbuf *out, const char *text, size_t length, size_t width)
+{
+    add_table_with(out, text, length, width, TABLE_MIN_WIDTH, TABLE_PADDING);
 }

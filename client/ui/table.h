@@ -1,13 +1,15 @@
-/* A table as Docker prints it: columns at least 10 wide, 3 blanks apart, the last one unpadded.
- * Use: table_row() for the heading and each row, then table_print(). */
+/* Tables as Docker prints them, that is, Go's text/tabwriter: columns at least 10 wide, 3 blanks
+ * apart, the last one unpadded.
+ * Use: table_row() for the heading and each row, then table_print(); or add_table() for text that
+ * has tabs between its cells. */
 #pragma once
 
 #include "proto/base/strbuf.h"
 
 struct table {
     size_t columns;
-    char **cells; /* row by row */
-    size_t count;
+    struct strbuf text; /* rows as lines, cells with tabs between */
+    size_t width;       /* of the terminal: longer rows are shortened; 0: as wide as they are */
 };
 
 #define CLEANUP_TABLE CLEANUP(table_done)
@@ -19,3 +21,12 @@ void table_done(struct table *table);
 void table_row(struct table *table, const char *const *cells);
 
 void table_print(const struct table *table, struct strbuf *out);
+
+/* Appends lines with their cells one below the other. A column ends with a line that has none: what
+ * comes after that has widths of its own. With a width of a terminal, cells of the widest columns
+ * are shortened, with an ellipsis, until rows fit; 0: none. */
+void add_table(struct strbuf *out, const char *text, size_t length, size_t width);
+
+/* The same with other sizes of columns. */
+void add_table_with(struct strbuf *out, const char *text, size_t length, size_t width,
+                    size_t min_width, size_t padding);

@@ -3,6 +3,8 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
+#include "client/ui/unicode.h"
+
 bool terminal_is_smart(int fd)
 {
     const char *type = getenv("TERM");
@@ -34,28 +36,29 @@ bool terminal_wants_color(int fd)
 
 size_t terminal_columns(const char *text)
 {
+    const size_t length = strlen(text);
     size_t columns = 0;
-    for (; *text; text++)
-        columns += ((unsigned char)*text & 0xc0) != 0x80;
+    uint32_t c;
+    for (size_t i = 0; i < length;) {
+        i += unicode_read(text + i, length - i, &c);
+        columns += unicode_width(c);
+    }
     return columns;
 }
 
 char *terminal_shortened(const char *text, size_t columns)
 {
-    size_t used = 0;
-    const char *end = text;
+    const size_t length = strlen(text);
+    size_t used = 0, end = 0;
+    uint32_t c;
     if (terminal_columns(text) <= columns)
         return xstrdup(text);
-    while (*end) {
-        char one[8] = "";
-        size_t length = 1;
-        while (length < sizeof(one) - 1 && ((unsigned char)end[length] & 0xc0) == 0x80)
-            length++;
-        memcpy(one, end, length);
-        used += terminal_columns(one);
+    while (end < length) {
+        const size_t size = unicode_read(text + end, length - end, &c);
+        used += unicode_width(c);
         if (used >= columns)
             break;
-        end += length;
+        end += size;
     }
-    return xasprintf("%.*s…", (int)(end - text), text);
+    return xasprintf("%.*s…", (int)end, text);
 }

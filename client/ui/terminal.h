@@ -16,7 +16,7 @@ struct terminal_size terminal_size(int fd);
 /* Whether colours are wanted there: a smart terminal and no NO_COLOR (no-color.org). */
 bool terminal_wants_color(int fd);
 
-/* Columns that valid UTF-8 text takes: its code points; davit prints nothing wider than that. */
+/* Columns that UTF-8 text takes: two for a wide character, none for a combining one. */
 size_t terminal_columns(const char *text);
 
 /* Text of at most so many columns, the last of them an ellipsis if it had more: Docker's. The
