@@ -1,11 +1,33 @@
 #include "client/df.h"
 
 #include "client/cli.h"
+#include "client/ui/moment.h"
+#include "client/ui/template.h"
 #include "client/ui/units.h"
-#include "proto/base/json.h"
 
 #define SHORT_ID 12
 #define NONE "<none>"
+
+static void set_text(json_t *object, const char *key, const char *text)
+{
+    json_t *json = json_string(text);
+    json_object_set_new(object, key, json ? json : json_string("")); /* no UTF-8 */
+}
+
+/* As Docker's clients have them: numbers as text. */
+static void set_count(json_t *object, const char *key, unsigned count)
+{
+    CLEANUP_FREE char *text = xasprintf("%u", count);
+    set_text(object, key, text);
+}
+
+/* And for programs the bytes: "SharedSize": "1.5kB", "SharedSizeBytes": 1512. */
+static void set_size(json_t *object, const char *key, uint64_t bytes)
+{
+    CLEANUP_FREE char *exact = xasprintf("%sBytes", key);
+    set_text(object, key, size_text(bytes).text);
+    json_object_set_new(object, exact, json_integer((json_int_t)bytes));
+}
 
 /* --- In sum ------------------------------------------------------------------------------------
  */
@@ -16,22 +38,12 @@ struct kind {
     uint64_t size_bytes, reclaimable_bytes;
 };
 
-#define KINDS 4
-
 static struct kind kind_of(const char *name, const Davit__V1__Usage *usage)
 {
     static const Davit__V1__Usage none = DAVIT__V1__USAGE__INIT;
     usage = usage ? usage : &none;
     return (struct kind){name, usage->total, usage->active, usage->size_bytes,
                          usage->reclaimable_bytes};
-}
-
-static void list_kinds(const disk_usage *usage, struct kind ret[KINDS])
-{
-    ret[0] = kind_of("Images", usage->images);
-    ret[1] = kind_of("Containers", usage->containers);
-    ret[2] = kind_of("Partial downloads", usage->partials);
-    ret[3] = (struct kind){"Database", 1, 1, usage->metadata_bytes, 0};
 }
 
 /* "11.63MB (70%)"; Docker gives no part of nothing. */
@@ -43,182 +55,209 @@ static void add_reclaimable(const struct kind *kind, struct strbuf *out)
                     (unsigned)((double)kind->reclaimable_bytes * 100 / (double)kind->size_bytes));
 }
 
-void df_print(const disk_usage *usage, struct strbuf *out)
+static json_t *kind_json(const struct kind *kind)
 {
-    static const char *const heading[] = {"TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"};
-    CLEANUP_TABLE struct table table;
-    struct kind kinds[KINDS];
-    list_kinds(usage, kinds);
-    table_init(&table, ARRAY_SIZE(heading));
-    table_row(&table, heading);
-    for (size_t i = 0; i < KINDS; i++) {
-        CLEANUP_STRBUF struct strbuf size = {0}, reclaimable = {0};
-        CLEANUP_FREE char *total = xasprintf("%u", kinds[i].total);
-        CLEANUP_FREE char *active = xasprintf("%u", kinds[i].active);
-        add_size(&size, kinds[i].size_bytes);
-        add_reclaimable(&kinds[i], &reclaimable);
-        table_row(&table, (const char *[]){kinds[i].name, total, active, strbuf_text(&size),
-                                           strbuf_text(&reclaimable)});
-    }
-    table_print(&table, out);
+    CLEANUP_STRBUF struct strbuf reclaimable = {0};
+    json_t *object = json_object();
+    add_reclaimable(kind, &reclaimable);
+    set_count(object, "Active", kind->active);
+    set_text(object, "Reclaimable", strbuf_text(&reclaimable));
+    json_object_set_new(object, "ReclaimableBytes",
+                        json_integer((json_int_t)kind->reclaimable_bytes));
+    set_size(object, "Size", kind->size_bytes);
+    set_count(object, "TotalCount", kind->total);
+    set_text(object, "Type", kind->name);
+    return object;
 }
 
-static void set_text(json_t *object, const char *key, const struct strbuf *text)
+bool df_print(const disk_usage *usage, const struct df_view *view, struct strbuf *out,
+              struct error *err)
 {
-    json_object_set_new(object, key, json_string(strbuf_text(text)));
-}
-
-static void set_number(json_t *object, const char *key, uint64_t number)
-{
-    json_object_set_new(object, key, json_integer((json_int_t)number));
-}
-
-/* Docker's are all text. */
-void df_print_json(const disk_usage *usage, struct strbuf *out)
-{
-    struct kind kinds[KINDS];
-    list_kinds(usage, kinds);
-    for (size_t i = 0; i < KINDS; i++) {
-        CLEANUP_STRBUF struct strbuf size = {0}, reclaimable = {0};
-        CLEANUP_FREE char *total = xasprintf("%u", kinds[i].total);
-        CLEANUP_FREE char *active = xasprintf("%u", kinds[i].active);
-        CLEANUP_JSON json_t *object = json_pack("{s:s, s:s, s:s}", "Type", kinds[i].name,
-                                                "TotalCount", total, "Active", active);
-        add_size(&size, kinds[i].size_bytes);
-        add_reclaimable(&kinds[i], &reclaimable);
-        set_text(object, "Size", &size);
-        set_text(object, "Reclaimable", &reclaimable);
-        set_number(object, "SizeBytes", kinds[i].size_bytes);
-        set_number(object, "ReclaimableBytes", kinds[i].reclaimable_bytes);
-        CLEANUP_FREE char *line = json_text(object);
-        strbuf_addf(out, "%s\n", line);
-    }
+    static const struct format_column columns[] = {
+        {"Type", "TYPE"}, {"TotalCount", "TOTAL"},        {"Active", "ACTIVE"},
+        {"Size", "SIZE"}, {"Reclaimable", "RECLAIMABLE"},
+    };
+    const struct format format = {
+        .text = view->format,
+        .table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+        .columns = columns,
+        .column_count = ARRAY_SIZE(columns),
+    };
+    /* Docker's four first; volumes and build caches are still to come. */
+    const struct kind kinds[] = {
+        kind_of("Images", usage->images),
+        kind_of("Containers", usage->containers),
+        kind_of("Local Volumes", NULL),
+        kind_of("Build Cache", NULL),
+        kind_of("Partial downloads", usage->partials),
+        {"Database", 1, 1, usage->metadata_bytes, 0},
+    };
+    CLEANUP_JSON json_t *rows = json_array();
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        json_array_append_new(rows, kind_json(&kinds[i]));
+    return format_rows(&format, rows, out, err);
 }
 
 /* --- One by one --------------------------------------------------------------------------------
  */
 
-/* Of an image with several names, the first, as Docker has it here. */
-struct name {
-    char *repository;
-    const char *tag;
-};
-
-static void name_done(struct name *name)
-{
-    free(name->repository);
-}
-
-static struct name name_of(const Davit__V1__Image *image)
-{
-    const char *first = image->n_repo_tags ? image->repo_tags[0] : NULL;
-    const char *digest = image->n_repo_digests ? image->repo_digests[0] : NONE;
-    const char *colon = first ? strrchr(first, ':') : NULL;
-    if (colon)
-        return (struct name){xstrndup(first, (size_t)(colon - first)), colon + 1};
-    return (struct name){xstrndup(digest, strcspn(digest, "@")), NONE};
-}
-
-static char *short_id(const char *id)
+static void set_id(json_t *object, const char *id, bool full)
 {
     const char *colon = strchr(id, ':');
-    return xstrndup(colon ? colon + 1 : id, SHORT_ID);
+    CLEANUP_FREE char *text = full ? xstrdup(id) : xstrndup(colon ? colon + 1 : id, SHORT_ID);
+    set_text(object, "ID", text);
 }
 
-static void add_age(int64_t seconds, struct strbuf *out)
+static void set_times(json_t *object, const char *since_key, int64_t unix_ns, int64_t now_unix)
 {
-    add_duration(out, seconds);
-    strbuf_add_str(out, " ago");
+    CLEANUP_STRBUF struct strbuf at = {0}, since = {0};
+    add_moment(&at, unix_ns);
+    set_text(object, "CreatedAt", strbuf_text(&at));
+    if (unix_ns != MOMENT_LONG_AGO) { /* else the image does not say */
+        add_duration(&since, now_unix - unix_ns / 1000000000);
+        strbuf_add_str(&since, " ago");
+    }
+    set_text(object, since_key, strbuf_text(&since));
 }
 
-static void add_image(struct table *table, const Davit__V1__ImageUsage *usage, int64_t now_unix)
+/* Of an image with several names the first, as Docker has it here. */
+static void set_name(json_t *object, const Davit__V1__Image *image)
+{
+    const char *tag = image->n_repo_tags ? image->repo_tags[0] : NULL;
+    const char *digest = image->n_repo_digests ? image->repo_digests[0] : NONE;
+    const char *colon = tag ? strrchr(tag, ':') : NULL;
+    CLEANUP_FREE char *repository =
+        colon ? xstrndup(tag, (size_t)(colon - tag)) : xstrndup(digest, strcspn(digest, "@"));
+    set_text(object, "Repository", repository);
+    set_text(object, "Tag", colon ? colon + 1 : NONE);
+}
+
+/* Keys are in the order of the alphabet, as Docker's own are. */
+static json_t *image_json(const Davit__V1__ImageUsage *usage, const struct df_view *view, bool full)
 {
     const Davit__V1__Image *image = usage->image;
-    CLEANUP(name_done) struct name name = name_of(image);
-    CLEANUP_STRBUF struct strbuf age = {0}, size = {0}, shared = {0}, unique = {0};
-    CLEANUP_FREE char *id = short_id(image->id);
-    CLEANUP_FREE char *containers = xasprintf("%u", usage->containers);
-    if (image->created_unix_ns)
-        add_age(now_unix - image->created_unix_ns / 1000000000, &age);
-    else
-        strbuf_add_str(&age, "N/A"); /* not in the image */
-    add_size(&size, usage->shared_bytes + usage->unique_bytes);
-    add_size(&shared, usage->shared_bytes);
-    add_size(&unique, usage->unique_bytes);
-    table_row(table,
-              (const char *[]){name.repository, name.tag, id, strbuf_text(&age), strbuf_text(&size),
-                               strbuf_text(&shared), strbuf_text(&unique), containers});
+    const uint64_t size_bytes = usage->shared_bytes + usage->unique_bytes;
+    const char *at = image->n_repo_digests ? strchr(image->repo_digests[0], '@') : NULL;
+    json_t *object = json_object();
+    set_count(object, "Containers", usage->containers);
+    set_times(object, "CreatedSince", image->created_unix_ns, view->now_unix);
+    set_text(object, "Digest", at ? at + 1 : "");
+    set_id(object, image->id, full);
+    set_name(object, image);
+    set_size(object, "SharedSize", usage->shared_bytes);
+    set_size(object, "Size", size_bytes);
+    set_text(object, "Size", short_size_text(size_bytes).text);
+    set_size(object, "UniqueSize", usage->unique_bytes);
+    set_text(object, "VirtualSize", size_text(size_bytes).text);
+    return object;
 }
 
-static void add_container(struct table *table, const Davit__V1__ContainerUsage *usage,
-                          int64_t now_unix)
+static json_t *container_json(const Davit__V1__ContainerUsage *usage, const struct df_view *view,
+                              bool full)
 {
-    CLEANUP_STRBUF struct strbuf age = {0}, size = {0};
-    CLEANUP_FREE char *id = short_id(usage->id);
-    CLEANUP_FREE char *image =
-        str_empty(usage->image) ? short_id(usage->image_id) : xstrdup(usage->image);
-    add_age(now_unix - usage->created_unix, &age);
-    add_size(&size, usage->size_bytes);
-    table_row(table, (const char *[]){id, image, strbuf_text(&size), strbuf_text(&age),
-                                      usage->running ? "Up" : "Exited"});
+    CLEANUP_FREE char *short_image =
+        xstrndup(strchr(usage->image_id, ':') ? strchr(usage->image_id, ':') + 1 : usage->image_id,
+                 SHORT_ID);
+    json_t *object = json_object();
+    set_text(object, "Command", "");
+    set_times(object, "RunningFor", usage->created_unix * 1000000000, view->now_unix);
+    set_id(object, usage->id, full);
+    set_text(object, "Image", str_empty(usage->image) ? short_image : usage->image);
+    set_text(object, "ImageID", usage->image_id);
+    set_text(object, "LocalVolumes", "0");
+    set_text(object, "Names", "");
+    set_size(object, "Size", usage->size_bytes);
+    set_text(object, "State", usage->running ? "running" : "exited");
+    set_text(object, "Status", usage->running ? "Up" : "Exited");
+    return object;
 }
 
-void df_print_verbose(const disk_usage *usage, int64_t now_unix, struct strbuf *out)
+static json_t *verbose_json(const disk_usage *usage, const struct df_view *view, bool full)
 {
-    static const char *const images[] = {"REPOSITORY", "TAG",         "IMAGE ID",    "CREATED",
-                                         "SIZE",       "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"};
-    static const char *const containers[] = {"CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS"};
-    CLEANUP_TABLE struct table image_table, container_table;
-    table_init(&image_table, ARRAY_SIZE(images));
-    table_row(&image_table, images);
+    json_t *object = json_object(), *images = json_array(), *containers = json_array();
     for (size_t i = 0; i < usage->n_image_list; i++)
-        add_image(&image_table, usage->image_list[i], now_unix);
-    table_init(&container_table, ARRAY_SIZE(containers));
-    table_row(&container_table, containers);
+        json_array_append_new(images, image_json(usage->image_list[i], view, full));
     for (size_t i = 0; i < usage->n_container_list; i++)
-        add_container(&container_table, usage->container_list[i], now_unix);
-    strbuf_add_str(out, "Images space usage:\n\n");
-    table_print(&image_table, out);
-    strbuf_add_str(out, "\nContainers space usage:\n\n");
-    table_print(&container_table, out);
-    strbuf_add_str(out, "\nPartial downloads space usage: ");
-    add_size(out, usage->partials ? usage->partials->size_bytes : 0);
-    strbuf_add_str(out, "\n\nDatabase space usage: ");
-    add_size(out, usage->metadata_bytes);
-    strbuf_add_char(out, '\n');
+        json_array_append_new(containers, container_json(usage->container_list[i], view, full));
+    json_object_set_new(object, "Images", images);
+    json_object_set_new(object, "Containers", containers);
+    json_object_set_new(object, "Volumes", json_array());
+    json_object_set_new(object, "BuildCache", json_array());
+    set_size(object, "PartialDownloadsSize", usage->partials ? usage->partials->size_bytes : 0);
+    set_size(object, "DatabaseSize", usage->metadata_bytes);
+    return object;
 }
 
-static json_t *image_json(const Davit__V1__ImageUsage *usage)
+/* A title and a table of all its columns. */
+static bool add_table(const char *title, const json_t *rows, const struct format_column *columns,
+                      size_t count, struct strbuf *out, struct error *err)
 {
-    CLEANUP(name_done) struct name name = name_of(usage->image);
-    const json_int_t size = (json_int_t)usage->shared_bytes + (json_int_t)usage->unique_bytes;
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "Repository", name.repository, "Tag",
-                     name.tag, "ID", usage->image->id, "Size", size, "SharedSize",
-                     (json_int_t)usage->shared_bytes, "UniqueSize", (json_int_t)usage->unique_bytes,
-                     "Containers", (json_int_t)usage->containers);
+    CLEANUP_STRBUF struct strbuf template = {0};
+    struct format format = {.columns = columns, .column_count = count};
+    for (size_t i = 0; i < count; i++)
+        strbuf_addf(&template, "%s{{if .%s}}{{.%s}}{{else}}%s{{end}}", i ? "\t" : "",
+                    columns[i].field, columns[i].field,
+                    str_eq(columns[i].field, "CreatedSince") ? "N/A" : "");
+    format.table = strbuf_text(&template);
+    strbuf_addf(out, "%s\n\n", title);
+    return format_rows(&format, rows, out, err);
 }
 
-static json_t *container_json(const Davit__V1__ContainerUsage *usage)
+static bool add_tables(const json_t *usage, struct strbuf *out, struct error *err)
 {
-    return json_pack("{s:s, s:s, s:s, s:I, s:s}", "ID", usage->id, "Image", usage->image, "ImageID",
-                     usage->image_id, "Size", (json_int_t)usage->size_bytes, "State",
-                     usage->running ? "running" : "exited");
+    static const struct format_column images[] = {
+        {"Repository", "REPOSITORY"},
+        {"Tag", "TAG"},
+        {"ID", "IMAGE ID"},
+        {"CreatedSince", "CREATED"},
+        {"Size", "SIZE"},
+        {"SharedSize", "SHARED SIZE"},
+        {"UniqueSize", "UNIQUE SIZE"},
+        {"Containers", "CONTAINERS"},
+    };
+    static const struct format_column containers[] = {
+        {"ID", "CONTAINER ID"}, {"Image", "IMAGE"},
+        {"Command", "COMMAND"}, {"LocalVolumes", "LOCAL VOLUMES"},
+        {"Size", "SIZE"},       {"RunningFor", "CREATED"},
+        {"Status", "STATUS"},   {"Names", "NAMES"},
+    };
+    static const struct format_column volumes[] = {{"Name", "VOLUME NAME"},
+                                                   {"Links", "LINKS"},
+                                                   {"Size", "SIZE"}};
+    static const struct format_column caches[] = {
+        {"ID", "CACHE ID"},          {"CacheType", "CACHE TYPE"},    {"Size", "SIZE"},
+        {"CreatedSince", "CREATED"}, {"LastUsedSince", "LAST USED"}, {"UsageCount", "USAGE"},
+        {"Shared", "SHARED"},
+    };
+    if (!add_table("Images space usage:", json_object_get(usage, "Images"), images,
+                   ARRAY_SIZE(images), out, err) ||
+        !add_table("\nContainers space usage:", json_object_get(usage, "Containers"), containers,
+                   ARRAY_SIZE(containers), out, err) ||
+        !add_table("\nLocal Volumes space usage:", json_object_get(usage, "Volumes"), volumes,
+                   ARRAY_SIZE(volumes), out, err) ||
+        !add_table("\nBuild cache usage: 0B", json_object_get(usage, "BuildCache"), caches,
+                   ARRAY_SIZE(caches), out, err))
+        return false;
+    strbuf_addf(out, "\nPartial downloads usage: %s\n\nDatabase usage: %s\n",
+                json_string_value(json_object_get(usage, "PartialDownloadsSize")),
+                json_string_value(json_object_get(usage, "DatabaseSize")));
+    return true;
 }
 
-void df_print_verbose_json(const disk_usage *usage, struct strbuf *out)
+bool df_print_verbose(const disk_usage *usage, const struct df_view *view, struct strbuf *out,
+                      struct error *err)
 {
-    json_t *images = json_array(), *containers = json_array();
-    for (size_t i = 0; i < usage->n_image_list; i++)
-        json_array_append_new(images, image_json(usage->image_list[i]));
-    for (size_t i = 0; i < usage->n_container_list; i++)
-        json_array_append_new(containers, container_json(usage->container_list[i]));
-    CLEANUP_JSON json_t *object =
-        json_pack("{s:o, s:o, s:I, s:I}", "Images", images, "Containers", containers,
-                  "PartialDownloadsSize",
-                  (json_int_t)(usage->partials ? usage->partials->size_bytes : 0), "DatabaseSize",
-                  (json_int_t)usage->metadata_bytes);
-    CLEANUP_FREE char *line = json_text(object);
-    strbuf_addf(out, "%s\n", line);
+    const bool tables = !view->format || str_eq(view->format, "table");
+    CLEANUP_JSON json_t *json = verbose_json(usage, view, !tables);
+    if (tables)
+        return add_tables(json, out, err);
+    if (str_eq(view->format, "json")) {
+        CLEANUP_FREE char *line = json_text(json);
+        strbuf_addf(out, "%s\n", line);
+        return true;
+    }
+    CLEANUP(template_cleanup) struct template *template = template_parse(view->format, err);
+    return template && template_render(template, json, out, err);
 }
 
 /* --- davit system df ---------------------------------------------------------------------------
@@ -234,29 +273,26 @@ static bool await_df(struct cli *cli, struct error *err)
     Davit__V1__DiskUsageRequest request = DAVIT__V1__DISK_USAGE_REQUEST__INIT;
     CLEANUP(response_free) disk_usage *usage = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
-    const bool json = str_eq(flag_string(&cli->flags, "format"), "json");
+    const char *format = flag_string(&cli->flags, "format");
+    const struct df_view view = {
+        .format = str_empty(format) ? NULL : format,
+        .now_unix = wall_clock_ns() / 1000000000,
+    };
     request.verbose = flag_bool(&cli->flags, "verbose");
     if (!await_cli_call(cli, "/davit.v1.System/DiskUsage", &request.base,
                         &davit__v1__disk_usage_response__descriptor, (ProtobufCMessage **)&usage,
                         err))
         return false;
-    if (json && request.verbose)
-        df_print_verbose_json(usage, &text);
-    else if (json)
-        df_print_json(usage, &text);
-    else if (request.verbose)
-        df_print_verbose(usage, wall_clock_ns() / 1000000000, &text);
-    else
-        df_print(usage, &text);
+    if (!(request.verbose ? df_print_verbose : df_print)(usage, &view, &text, err))
+        return false;
     return await_cli_print(cli, text.data, text.length, err);
 }
 
 static const struct flag flags[] = {
     {.name = "format",
      .type = FLAG_STRING,
-     .help = "Format the output",
-     .choices = "table|json",
-     .fallback = "table"},
+     .help = FORMAT_ROWS_HELP,
+     .suggestions = FORMAT_ROWS_SUGGESTIONS},
     {.name = "verbose",
      .shorthand = 'v',
      .type = FLAG_BOOL,
@@ -268,10 +304,15 @@ const struct command df_command = {
     .summary = "Show davit disk usage",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
-    .description = "Shows what takes space on the disk. It is answered from the daemon's memory, "
-                   "exact and at once.",
+    .description = "Shows what takes space on the disk, exactly as much as it does. It is answered "
+                   "from the daemon's memory, at once.\n"
+                   "\n"
+                   "Beside images and containers these are partial downloads, which are kept so "
+                   "that a pull goes on where it ended, and the daemon's database.",
     .examples = "    davit system df\n"
                 "    davit system df --verbose\n"
-                "    davit system df --format \"{{.Type}}: {{.Reclaimable}}\"",
+                "    davit system df --format \"{{.Type}}: {{.Reclaimable}}\"\n"
+                "    davit system df --verbose --format "
+                "\"{{range .Images}}{{.ID}} {{.UniqueSize}}{{println}}{{end}}\"",
     .await_run = await_df,
 };

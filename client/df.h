@@ -1,16 +1,20 @@
-/* What takes space as Docker's tables: pure functions, for `davit system df`. */
+/* What takes space as Docker lays it out: pure functions, for `davit system df`. */
 #pragma once
 
-#include "client/ui/table.h"
+#include "proto/base/error.h"
+#include "proto/base/strbuf.h"
 #include "proto/davit/v1/system.pb-c.h"
 
 typedef Davit__V1__DiskUsageResponse disk_usage;
 
-/* One row for each kind of thing. */
-void df_print(const disk_usage *usage, struct strbuf *out);
-/* The same as one JSON object per line, with Docker's names, and the bytes as numbers. */
-void df_print_json(const disk_usage *usage, struct strbuf *out);
+struct df_view {
+    const char *format; /* of --format; NULL: tables */
+    int64_t now_unix;   /* seconds; ages are counted from here */
+};
 
-/* Images and containers one by one; now_unix is in seconds. */
-void df_print_verbose(const disk_usage *usage, int64_t now_unix, struct strbuf *out);
-void df_print_verbose_json(const disk_usage *usage, struct strbuf *out);
+/* One row for each kind of thing. INVALID_ARGUMENT for a format that is none. */
+bool df_print(const disk_usage *usage, const struct df_view *view, struct strbuf *out,
+              struct error *err);
+/* Images and containers one by one. */
+bool df_print_verbose(const disk_usage *usage, const struct df_view *view, struct strbuf *out,
+                      struct error *err);

@@ -1,6 +1,5 @@
 #include "proto/base/version.h"
-#include "client/cli.h"
-#include "proto/base/json.h"
+#include "client/show.h"
 #include "proto/davit/v1/system.pb-c.h"
 
 #if defined(__x86_64__)
@@ -70,46 +69,72 @@ static json_t *client_json(void)
                      DAVIT_GIT_COMMIT, "Os", "linux", "Arch", ARCH);
 }
 
-static json_t *server_json(const Davit__V1__VersionResponse *server)
+/* As Docker has them, the engine itself is the first. */
+static json_t *components_json(const Davit__V1__VersionResponse *server)
 {
     json_t *components = json_array();
+    json_array_append_new(components, json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s}}", "Name",
+                                                "Engine", "Version", server->version, "Details",
+                                                "Arch", server->arch, "BuildTime",
+                                                server->build_time, "GitCommit", server->git_commit,
+                                                "KernelVersion", server->kernel, "Os", server->os));
     for (size_t i = 0; i < server->n_components; i++)
         json_array_append_new(components,
-                              json_pack("{s:s, s:s}", "Name", server->components[i]->name,
-                                        "Version", server->components[i]->version));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "Version", server->version, "GitCommit",
-                     server->git_commit, "BuildTime", server->build_time, "Os", server->os, "Arch",
-                     server->arch, "KernelVersion", server->kernel, "Components", components);
+                              json_pack("{s:s, s:s, s:{}}", "Name", server->components[i]->name,
+                                        "Version", server->components[i]->version, "Details"));
+    return components;
 }
 
-/* The client's part is printed also if the daemon does not answer. */
+static json_t *server_json(const Davit__V1__VersionResponse *server)
+{
+    return json_pack("{s:{s:s}, s:o, s:s, s:s, s:s, s:s, s:s, s:s}", "Platform", "Name", "davitd",
+                     "Components", components_json(server), "Version", server->version, "GitCommit",
+                     server->git_commit, "Os", server->os, "Arch", server->arch, "KernelVersion",
+                     server->kernel, "BuildTime", server->build_time);
+}
+
+/* --- davit version -----------------------------------------------------------------------------
+ */
+
+static bool add_version(const struct showing *showing, const Davit__V1__VersionResponse *server,
+                        struct strbuf *text, struct error *err)
+{
+    if (!showing_is_plain(showing)) {
+        CLEANUP_JSON json_t *json = json_pack("{s:o, s:o}", "Client", client_json(), "Server",
+                                              server ? server_json(server) : json_null());
+        return showing_add(showing, json, text, err);
+    }
+    add_client(text);
+    if (server)
+        add_server(server, text);
+    return true;
+}
+
+/* The client's part is printed also if the daemon does not answer; that is the error then. */
 static bool await_version(struct cli *cli, struct error *err)
 {
+    CLEANUP_SHOWING struct showing showing = {0};
     CLEANUP(response_free) Davit__V1__VersionResponse *server = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
-    CLEANUP_ERROR struct error print_error = {0};
-    const bool answered = await_server_version(cli, &server, err);
-    if (str_eq(flag_string(&cli->flags, "format"), "json")) {
-        CLEANUP_JSON json_t *json = json_pack("{s:o}", "Client", client_json());
-        json_object_set_new(json, "Server", answered ? server_json(server) : json_null());
-        CLEANUP_FREE char *line = json_text(json);
-        strbuf_addf(&text, "%s\n", line);
-    } else {
-        add_client(&text);
-        if (answered)
-            add_server(server, &text);
-    }
-    if (!await_cli_print(cli, text.data, text.length, &print_error))
-        return error_move(err, &print_error);
-    return answered;
+    CLEANUP_ERROR struct error unanswered = {0};
+    if (!showing_init(&showing, cli, err))
+        return false;
+    const bool answered = await_server_version(cli, &server, &unanswered);
+    bool done = add_version(&showing, server, &text, err);
+    if (!await_cli_print(cli, text.data, text.length, done ? err : NULL))
+        done = false;
+    if (answered)
+        return done;
+    error_done(err);
+    return error_move(err, &unanswered);
 }
 
 static const struct flag flags[] = {
     {.name = "format",
      .shorthand = 'f',
      .type = FLAG_STRING,
-     .help = "Format the output",
-     .choices = "json"},
+     .help = FORMAT_HELP,
+     .suggestions = FORMAT_SUGGESTIONS},
 };
 
 const struct command version_command = {

@@ -1,5 +1,5 @@
-"""What the command line prints and returns: help, usage, errors, completion, lists. Progress is in
-test_cli_pull.py, streams and signals in test_cli_run.py."""
+"""What the command line prints and returns: help, usage, errors, lists. Progress is in
+test_cli_pull.py, streams and signals in test_cli_run.py, completion in test_cli_completion.py."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import time
 import grpc
 import pytest
 
-from conftest import BIN_DIR, REPOSITORY, start
+from conftest import BIN_DIR, start
 
 pytest_plugins = ("fake_daemon",)
 
 NOBODY = "unix:///nonexistent/davit.sock"
-NO_ALIAS = {("system", "df"), ("system", "prune"), ("system", "verify"),  # as in Docker
-            ("jobs", "cancel"), ("jobs", "update"), ("jobs", "watch"), ("manifest", "inspect")}
+ALIASES = {("image", "ls"), ("image", "pull"), ("image", "push"), ("image", "rm"),
+           ("image", "tag"), ("system", "info"), ("system", "events"), ("container", "run")}
 
 
 def alone(*arguments, environment=None):
@@ -50,8 +50,8 @@ def test_help_at_every_level():
             code, text, errors = alone(name, inner, "--help")
             assert (code, errors) == (0, "")
             assert text.startswith(f"Usage:  davit {name} {inner} ")
-            if (name, inner) not in NO_ALIAS:
-                assert f"davit {name} {inner}" in text.split("Aliases:")[1]
+            aliases = text.partition("Aliases:")[2]
+            assert f"davit {name} {inner}" in aliases or (name, inner) not in ALIASES
 
 
 USAGE = {"davit": "[OPTIONS] COMMAND", "davit image": "COMMAND",
@@ -117,7 +117,7 @@ def test_version_flag():
 
 def test_no_daemon():
     refused = f"Cannot connect to the davit daemon at {NOBODY}. Is the davit daemon running?\n"
-    for arguments in (["images"], ["pull", "x"], ["rmi", "x"], ["info"]):
+    for arguments in (["images"], ["pull", "x"], ["rmi", "x"], ["system", "df"]):
         code, output, errors = alone(*arguments)
         assert (code, output) == (1, "")
         assert errors.startswith(refused) and errors.count("\n") == 2 and "Hint: " in errors
@@ -125,10 +125,21 @@ def test_no_daemon():
     assert code == 125
     assert errors.startswith("davit: " + refused)
     assert errors.endswith("\n\nRun 'davit run --help' for more information\n")
-    code, output, errors = alone("version")
+
+
+@pytest.mark.parametrize("arguments, known", [
+    (["version"], "Client:\n Version: .*"),
+    (["version", "--format", "{{.Client.Version}}"], r"\d+\.\d+\.\d+\n"),
+    (["version", "--format", "{{.Server.Version}}"], "\n"),
+    (["version", "--format", "json"], '{"Client":{"Version":.*"Server":null}\n'),
+    (["info"], "Client:\n Version:    .*\n\nServer:\n"),
+    (["info", "--format", "{{.Images}} {{.Name}}"], "0 \n"),
+])
+def test_without_a_daemon_what_is_known_is_shown(arguments, known):
+    code, output, errors = alone(*arguments)
     assert code == 1
-    assert output.startswith("Client:\n Version: ")
-    assert errors.startswith(refused)
+    assert re.fullmatch(known, output, re.S)
+    assert errors.startswith(f"Cannot connect to the davit daemon at {NOBODY}.")
 
 
 def test_host_flag_is_before_the_environment():
@@ -179,45 +190,6 @@ def test_closed_standard_streams(cli, fake):
     assert seen == ["/dev/null"] * 3
 
 
-# --- Completion ----------------------------------------------------------------------------------
-
-BASH_SCRIPT = r"""
-source "$1"
-PATH=$2:$PATH COMP_LINE=$3 COMP_POINT=${#3}
-_davit davit "" ""
-printf '%s\n' "${COMPREPLY[@]}"
-"""
-
-
-def completions(cli, line):
-    done = subprocess.run(["bash", "-c", BASH_SCRIPT, "bash",
-                           REPOSITORY / "client/completion/davit.bash", BIN_DIR, line],
-                          capture_output=True, text=True, check=True, env=cli.environment())
-    assert done.stderr == ""
-    return done.stdout.split()
-
-
-def test_completion_in_bash(cli, fake):
-    fake.list = lambda request, context: fake.images.ListImagesResponse(images=[
-        fake.images.Image(repo_tags=["busybox:latest", "localhost:5000/app:1"])])
-    assert completions(cli, "davit sy") == ["system"]
-    assert completions(cli, "davit system ") == ["df", "events", "info", "prune", "verify"]
-    assert completions(cli, "davit pull --progress=j") == ["json"]
-    assert completions(cli, "davit pull --progress j") == ["json"]
-    assert completions(cli, "davit run --rm b") == ["busybox:latest"]
-    # Readline replaces only what follows the last colon.
-    assert completions(cli, "davit rmi localhost:5") == ["5000/app:1"]
-    assert completions(cli, "davit rmi busybox:") == ["latest"]
-    assert completions(cli, "davit run busybox ") == []
-
-
-@pytest.mark.parametrize("shell, script", [
-    (shell, script) for shell, script in (("bash", "davit.bash"), ("zsh", "_davit"),
-                                          ("fish", "davit.fish")) if shutil.which(shell)])
-def test_completion_scripts_parse(shell, script):
-    subprocess.run([shell, "-n", REPOSITORY / "client/completion" / script], check=True)
-
-
 # --- Lists and removal ---------------------------------------------------------------------------
 
 
@@ -258,25 +230,162 @@ def test_rmi_goes_on_after_an_error(cli, fake):
     assert "No such image: bad:latest" in result.stderr
 
 
-def test_version_and_info(cli, fake):
-    system = fake.system
-    fake.version = lambda request, context: system.VersionResponse(
+VERSION = """
+Server: davitd
+ Engine:
+  Version:          1.2.3
+  Git commit:       abcdef0
+  OS/Arch:          linux/amd64
+  Kernel:           6.12
+ runc:
+  Version:          1.1.5
+"""
+
+
+def test_version(cli, fake):
+    fake.version = lambda request, context: fake.system.VersionResponse(
         version="1.2.3", git_commit="abcdef0", os="linux", arch="amd64", kernel="6.12",
-        components=[system.Component(name="runc", version="1.1.5")])
-    fake.info = lambda request, context: system.InfoResponse(
+        components=[fake.system.Component(name="runc", version="1.1.5")])
+    output = cli("version").stdout
+    assert re.match(r"Client:\n Version:           \d", output) and output.endswith(VERSION)
+    server = json.loads(cli("version", "--format=json").stdout)["Server"]
+    assert [(one["Name"], one["Version"]) for one in server["Components"]] == [
+        ("Engine", "1.2.3"), ("runc", "1.1.5")]
+    assert server["Components"][0]["Details"]["KernelVersion"] == "6.12"
+    assert cli("version", "-f", "{{.Server.Os}}/{{.Server.Arch}}").stdout == "linux/amd64\n"
+    result = cli("version", "-f", "{{.Server", check=False)
+    assert (result.code, result.stdout) == (64, "")
+    assert result.stderr.startswith("template parsing error: ")
+
+
+INFO = """
+Server:
+ Containers: 2
+  Running: 1
+  Paused: 0
+  Stopped: 1
+ Images: 3
+ Server Version: 1.2.3
+ Storage Driver: directory
+ Swarm: inactive
+ Runtimes: runc
+ Default Runtime: runc
+ runc version: 1.1.5
+ Security Options:
+  seccomp
+   Profile: builtin
+ CPUs: 2
+ Total Memory: 7.752GiB
+ Name: host
+ ID: X
+ Insecure Registries:
+  127.0.0.0/8
+ Max Concurrent Downloads: 3
+ Tasks: 4
+ Loop Worst Stall: 1.2ms (pull x)
+
+"""
+
+
+def test_info(cli, fake):
+    fake.info = lambda request, context: fake.system.InfoResponse(
         id="X", name="host", images=3, containers=2, containers_running=1,
         storage_driver="directory", memory_bytes=8323461120, cpus=2, version="1.2.3",
-        warnings=["no swap limit"], insecure_registries=["127.0.0.0/8"],
+        warnings=["no swap limit"], insecure_registries=["127.0.0.0/8"], runtime="runc",
+        runtime_version="1.1.5", security_options=["seccomp"], max_concurrent_downloads=3, tasks=4,
         loop_worst_stall_us=1234, loop_worst_stall_task="pull x")
-    output = cli("version").stdout
-    assert "\nServer: davitd\n Engine:\n  Version:          1.2.3\n" in output
-    assert "\n runc:\n  Version:          1.1.5\n" in output
-    assert json.loads(cli("version", "--format=json").stdout)["Server"]["Components"] == [
-        {"Name": "runc", "Version": "1.1.5"}]
     result = cli("info")
-    assert "\nServer:\n Containers: 2\n  Running: 1\n  Stopped: 1\n Images: 3\n" in result.stdout
-    assert "\n Total Memory: 7.752GiB\n" in result.stdout
-    assert "\n Insecure Registries:\n  127.0.0.0/8\n" in result.stdout
-    assert "\n Loop Worst Stall: 1.2ms (pull x)\n" in result.stdout
+    assert re.fullmatch(r"Client:\n Version:    [\d.]+\n" + re.escape(INFO), result.stdout)
     assert result.stderr == "WARNING: no swap limit\n"
-    assert json.loads(cli("system", "info", "-f", "json").stdout)["MemTotal"] == 8323461120
+    info = json.loads(cli("system", "info", "-f", "json").stdout)
+    assert (info["MemTotal"], info["ContainersStopped"]) == (8323461120, 1)
+    assert info["SecurityOptions"] == ["name=seccomp,profile=builtin"]
+    # As scripts ask Docker.
+    wanted = "{{.Swarm.LocalNodeState}} {{.Driver}} {{json .Runtimes}}"
+    assert cli("info", "-f", wanted).stdout == 'inactive directory {"runc":{"path":"runc"}}\n'
+
+
+DISK_USAGE = """\
+TYPE                TOTAL     ACTIVE    SIZE      RECLAIMABLE
+Images              2         1         12.35MB   345.7kB (2%)
+Containers          1         0         5kB       5kB (100%)
+Local Volumes       0         0         0B        0B
+Build Cache         0         0         0B        0B
+Partial downloads   1         0         777B      0B (0%)
+Database            1         1         40.96kB   0B (0%)
+"""
+DISK_USAGE_VERBOSE = """\
+Images space usage:
+
+REPOSITORY   TAG       IMAGE ID       CREATED       SIZE      SHARED SIZE   UNIQUE SIZE   CONTAINERS
+busybox      latest    aaaaaaaaaaaa   2 weeks ago   4.27MB    1kB           4.269MB       1
+<none>       <none>    bbbbbbbbbbbb   N/A           0B        0B            0B            0
+
+Containers space usage:
+
+CONTAINER ID   IMAGE            COMMAND   LOCAL VOLUMES   SIZE      CREATED              STATUS    NAMES
+cccccccccccc   busybox:latest             0               5kB       About a minute ago   Exited    
+
+Local Volumes space usage:
+
+VOLUME NAME   LINKS     SIZE
+
+Build cache usage: 0B
+
+CACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED
+
+Partial downloads usage: 777B
+
+Database usage: 40.96kB
+"""
+
+
+@pytest.fixture
+def used(fake):
+    system, now = fake.system, time.time_ns()
+    images = [system.ImageUsage(
+        image=fake.images.Image(
+            id="sha256:" + "a" * 64, repo_tags=["busybox:latest", "busybox:1"],
+            repo_digests=["busybox@sha256:" + "d" * 64],
+            created_unix_ns=now - 15 * 86400 * 10**9),
+        shared_bytes=1000, unique_bytes=4269000, containers=1),
+        system.ImageUsage(image=fake.images.Image(id="sha256:" + "b" * 64,
+                                                  created_unix_ns=-2**63))]
+    container = system.ContainerUsage(id="c" * 64, image_id="sha256:" + "a" * 64,
+                                      image="busybox:latest", size_bytes=5000,
+                                      created_unix=now // 10**9 - 90)
+
+    def disk_usage(request, context):
+        return system.DiskUsageResponse(
+            images=system.Usage(total=2, active=1, size_bytes=12345678, reclaimable_bytes=345678),
+            containers=system.Usage(total=1, size_bytes=5000, reclaimable_bytes=5000),
+            partials=system.Usage(total=1, size_bytes=777), metadata_bytes=40960,
+            image_list=images if request.verbose else [],
+            container_list=[container] if request.verbose else [])
+    fake.disk_usage = disk_usage
+
+
+def test_disk_usage(cli, used):
+    assert cli("system", "df").stdout == DISK_USAGE
+    rows = [json.loads(line) for line in cli("system", "df", "--format", "json").stdout.split("\n")
+            if line]
+    assert rows[0] == {"Type": "Images", "TotalCount": "2", "Active": "1", "Size": "12.35MB",
+                       "SizeBytes": 12345678, "Reclaimable": "345.7kB (2%)",
+                       "ReclaimableBytes": 345678}
+    assert list(rows[0]) == sorted(rows[0])
+    table = cli("system", "df", "--format", "table {{.Type}}\t{{.Size}}").stdout
+    assert table.startswith("TYPE                SIZE\nImages              12.35MB\n")
+    lines = cli("system", "df", "--format", "{{.Type}}: {{.Reclaimable}}").stdout.splitlines()
+    assert lines[1] == "Containers: 5kB (100%)"
+
+
+def test_disk_usage_in_detail(cli, used):
+    assert cli("system", "df", "-v").stdout == DISK_USAGE_VERBOSE
+    assert cli("system", "df", "-v", "--format", "table").stdout == DISK_USAGE_VERBOSE
+    usage = json.loads(cli("system", "df", "-v", "--format", "json").stdout)
+    assert usage["Images"][0]["ID"] == "sha256:" + "a" * 64
+    assert (usage["Images"][0]["UniqueSize"], usage["Images"][0]["UniqueSizeBytes"]) == (
+        "4.269MB", 4269000)
+    assert usage["Volumes"] == usage["BuildCache"] == []
+    template = "{{range .Images}}{{.Repository}}={{.SharedSize}} {{end}}"
+    assert cli("system", "df", "-v", "--format", template).stdout == "busybox=1kB <none>=0B "
