@@ -98,6 +98,7 @@ static bool add_rows(const struct flags *flags, const Davit__V1__ImageHistoryRes
         .text = flag_string(flags, "format"),
         .table = view.human ? "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
                             : "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+        .type_name = "*image.historyContext",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };
@@ -117,6 +118,9 @@ static bool await_history(struct cli *cli, struct error *err)
     CLEANUP(response_free) Davit__V1__ImageHistoryResponse *response = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
     request.reference = cli->flags.args[0];
+    request.platform = (char *)flag_string(&cli->flags, "platform");
+    if (!request.platform)
+        request.platform = "";
     return await_cli_call(cli, "/davit.v1.Images/History", &request.base,
                           &davit__v1__image_history_response__descriptor,
                           (ProtobufCMessage **)&response, err) &&
@@ -135,6 +139,11 @@ static const struct flag flags[] = {
      .help = "Print sizes and dates in human readable format",
      .fallback = "true"},
     {.name = "no-trunc", .type = FLAG_BOOL, .help = "Don't truncate output"},
+    {.name = "platform",
+     .type = FLAG_STRING,
+     .help = "Show history for the given platform. Formatted as \"os[/arch[/variant]]\" (e.g., "
+             "\"linux/amd64\")",
+     .suggestions = PLATFORM_SUGGESTIONS},
     {.name = "quiet", .shorthand = 'q', .type = FLAG_BOOL, .help = "Only show image IDs"},
 };
 

@@ -8,6 +8,8 @@
 
 #define SHORT_ID 12
 #define NONE "<none>"
+#define RAW_NAME "repository: {{.Repository}}\ntag: {{.Tag}}\n"
+#define RAW_REST "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
 #define AGE "{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}"
 
 struct row {
@@ -168,6 +170,10 @@ bool images_print(const Davit__V1__ListImagesResponse *list, const struct images
         .table = view->digests ? "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t" AGE
                                  "\t{{.Size}}"
                                : "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t" AGE "\t{{.Size}}",
+        .raw = view->only_ids  ? "image_id: {{.ID}}"
+               : view->digests ? RAW_NAME "digest: {{.Digest}}\n" RAW_REST
+                               : RAW_NAME RAW_REST,
+        .type_name = "*formatter.imageContext",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };

@@ -1,6 +1,7 @@
 #include "client/inspect.h"
 
 #include "client/cli.h"
+#include "client/inspect_types.h"
 #include "client/ui/json_indent.h"
 #include "proto/davit/v1/images.pb-c.h"
 
@@ -26,22 +27,23 @@ void inspection_done(struct inspection *inspection)
     strbuf_done(&inspection->text);
 }
 
-static bool add_rendered(struct inspection *inspection, const char *json, size_t size,
-                         struct error *err)
+static bool add_rendered(struct inspection *inspection, const struct template_type *type,
+                         const char *json, size_t size, struct error *err)
 {
     CLEANUP_JSON json_t *document =
         json_parse(json, size, DOCUMENT_MAX_BYTES, "the daemon's answer", err);
     CLEANUP_STRBUF struct strbuf text = {0};
-    if (!document || !template_render(inspection->template, document, &text, err))
+    if (!document || !template_render_inspected(inspection->template, type, document, &text, err))
         return false;
     strbuf_addf(&inspection->text, "%s\n", strbuf_text(&text));
     return true;
 }
 
-bool inspection_add(struct inspection *inspection, const char *json, size_t size, struct error *err)
+bool inspection_add(struct inspection *inspection, const struct template_type *type,
+                    const char *json, size_t size, struct error *err)
 {
     if (inspection->template)
-        return add_rendered(inspection, json, size, err);
+        return add_rendered(inspection, type, json, size, err);
     if (inspection->documents.length)
         strbuf_add_char(&inspection->documents, ',');
     strbuf_add(&inspection->documents, json, size);
@@ -66,20 +68,24 @@ void inspection_print(const struct inspection *inspection, struct strbuf *out)
 /* --- Kinds of objects --------------------------------------------------------------------------
  */
 
-/* Fetches the document of one object; NOT_FOUND if there is no such one. */
-typedef bool fetch_fn(struct cli *cli, const char *name, struct strbuf *ret, struct error *err);
+/* Fetches the document of one object; NOT_FOUND if there is no such one. platform: "" for any. */
+typedef bool fetch_fn(struct cli *cli, const char *name, const char *platform, struct strbuf *ret,
+                      struct error *err);
 
 static void image_response_free(Davit__V1__InspectImageResponse **response)
 {
     davit__v1__inspect_image_response__free_unpacked(*response, NULL);
 }
 
-static bool await_fetch_image(struct cli *cli, const char *name, struct strbuf *ret,
-                              struct error *err)
+static bool await_fetch_image(struct cli *cli, const char *name, const char *platform,
+                              struct strbuf *ret, struct error *err)
 {
     Davit__V1__InspectImageRequest request = DAVIT__V1__INSPECT_IMAGE_REQUEST__INIT;
     CLEANUP(image_response_free) Davit__V1__InspectImageResponse *response = NULL;
+    if (!*name) /* as Docker's command line says it, without asking */
+        return error_set(err, ERROR_NOT_FOUND, NULL, "Error: No such image: ");
     request.reference = (char *)name;
+    request.platform = (char *)platform;
     if (!await_cli_call(cli, "/davit.v1.Images/Inspect", &request.base,
                         &davit__v1__inspect_image_response__descriptor,
                         (ProtobufCMessage **)&response, err))
@@ -92,19 +98,20 @@ static bool await_fetch_image(struct cli *cli, const char *name, struct strbuf *
  * kinds, too: there is no object of theirs, and Docker's daemon says so in these words. */
 static const struct kind {
     const char *name;
-    fetch_fn *await_fetch;
     const char *none[2]; /* before and behind the object's name */
+    fetch_fn *await_fetch;
+    const struct template_type *type;
 } kinds[] = {
-    {"config", NULL, {"davit has no configs: ", ""}},
-    {"container", NULL, {"No such container: ", ""}},
-    {"image", await_fetch_image, {NULL, NULL}},
-    {"network", NULL, {"network ", " not found"}},
-    {"node", NULL, {"davit has no nodes: ", ""}},
-    {"plugin", NULL, {"plugin ", " not found"}},
-    {"secret", NULL, {"davit has no secrets: ", ""}},
-    {"service", NULL, {"davit has no services: ", ""}},
-    {"task", NULL, {"davit has no tasks: ", ""}},
-    {"volume", NULL, {"get ", ": no such volume"}},
+    {"config", {"davit has no configs: ", ""}, NULL, NULL},
+    {"container", {"No such container: ", ""}, NULL, NULL},
+    {"image", {NULL, NULL}, await_fetch_image, &image_inspect_type},
+    {"network", {"network ", " not found"}, NULL, NULL},
+    {"node", {"davit has no nodes: ", ""}, NULL, NULL},
+    {"plugin", {"plugin ", " not found"}, NULL, NULL},
+    {"secret", {"davit has no secrets: ", ""}, NULL, NULL},
+    {"service", {"davit has no services: ", ""}, NULL, NULL},
+    {"task", {"davit has no tasks: ", ""}, NULL, NULL},
+    {"volume", {"get ", ": no such volume"}, NULL, NULL},
 };
 
 /* NULL, with all that there are, for a name that is none. */
@@ -132,23 +139,33 @@ static bool is_passed_over(const struct error *err)
     return err->code == ERROR_NOT_FOUND || error_is(err, "INVALID_REFERENCE");
 }
 
-/* kind: NULL for any. */
-static bool await_fetch(struct cli *cli, const struct kind *kind, const char *name,
-                        const char **ret_kind, struct strbuf *ret, struct error *err)
+/* What is asked about each of the names. */
+struct question {
+    const struct kind *kind; /* NULL: any */
+    const char *platform;    /* "": any */
+    bool size;
+};
+
+static bool await_fetch(struct cli *cli, const struct question *question, const char *name,
+                        const struct kind **ret_kind, struct strbuf *ret, struct error *err)
 {
+    const struct kind *kind = question->kind;
     if (kind && !kind->await_fetch)
         return error_set(err, ERROR_NOT_FOUND, NULL, "Error response from daemon: %s%s%s",
                          kind->none[0], name, kind->none[1]);
     if (kind) {
-        *ret_kind = kind->name;
-        return kind->await_fetch(cli, name, ret, err);
+        *ret_kind = kind;
+        return kind->await_fetch(cli, name, question->platform, ret, err);
     }
+    if (!*name)
+        return error_set(err, ERROR_INVALID_ARGUMENT, NULL,
+                         "invalid container name or ID: value is empty");
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         CLEANUP_ERROR struct error one = {0};
-        *ret_kind = kinds[i].name;
+        *ret_kind = &kinds[i];
         if (!kinds[i].await_fetch)
             continue;
-        if (kinds[i].await_fetch(cli, name, ret, &one))
+        if (kinds[i].await_fetch(cli, name, question->platform, ret, &one))
             return true;
         if (!is_passed_over(&one))
             return error_move(err, &one);
@@ -159,70 +176,79 @@ static bool await_fetch(struct cli *cli, const struct kind *kind, const char *na
 /* --- davit inspect, davit image inspect --------------------------------------------------------
  */
 
-/* One object; a failure is put behind the others. */
-static bool await_inspect_one(struct cli *cli, const struct kind *kind, const char *name, bool size,
+static bool await_inspect_one(struct cli *cli, const struct question *question, const char *name,
                               struct inspection *inspection, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf document = {0}, warning = {0};
-    const char *found = NULL;
-    if (!await_fetch(cli, kind, name, &found, &document, err))
+    const struct kind *found = NULL;
+    if (!await_fetch(cli, question, name, &found, &document, err))
         return false;
-    if (size && !str_eq(found, "container")) {
-        strbuf_addf(&warning, "WARNING: --size ignored for %s\n", found);
+    if (question->size && !str_eq(found->name, "container")) {
+        strbuf_addf(&warning, "WARNING: --size ignored for %s\n", found->name);
         if (!await_cli_print_error(cli, warning.data, warning.length, err))
             return false;
     }
-    return inspection_add(inspection, strbuf_text(&document), document.length, err);
+    return inspection_add(inspection, found->type, strbuf_text(&document), document.length, err);
+}
+
+/* Failures of single names go to errors. False if it is no use to go on. */
+static bool await_inspect_each(struct cli *cli, const struct question *question,
+                               struct inspection *inspection, struct error *errors,
+                               struct error *err)
+{
+    for (size_t i = 0; i < cli->flags.arg_count; i++) {
+        await_inspect_one(cli, question, cli->flags.args[i], inspection, &errors[i]);
+        if (errors[i].code == ERROR_CANCELLED || errors[i].code == ERROR_UNAVAILABLE)
+            return error_move(err, &errors[i]);
+    }
+    return true;
 }
 
 /* As Docker: what was found is printed, then what was wrong with the others. */
-static bool await_inspect_all(struct cli *cli, const struct kind *kind, bool size,
-                              struct error *err)
+static bool await_inspect_all(struct cli *cli, const struct question *question, struct error *err)
 {
     CLEANUP(inspection_done) struct inspection inspection = {0};
     CLEANUP_STRBUF struct strbuf text = {0};
-    const size_t count = cli->flags.arg_count;
-    struct error *errors = NULL;
-    bool ok = true;
-    if (!inspection_init(&inspection, flag_string(&cli->flags, "format"), err)) {
+    CLEANUP_FREE struct error *errors = xcalloc(cli->flags.arg_count, sizeof(*errors));
+    if (!inspection_init(&inspection, flag_string(&cli->flags, "format"), &errors[0])) {
         cli->exit_code = BAD_TEMPLATE_EXIT;
-        cli_print_failure(cli, err);
-        error_done(err);
+        cli_print_failure(cli, &errors[0]);
+        error_done(&errors[0]);
         return true;
     }
-    errors = xcalloc(count, sizeof(*errors));
-    for (size_t i = 0; i < count && ok; i++) {
-        await_inspect_one(cli, kind, cli->flags.args[i], size, &inspection, &errors[i]);
-        /* no use to go on */
-        ok = errors[i].code != ERROR_CANCELLED && errors[i].code != ERROR_UNAVAILABLE;
-        if (!ok)
-            error_move(err, &errors[i]);
-    }
+    bool ok = await_inspect_each(cli, question, &inspection, errors, err);
     inspection_print(&inspection, &text);
     ok = ok && await_cli_print(cli, text.data, text.length, err);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < cli->flags.arg_count; i++) {
         if (ok && error_is_set(&errors[i])) {
             cli->exit_code = EXIT_FAILURE;
             cli_print_failure(cli, &errors[i]);
         }
         error_done(&errors[i]);
     }
-    free(errors);
     return ok;
 }
 
 static bool await_inspect_image(struct cli *cli, struct error *err)
 {
-    return await_inspect_all(cli, find_kind("image", NULL), false, err);
+    const char *platform = flag_string(&cli->flags, "platform");
+    return await_inspect_all(cli,
+                             &(struct question){.kind = find_kind("image", err),
+                                                .platform = platform ? platform : ""},
+                             err);
 }
 
 static bool await_inspect(struct cli *cli, struct error *err)
 {
     const char *type = flag_string(&cli->flags, "type");
-    const struct kind *kind = type ? find_kind(type, err) : NULL;
-    if (type && !kind)
+    const struct question question = {
+        .kind = type ? find_kind(type, err) : NULL,
+        .platform = "",
+        .size = flag_bool(&cli->flags, "size"),
+    };
+    if (type && !question.kind)
         return false;
-    return await_inspect_all(cli, kind, flag_bool(&cli->flags, "size"), err);
+    return await_inspect_all(cli, &question, err);
 }
 
 static const struct flag image_flags[] = {
@@ -231,6 +257,12 @@ static const struct flag image_flags[] = {
      .type = FLAG_STRING,
      .help = FORMAT_HELP,
      .suggestions = FORMAT_SUGGESTIONS},
+    {.name = "platform",
+     .type = FLAG_STRING,
+     .help = "Inspect a specific platform of the multi-platform image. If the image is not for it, "
+             "the command will error out. 'os[/arch[/variant]]': Explicit platform (eg. "
+             "linux/amd64)",
+     .suggestions = PLATFORM_SUGGESTIONS},
 };
 
 const struct command image_inspect_command = {

@@ -16,9 +16,10 @@ struct inspection {
 bool inspection_init(struct inspection *inspection, const char *format, struct error *err);
 void inspection_done(struct inspection *inspection);
 
-/* Takes in one more document, which must be JSON. False with what the template says against it. */
-bool inspection_add(struct inspection *inspection, const char *json, size_t size,
-                    struct error *err);
+/* Takes in one more document, which must be JSON, of a type. False with what the template says
+ * against it. */
+bool inspection_add(struct inspection *inspection, const struct template_type *type,
+                    const char *json, size_t size, struct error *err);
 
 /* Appends all of it; an empty list if there was none. */
 void inspection_print(const struct inspection *inspection, struct strbuf *out);

@@ -1,6 +1,7 @@
 #include "daemon/image/history.h"
 
 #include "daemon/image/image_config.h"
+#include "daemon/image/inspect.h"
 #include "daemon/registry/manifest.h"
 #include "proto/async/await.h"
 
@@ -141,11 +142,11 @@ static void name_steps(const struct store *store, const struct digest *id,
     }
 }
 
-bool await_image_history(struct store *store, const char *text, struct image_history *ret,
-                         struct error *err)
+bool await_image_history(struct store *store, const char *text, const char *platform,
+                         struct image_history *ret, struct error *err)
 {
     CLEANUP(history_work_done) struct history_work work = {0};
-    const struct image *image = image_resolve(store, text, err);
+    const struct image *image = image_resolve_platform(store, text, platform, err);
     struct digest id;
     int r;
 

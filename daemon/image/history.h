@@ -18,10 +18,11 @@ struct image_history {
 };
 void image_history_done(struct image_history *history);
 
-/* The image is found as image_resolve() finds it, its configuration read and compared with its ID
- * (IMAGE_DAMAGED). FAILED_PRECONDITION (INVALID_CONFIG) for a history that cannot be. Suspends. */
-bool await_image_history(struct store *store, const char *text, struct image_history *ret,
-                         struct error *err);
+/* The image is found as image_resolve_platform() finds it, its configuration read and compared with
+ * its ID (IMAGE_DAMAGED). FAILED_PRECONDITION (INVALID_CONFIG) for a history that cannot be.
+ * Suspends. */
+bool await_image_history(struct store *store, const char *text, const char *platform,
+                         struct image_history *ret, struct error *err);
 
 /* The steps of a configuration, without I/O: ids and tags are not filled. layer_bytes: of each of
  * its layers, bottom first. To be released also after a failure. */

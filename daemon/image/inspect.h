@@ -5,10 +5,16 @@
 #include "daemon/image/image.h"
 
 /* The document as compact JSON, written as Go writes it; the caller frees it. The image is found as
- * image_resolve() finds it, its configuration read and compared with its ID (IMAGE_DAMAGED).
- * FAILED_PRECONDITION (INVALID_CONFIG) for one that has what it cannot have. Suspends. */
-bool await_image_inspect(struct store *store, const char *text, char **ret_json, size_t *ret_size,
-                         struct error *err);
+ * image_resolve_platform() finds it, its configuration read and compared with its ID
+ * (IMAGE_DAMAGED). FAILED_PRECONDITION (INVALID_CONFIG) for one that has what it cannot have.
+ * Suspends. */
+bool await_image_inspect(struct store *store, const char *text, const char *platform,
+                         char **ret_json, size_t *ret_size, struct error *err);
+
+/* As image_resolve(); NOT_FOUND (PLATFORM_MISMATCH) also for an image that this platform does not
+ * run ("linux/arm64"; NULL or empty: any). INVALID_ARGUMENT (INVALID_PLATFORM). */
+const struct image *image_resolve_platform(const struct store *store, const char *text,
+                                           const char *platform, struct error *err);
 
 /* What the document says that is not in the configuration. */
 struct image_facts {

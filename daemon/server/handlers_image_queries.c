@@ -26,7 +26,7 @@ Davit__V1__Image *image_message(const struct store *store, const struct image *i
     message->variant = xstrdup(image->variant ? image->variant : "");
     message->parent_id = xstrdup(image->parent.text);
     message->labels = xstrdup("");
-    message->containers = image_usage(store, image).containers;
+    message->containers = image_containers(store, &image->id);
     return message;
 }
 
@@ -189,8 +189,8 @@ bool handle_inspect_image(struct grpc_call *call, void *context, struct error *e
     Davit__V1__InspectImageResponse response = DAVIT__V1__INSPECT_IMAGE_RESPONSE__INIT;
     CLEANUP_FREE char *json = NULL;
 
-    if (!message || !await_image_inspect(engines->store, request->reference, &json,
-                                         &response.document.len, err))
+    if (!message || !await_image_inspect(engines->store, request->reference, request->platform,
+                                         &json, &response.document.len, err))
         return false;
     response.document.data = (uint8_t *)json;
     return await_grpc_send(call, &response.base, err);
@@ -208,7 +208,8 @@ bool handle_image_history(struct grpc_call *call, void *context, struct error *e
     CLEANUP_FREE Davit__V1__ImageHistoryResponse__Step *items = NULL;
     CLEANUP_FREE Davit__V1__ImageHistoryResponse__Step **list = NULL;
 
-    if (!message || !await_image_history(engines->store, request->reference, &history, err))
+    if (!message ||
+        !await_image_history(engines->store, request->reference, request->platform, &history, err))
         return false;
     items = xcalloc(history.count + 1, sizeof(*items));
     list = xcalloc(history.count + 1, sizeof(*list));

@@ -38,3 +38,12 @@ const char *image_holder(const struct store *store, const struct digest *id, boo
     }
     return NULL;
 }
+
+unsigned int image_containers(const struct store *store, const struct digest *id)
+{
+    unsigned int count = 0;
+
+    LIST_FOR_EACH (node, &store->holds)
+        count += digest_eq(&LIST_ITEM(node, struct image_hold, node)->image, id);
+    return count;
+}

@@ -42,9 +42,7 @@ struct image_usage image_usage(const struct store *store, const struct image *im
             usage.shared_bytes += layers[i]->disk_bytes;
         layers[i]->marks = 0;
     }
-    LIST_FOR_EACH (node, &store->holds) {
-        usage.containers += digest_eq(&LIST_ITEM(node, struct image_hold, node)->image, &image->id);
-    }
+    usage.containers = image_containers(store, &image->id);
     return usage;
 }
 

@@ -190,6 +190,7 @@ struct image_usage {
     unsigned int containers;
 };
 struct image_usage image_usage(const struct store *store, const struct image *image);
+unsigned int image_containers(const struct store *store, const struct digest *id);
 
 /* A layer as registries have it. */
 struct layer_blob {
@@ -236,7 +237,7 @@ struct image {
     size_t diff_id_count;
     /* The rest is filled by the store. */
     char *variant;          /* "v8"; or NULL */
-    char *labels;           /* a JSON object of texts; NULL: none */
+    char *labels;           /* a JSON object of texts; NULL: none, or more than 64 KiB */
     int64_t tagged_unix_ns; /* when it was last given a tag by a user; 0: never */
     size_t children;        /* images whose parent it is */
     uint64_t size_bytes;    /* sum of content_bytes */
