@@ -28,6 +28,7 @@ static const struct command_name image_names[] = {
     {.name = "history", .command = &history_command},
     {.name = "inspect", .command = &image_inspect_command},
     {.name = "ls", .alias = "list", .command = &images_command},
+    {.name = "prune", .command = &image_prune_command},
     {.name = "pull", .command = &pull_command},
     {.name = "push", .command = &push_command},
     {.name = "rm", .alias = "remove", .command = &rmi_command},

@@ -57,6 +57,7 @@ extern const struct command df_command;
 extern const struct command events_command;
 extern const struct command history_command;
 extern const struct command image_inspect_command;
+extern const struct command image_prune_command;
 extern const struct command images_command;
 extern const struct command info_command;
 extern const struct command inspect_command;

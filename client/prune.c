@@ -1,49 +1,29 @@
 #include "client/cli.h"
+#include "client/filters.h"
 #include "client/prompt.h"
 #include "client/ui/units.h"
-#include "proto/base/timestamp.h"
 #include "proto/davit/v1/system.pb-c.h"
 
 typedef Davit__V1__PruneResult prune_result;
-
-#define UNTIL "until="
+typedef Davit__V1__PruneResult__Removed removed;
 
 /* --- Before ------------------------------------------------------------------------------------
  */
 
-static bool read_until(const char *filter, int64_t *ret_unix_ns)
+/* Docker's words. */
+static void add_image_question(const struct cli *cli, struct strbuf *out)
 {
-    return str_starts(filter, UNTIL) &&
-           timestamp_parse(filter + strlen(UNTIL), wall_clock_ns(), ret_unix_ns);
+    strbuf_addf(out, "WARNING! This will remove all %s.\n",
+                flag_bool(&cli->flags, "all")
+                    ? "images without at least one container associated to them"
+                    : "dangling images");
 }
 
-static bool check_filter(const char *filter, struct error *err)
+/* Likewise, for what davit has. */
+static void add_system_question(const struct cli *cli, struct strbuf *out)
 {
-    int64_t unix_ns;
-    if (read_until(filter, &unix_ns))
-        return true;
-    if (str_starts(filter, UNTIL))
-        return error_set(err, ERROR_INVALID_ARGUMENT, NULL, "no time, nor a duration such as 24h");
-    return error_set(err, ERROR_INVALID_ARGUMENT, NULL, "the only filter is until=<timestamp>");
-}
-
-/* Of several times all must be right: the earliest. 0: none. */
-static int64_t until_unix_ms(const struct flags *flags)
-{
-    int64_t earliest = 0, unix_ns;
-    for (char *const *filter = flag_list(flags, "filter"); filter && *filter; filter++) {
-        if (read_until(*filter, &unix_ns))
-            earliest = earliest ? MIN(earliest, unix_ns / 1000000) : MAX(unix_ns / 1000000, 1);
-    }
-    return earliest;
-}
-
-/* True if the user wants it. Docker's words, for what davit has. */
-static bool await_confirmation(struct cli *cli, bool *ret, struct error *err)
-{
-    CLEANUP_STRBUF struct strbuf text = {0};
     char *const *filters = flag_list(&cli->flags, "filter");
-    strbuf_addf(&text,
+    strbuf_addf(out,
                 "WARNING! This will remove:\n"
                 "  - all %s\n"
                 "  - all layers that no image has\n"
@@ -52,10 +32,21 @@ static bool await_confirmation(struct cli *cli, bool *ret, struct error *err)
                     ? "images without at least one container associated to them"
                     : "dangling images");
     if (filters && *filters)
-        strbuf_add_str(&text, "\n  Items to be pruned will be filtered with:\n");
+        strbuf_add_str(out, "\n  Items to be pruned will be filtered with:\n");
     for (char *const *filter = filters; filter && *filter; filter++)
-        strbuf_addf(&text, "  - %s\n", *filter);
-    strbuf_add_str(&text, "\nAre you sure you want to continue? [y/N] ");
+        strbuf_addf(out, "  - %s\n", *filter);
+    strbuf_add_char(out, '\n');
+}
+
+/* True if the user wants it. */
+static bool await_confirmation(struct cli *cli, bool images_only, bool *ret, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    if (images_only)
+        add_image_question(cli, &text);
+    else
+        add_system_question(cli, &text);
+    strbuf_add_str(&text, "Are you sure you want to continue? [y/N] ");
     CLEANUP_FREE char *answer = await_prompt(cli, strbuf_text(&text), false, err);
     *ret = answer && strcasecmp(answer, "y") == 0;
     return answer;
@@ -69,15 +60,29 @@ static void job_free(Davit__V1__Job **job)
     davit__v1__job__free_unpacked(*job, NULL);
 }
 
+/* As Docker's command line, which asks for the one or the other: so what the user says of it
+ * contradicts it, or is superfluous. */
+static char **filters_to_send(const struct cli *cli, bool images_only)
+{
+    char **filters = filters_normal(flag_list(&cli->flags, "filter"));
+    if (images_only)
+        strv_add(&filters, flag_bool(&cli->flags, "all") ? "dangling=false" : "dangling=true");
+    return filters;
+}
+
 /* The last snapshot has the result. */
-static bool await_job(struct cli *cli, Davit__V1__Job **ret, struct error *err)
+static bool await_job(struct cli *cli, bool images_only, Davit__V1__Job **ret, struct error *err)
 {
     Davit__V1__PruneRequest request = DAVIT__V1__PRUNE_REQUEST__INIT;
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
+    CLEANUP(strv_cleanup) char **filters = filters_to_send(cli, images_only);
     ProtobufCMessage *message = NULL;
     int r;
     request.all = flag_bool(&cli->flags, "all");
-    request.until_unix_ms = until_unix_ms(&cli->flags);
+    request.images_only = images_only;
+    request.dry_run = flag_bool(&cli->flags, "dry-run");
+    request.filters = filters;
+    request.n_filters = strv_count(filters);
     request.cancel_on_leave = true;
     if (!await_cli_connect(cli, err))
         return false;
@@ -98,50 +103,109 @@ static bool await_job(struct cli *cli, Davit__V1__Job **ret, struct error *err)
     return error_set(err, ERROR_INTERNAL, NULL, "the daemon ended the prune without a result");
 }
 
-/* --- davit system prune ------------------------------------------------------------------------
+/* --- After -------------------------------------------------------------------------------------
  */
 
-static void add_lines(struct strbuf *out, const char *verb, char *const *items, size_t count)
+static void add_removed(const prune_result *result, struct strbuf *out)
 {
-    for (size_t i = 0; i < count; i++)
-        strbuf_addf(out, "%s%s\n", verb, items[i]);
+    strbuf_add_str(out, result->dry_run ? "Would Delete Images:\n" : "Deleted Images:\n");
+    for (size_t i = 0; i < result->n_removed; i++) {
+        const removed *one = result->removed[i];
+        const bool untagged = one->what_case == DAVIT__V1__PRUNE_RESULT__REMOVED__WHAT_UNTAGGED;
+        strbuf_addf(out, "%s%s\n",
+                    untagged ? "untagged: " : "deleted: ", untagged ? one->untagged : one->deleted);
+    }
+    strbuf_add_char(out, '\n');
 }
 
 /* As Docker: each kind of which there was something, then an empty line. */
 static void add_result(const prune_result *result, struct strbuf *out)
 {
-    if (result->n_deleted > 0 || result->n_untagged > 0) {
-        strbuf_add_str(out, "Deleted Images:\n");
-        add_lines(out, "untagged: ", result->untagged, result->n_untagged);
-        add_lines(out, "deleted: ", result->deleted, result->n_deleted);
-        strbuf_add_char(out, '\n');
-    }
+    const char *verb = result->dry_run ? "Would Delete" : "Deleted";
+    if (result->n_removed > 0)
+        add_removed(result, out);
     if (result->n_layers > 0) {
-        strbuf_add_str(out, "Deleted Layers:\n");
-        add_lines(out, "", result->layers, result->n_layers);
+        strbuf_addf(out, "%s Layers:\n", verb);
+        for (size_t i = 0; i < result->n_layers; i++)
+            strbuf_addf(out, "%s\n", result->layers[i]);
         strbuf_add_char(out, '\n');
     }
     if (result->partials > 0)
-        strbuf_addf(out, "Deleted Partial Downloads: %u\n\n", result->partials);
-    strbuf_add_str(out, "Total reclaimed space: ");
+        strbuf_addf(out, "%s Partial Downloads: %u\n\n", verb, result->partials);
+    strbuf_add_str(out, result->dry_run ? "Total space that would be reclaimed: "
+                                        : "Total reclaimed space: ");
     add_size(out, result->reclaimed_bytes);
     strbuf_add_char(out, '\n');
 }
 
-static bool await_prune(struct cli *cli, struct error *err)
+static bool await_prune(struct cli *cli, bool images_only, struct error *err)
 {
     CLEANUP(job_free) Davit__V1__Job *job = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
-    bool wanted = flag_bool(&cli->flags, "force");
+    bool wanted = flag_bool(&cli->flags, "force") || flag_bool(&cli->flags, "dry-run");
     cli_cancel_on_signals(cli);
-    if (!wanted && !await_confirmation(cli, &wanted, err))
+    if (!wanted && !await_confirmation(cli, images_only, &wanted, err))
         return false;
     if (!wanted)
         return true;
-    if (!await_job(cli, &job, err))
+    if (!await_job(cli, images_only, &job, err))
         return false;
     add_result(job->prune_result, &text);
     return await_cli_print(cli, text.data, text.length, err);
+}
+
+/* --- davit image prune -------------------------------------------------------------------------
+ */
+
+#define FILTERS "label=|label!=|until="
+
+static bool await_image_prune(struct cli *cli, struct error *err)
+{
+    return await_prune(cli, true, err);
+}
+
+static const struct flag image_flags[] = {
+    {.name = "all",
+     .shorthand = 'a',
+     .type = FLAG_BOOL,
+     .help = "Remove all unused images, not just dangling ones"},
+    {.name = "dry-run", .type = FLAG_BOOL, .help = "Remove nothing, say what would be removed"},
+    {.name = "filter",
+     .type = FLAG_LIST,
+     .kind = "filter",
+     .help = "Provide filter values (e.g. \"until=<timestamp>\")",
+     .suggestions = FILTERS,
+     .check = filter_check},
+    {.name = "force",
+     .shorthand = 'f',
+     .type = FLAG_BOOL,
+     .help = "Do not prompt for confirmation"},
+};
+
+const struct command image_prune_command = {
+    .usage = "[OPTIONS]",
+    .summary = "Remove unused images",
+    .flags = image_flags,
+    .flag_count = ARRAY_SIZE(image_flags),
+    .description =
+        "Removes dangling images, which have no name and are no part of another image; with "
+        "--all also those with names. Images that a container has stay, whether it runs or "
+        "not.\n\n"
+        "Filters: until=TIME, a date or a duration such as 24h; label=KEY[=VALUE]; "
+        "label!=KEY[=VALUE].",
+    .examples = "Remove what was made more than ten days ago and no container has:\n\n"
+                "    davit image prune -a --filter until=240h\n\n"
+                "See what it would be:\n\n"
+                "    davit image prune -a --filter until=240h --dry-run",
+    .await_run = await_image_prune,
+};
+
+/* --- davit system prune ------------------------------------------------------------------------
+ */
+
+static bool await_system_prune(struct cli *cli, struct error *err)
+{
+    return await_prune(cli, false, err);
 }
 
 static const struct flag flags[] = {
@@ -149,11 +213,13 @@ static const struct flag flags[] = {
      .shorthand = 'a',
      .type = FLAG_BOOL,
      .help = "Remove all unused images not just dangling ones"},
+    {.name = "dry-run", .type = FLAG_BOOL, .help = "Remove nothing, say what would be removed"},
     {.name = "filter",
      .type = FLAG_LIST,
      .kind = "filter",
-     .help = "Provide filter values (e.g. \"until=<timestamp>\")",
-     .check = check_filter},
+     .help = "Provide filter values (e.g. \"label=<key>=<value>\")",
+     .suggestions = FILTERS,
+     .check = filter_check},
     {.name = "force",
      .shorthand = 'f',
      .type = FLAG_BOOL,
@@ -166,5 +232,10 @@ const struct command prune_command = {
     .summary = "Remove unused data",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
-    .await_run = await_prune,
+    .description = "Removes images as davit image prune does, layers that no image has, and what "
+                   "is kept of downloads that were broken off. Layers and downloads have no "
+                   "labels: with a filter label=KEY they stay.",
+    .examples = "Make room, without a question:\n\n"
+                "    davit system prune -af",
+    .await_run = await_system_prune,
 };

@@ -8,13 +8,14 @@ static void response_free(Davit__V1__RemoveImageResponse **response)
     davit__v1__remove_image_response__free_unpacked(*response, NULL);
 }
 
-static bool await_remove(struct cli *cli, const char *image, bool force, struct error *err)
+static bool await_remove(struct cli *cli, const char *image, struct error *err)
 {
     Davit__V1__RemoveImageRequest request = DAVIT__V1__REMOVE_IMAGE_REQUEST__INIT;
     CLEANUP(response_free) Davit__V1__RemoveImageResponse *response = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
     request.reference = (char *)image;
-    request.force = force;
+    request.force = flag_bool(&cli->flags, "force");
+    request.no_prune = flag_bool(&cli->flags, "no-prune");
     if (!await_cli_call(cli, "/davit.v1.Images/Remove", &request.base,
                         &davit__v1__remove_image_response__descriptor,
                         (ProtobufCMessage **)&response, err))
@@ -29,26 +30,38 @@ static bool await_remove(struct cli *cli, const char *image, bool force, struct 
     return await_cli_print(cli, text.data, text.length, err);
 }
 
-/* As Docker: one that fails does not keep the others, and with --force an image that is not there
- * is no failure. */
+static void failures_done(struct error **failures)
+{
+    for (struct error *one = *failures; one && error_is_set(one); one++)
+        error_done(one);
+    free(*failures);
+}
+
+/* As Docker: one that fails does not keep the others, what failed is said last, and with --force it
+ * is no failure that an image is not there. */
 static bool await_rmi(struct cli *cli, struct error *err)
 {
-    const bool force = flag_bool(&cli->flags, "force");
-    for (size_t i = 0; i < cli->flags.arg_count; i++) {
-        CLEANUP_ERROR struct error one = {0};
-        if (await_remove(cli, cli->flags.args[i], force, &one))
+    const size_t count = cli->flags.arg_count;
+    CLEANUP(failures_done) struct error *failures = xcalloc(count + 1, sizeof(*failures));
+    struct error *failure = failures;
+    for (size_t i = 0; i < count; i++) {
+        if (await_remove(cli, cli->flags.args[i], failure))
             continue;
-        if (one.code == ERROR_CANCELLED || one.code == ERROR_UNAVAILABLE)
-            return error_move(err, &one); /* no use to go on */
-        if (!force || one.code != ERROR_NOT_FOUND)
+        if (failure->code == ERROR_CANCELLED || failure->code == ERROR_UNAVAILABLE)
+            return error_move(err, failure); /* no use to go on */
+        if (!flag_bool(&cli->flags, "force") || failure->code != ERROR_NOT_FOUND)
             cli->exit_code = EXIT_FAILURE;
-        cli_print_failure(cli, &one);
+        failure++;
     }
+    for (failure = failures; error_is_set(failure); failure++)
+        cli_print_failure(cli, failure);
     return true;
 }
 
 static const struct flag flags[] = {
     {.name = "force", .shorthand = 'f', .type = FLAG_BOOL, .help = "Force removal of the image"},
+    {.name = "no-prune", .type = FLAG_BOOL, .help = "Do not delete untagged parents"},
+    {.name = "platform", .type = FLAG_LIST, .unsupported = true},
 };
 
 const struct command rmi_command = {
@@ -59,5 +72,14 @@ const struct command rmi_command = {
     .min_args = 1,
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_IMAGES,
+    .description =
+        "Of an image with several names, a name removes only itself: the image goes with its "
+        "last one, and with it the parents that have no name and no other child. An ID removes "
+        "the image; if it has several names, only with --force.\n\n"
+        "An image that a running container has is never removed, one that only containers have "
+        "which have ended with --force.",
+    .examples = "    davit rmi busybox:1.36\n\n"
+                "All dangling images, also as davit image prune does:\n\n"
+                "    davit rmi $(davit images -q -f dangling=true)",
     .await_run = await_rmi,
 };

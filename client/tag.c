@@ -1,6 +1,8 @@
 #include "client/cli.h"
 #include "proto/davit/v1/images.pb-c.h"
 
+#define FROM_DAEMON "Error response from daemon: "
+
 static void response_free(Davit__V1__TagImageResponse **response)
 {
     davit__v1__tag_image_response__free_unpacked(*response, NULL);
@@ -12,9 +14,15 @@ static bool await_tag_command(struct cli *cli, struct error *err)
     CLEANUP(response_free) Davit__V1__TagImageResponse *response = NULL;
     request.source = cli->flags.args[0];
     request.target = cli->flags.args[1];
-    return await_cli_call(cli, "/davit.v1.Images/Tag", &request.base,
-                          &davit__v1__tag_image_response__descriptor,
-                          (ProtobufCMessage **)&response, err);
+    if (await_cli_call(cli, "/davit.v1.Images/Tag", &request.base,
+                       &davit__v1__tag_image_response__descriptor, (ProtobufCMessage **)&response,
+                       err))
+        return true;
+    /* Docker's command line finds these by itself. */
+    if (error_is(err, "INVALID_REFERENCE") && str_starts(err->message, FROM_DAEMON))
+        memmove(err->message, err->message + strlen(FROM_DAEMON),
+                strlen(err->message + strlen(FROM_DAEMON)) + 1);
+    return false;
 }
 
 const struct command tag_command = {
@@ -23,5 +31,9 @@ const struct command tag_command = {
     .min_args = 2,
     .max_args = 2,
     .completes = COMPLETE_IMAGES,
+    .description = "The source is a name, an ID or the beginning of one. A name that another image "
+                   "has moves to this one; that image stays, with its other names or none.",
+    .examples = "    davit tag busybox registry.example.com:5000/tools/busybox:1.36\n"
+                "    davit push registry.example.com:5000/tools/busybox:1.36",
     .await_run = await_tag_command,
 };

@@ -65,6 +65,12 @@ static bool looks_like_id(const char *text)
     return length > 0 && length <= 64 && strspn(hex, "0123456789abcdef") == length;
 }
 
+/* Which is no name, then (distribution/reference). */
+static bool is_whole_id(const char *text)
+{
+    return looks_like_id(text) && strlen(text) == (str_starts(text, "sha256:") ? 71 : 64);
+}
+
 /* So many digits that they tell the candidates apart. */
 static int digits_shown(const char *prefix)
 {
@@ -97,12 +103,10 @@ static bool not_found(const char *text, struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
     CLEANUP_FREE char *familiar = NULL;
-    /* All of an ID is no name (distribution/reference). */
-    bool is_id = looks_like_id(text) && (strlen(text) == 64 || str_starts(text, "sha256:"));
 
-    if (!is_id && !reference_parse(text, &reference, err))
+    if (!is_whole_id(text) && !reference_parse(text, &reference, err))
         return false;
-    familiar = is_id ? xstrdup(text) : reference_familiar(&reference);
+    familiar = is_whole_id(text) ? xstrdup(text) : reference_familiar(&reference);
     return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "No such image: %s", familiar);
 }
 
@@ -131,20 +135,45 @@ const struct image *image_resolve(const struct store *store, const char *text, s
 
 /* --- Naming ----------------------------------------------------------------------------------- */
 
+static bool parse_name(const char *text, struct reference *ret, struct error *err)
+{
+    CLEANUP_STRBUF struct strbuf safe = {0};
+
+    if (reference_parse(text, ret, err))
+        return true;
+    strbuf_add_quoted(&safe, text);
+    error_prefix(err, "Error parsing reference: %s is not a valid repository/tag",
+                 strbuf_text(&safe));
+    return error_hint(err, "names are like app, team/app:1.0 or host:5000/team/app:1.0: small "
+                           "letters, digits, and between them . _ - and /");
+}
+
+static bool check_tag(const struct reference *reference, struct error *err)
+{
+    if (digest_is_set(&reference->digest))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_REFERENCE",
+                         "refusing to create a tag with a digest reference");
+    /* It would look like an ID. */
+    if (str_eq(reference->domain, REFERENCE_DEFAULT_DOMAIN) &&
+        str_eq(reference->path, "library/sha256"))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "AMBIGUOUS_NAME",
+                         "refusing to create an ambiguous tag using digest algorithm as name");
+    return true;
+}
+
 bool await_image_tag_as(struct store *store, const char *source, const char *target,
                         struct error *err)
 {
-    CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_REFERENCE struct reference reference = {0}, source_reference = {0};
     CLEANUP_FREE char *canonical = NULL, *familiar = NULL;
-    const struct image *image = image_resolve(store, source, err);
+    const struct image *image;
     struct event_note event = {.action = "tag"};
     struct digest id;
 
-    if (!image || !reference_parse(target, &reference, err))
+    if ((!is_whole_id(source) && !parse_name(source, &source_reference, err)) ||
+        !parse_name(target, &reference, err) || !check_tag(&reference, err) ||
+        !(image = image_resolve(store, source, err)))
         return false;
-    if (digest_is_set(&reference.digest))
-        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_REFERENCE",
-                         "refusing to create a tag with a digest reference");
     id = image->id;
     canonical = reference_canonical(&reference);
     familiar = reference_familiar(&reference);

@@ -39,9 +39,8 @@ void image_removals_done(struct image_removals *removals);
 void image_removals_move(struct image_removals *to, struct image_removals *from); /* appends */
 
 struct image_remove {
-    bool force;                /* although it has several names, or containers that have ended */
-    bool no_prune;             /* parents without a name stay */
-    uint64_t *ret_freed_bytes; /* on the disk: added to this; may be NULL */
+    bool force;    /* although it has several names, or containers that have ended */
+    bool no_prune; /* parents without a name stay */
 };
 
 /* Removes a name, and the image with its last one, and then its parents that have no name and no

@@ -2,13 +2,17 @@
 
 #include <stdio.h>
 
+#include "daemon/image/filter.h"
+#include "daemon/image/remove.h"
 #include "daemon/store/event.h"
 #include "daemon/store/partial.h"
 #include "proto/base/log.h"
 
 struct prune {
     struct store *store;
-    struct prune_request request;
+    bool all, images_only, dry_run;
+    struct image_filter filter;
+    struct removal planned; /* of a dry run */
     struct image_removals images;
     struct layers_pruned layers;
     struct partials_pruned partials;
@@ -17,46 +21,80 @@ struct prune {
     bool done;
 };
 
-struct prune *prune_new(struct store *store, const struct prune_request *request)
+struct prune *prune_new(struct store *store, const struct prune_request *request, struct error *err)
 {
-    struct prune *prune = xcalloc(1, sizeof(*prune));
+    CLEANUP(prune_cleanup) struct prune *prune = xcalloc(1, sizeof(*prune));
 
     prune->store = store;
-    prune->request = *request;
-    return prune;
+    prune->planned.store = store;
+    if (!image_filter_parse(store, IMAGE_FILTER_PRUNE, request->filters, request->filter_count,
+                            &prune->filter, err))
+        return NULL;
+    prune->all = request->all || prune->filter.dangling == DANGLING_NO;
+    prune->images_only = request->images_only;
+    prune->dry_run = request->dry_run;
+    return TAKE(prune);
 }
 
 struct prune *prune_free(struct prune *prune)
 {
     if (!prune)
         return NULL;
+    image_filter_done(&prune->filter);
+    removal_done(&prune->planned);
     image_removals_done(&prune->images);
     layers_pruned_done(&prune->layers);
     free(prune);
     return NULL;
 }
 
-/* A digest is not a name that somebody gave it. */
+/* --- Images ------------------------------------------------------------------------------------
+ */
+
+/* A digest is not a name that somebody gave it. Intermediate images go with their last child. */
 static bool is_unused(const struct prune *prune, const struct image *image)
 {
-    if (image->created_unix_ns >= prune->request.until_unix_ns)
-        return false;
-    return (prune->request.all || !image->tags || !*image->tags) &&
-           image_usage(prune->store, image).containers == 0;
+    return (prune->all ? !image_is_intermediate(image) : image_is_dangling(image)) &&
+           !image_holder(prune->store, &image->id, true) &&
+           !image_holder(prune->store, &image->id, false) &&
+           image_filter_match(&prune->filter, image);
 }
 
 /* It may have gone, got a name or a container since it was listed. */
 static bool await_prune_image(struct prune *prune, const struct digest *id, struct error *err)
 {
-    const struct image *image = image_find_id(prune->store, id->text, NULL);
-    CLEANUP_ERROR struct error failure = {0};
-    const struct image_remove options = {.force = true, .ret_freed_bytes = &prune->image_bytes};
+    for (;;) {
+        CLEANUP(removal_done) struct removal removal = {.store = prune->store};
+        CLEANUP_ERROR struct error failure = {0};
+        const struct image *image = image_find_id(prune->store, id->text, NULL);
 
-    if (!image || !is_unused(prune, image))
-        return true;
-    return await_image_remove(prune->store, id->text, &options, &prune->images, &failure) ||
-           failure.code == ERROR_NOT_FOUND || error_is(&failure, "IMAGE_IN_USE") ||
-           error_is(&failure, "IMAGE_HAS_CHILDREN") || error_move(err, &failure);
+        if (!image || !is_unused(prune, image))
+            return true;
+        removal_plan_unused(&removal, image);
+        if (await_removal(prune->store, &removal, &prune->image_bytes, &failure)) {
+            image_removals_move(&prune->images, &removal.lines);
+            return true;
+        }
+        if (!error_is(&failure, "IMAGE_CHANGED") && failure.code != ERROR_NOT_FOUND)
+            return error_move(err, &failure);
+    }
+}
+
+static bool is_planned(const struct prune *prune, const struct digest *id)
+{
+    for (size_t i = 0; i < prune->planned.count; i++) {
+        if (prune->planned.items[i].whole && digest_eq(&prune->planned.items[i].id, id))
+            return true;
+    }
+    return false;
+}
+
+static void plan_image(struct prune *prune, const struct digest *id)
+{
+    const struct image *image = image_find_id(prune->store, id->text, NULL);
+
+    if (image && !is_planned(prune, id))
+        removal_plan_unused(&prune->planned, image);
 }
 
 static bool await_prune_images(struct prune *prune, struct error *err)
@@ -70,10 +108,33 @@ static bool await_prune_images(struct prune *prune, struct error *err)
             ids[prune->images_total++] = images[i]->id;
     }
     for (; prune->images_done < prune->images_total; prune->images_done++) {
-        if (!await_prune_image(prune, &ids[prune->images_done], err))
+        if (prune->dry_run)
+            plan_image(prune, &ids[prune->images_done]);
+        else if (!await_prune_image(prune, &ids[prune->images_done], err))
             return false;
     }
+    if (prune->dry_run) {
+        prune->image_bytes = removal_bytes(&prune->planned);
+        image_removals_move(&prune->images, &prune->planned.lines);
+    }
     return true;
+}
+
+/* --- What else there is ------------------------------------------------------------------------
+ */
+
+/* Layers and downloads have no labels. */
+static bool await_prune_others(struct prune *prune, struct error *err)
+{
+    int64_t before = prune->filter.before_unix_ns;
+
+    if (prune->images_only || prune->filter.labels)
+        return true;
+    if (prune->dry_run)
+        prune->layers = layers_unused(prune->store, before);
+    else if (!await_layers_prune(prune->store, before, &prune->layers, err))
+        return false;
+    return await_partials_prune(prune->store, before, prune->dry_run, &prune->partials, err);
 }
 
 /* As Docker: one event, that says how much. */
@@ -90,16 +151,16 @@ static void await_tell(const struct prune *prune)
 
 bool await_prune(struct prune *prune, struct error *err)
 {
-    int64_t until = prune->request.until_unix_ns;
-
-    if (!await_prune_images(prune, err) ||
-        !await_layers_prune(prune->store, until, &prune->layers, err) ||
-        !await_partials_prune(prune->store, until, &prune->partials, err))
+    if (!await_prune_images(prune, err) || !await_prune_others(prune, err))
         return error_prefix(err, "cannot remove everything that is not used");
     prune->done = true;
-    await_tell(prune);
+    if (!prune->dry_run)
+        await_tell(prune);
     return true;
 }
+
+/* --- Looking at it -----------------------------------------------------------------------------
+ */
 
 unsigned int prune_percent(const struct prune *prune)
 {
@@ -114,5 +175,6 @@ struct prune_result prune_result(const struct prune *prune)
         .layers = &prune->layers,
         .partial_count = prune->partials.count,
         .freed_bytes = prune->image_bytes + prune->layers.freed_bytes + prune->partials.freed_bytes,
+        .dry_run = prune->dry_run,
     };
 }

@@ -6,12 +6,17 @@
 struct prune;
 
 struct prune_request {
-    bool all;              /* also images that have names, if no container has them */
-    int64_t until_unix_ns; /* only what is from before then: images by their creation, the rest by
-                              when it was last used; INT64_MAX: all */
+    bool all;             /* also images that have names, if no container has them */
+    bool images_only;     /* no layers without an image, no downloads that were broken off */
+    bool dry_run;         /* nothing is removed; the result says what would be */
+    char *const *filters; /* as filter.h has them for prunes; what has no labels has none of those
+                             that are asked for */
+    size_t filter_count;
 };
 
-struct prune *prune_new(struct store *store, const struct prune_request *request);
+/* INVALID_ARGUMENT (INVALID_FILTER). Does not suspend. */
+struct prune *prune_new(struct store *store, const struct prune_request *request,
+                        struct error *err);
 struct prune *prune_free(struct prune *prune); /* takes NULL; returns NULL */
 static inline void prune_cleanup(struct prune **prune)
 {
@@ -30,5 +35,6 @@ struct prune_result {
     const struct layers_pruned *layers;
     size_t partial_count;
     uint64_t freed_bytes; /* on the disk; files go in the background */
+    bool dry_run;
 };
 struct prune_result prune_result(const struct prune *prune); /* borrowed */

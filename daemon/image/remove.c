@@ -1,23 +1,13 @@
-/* `docker rmi`: what of an image goes, by Docker's rules (moby, daemon/images/image_delete.go).
- * Everything is decided in one look at the store, without an await, and then done in one
- * transaction; if something has changed meanwhile, it is looked at again. */
-#include "daemon/image/image.h"
-#include "daemon/registry/reference.h"
+/* What of an image goes, by Docker's rules (moby, daemon/images/image_delete.go). */
+#include "daemon/image/remove.h"
 
-struct plan {
-    const struct store *store;
-    bool force, no_prune;
-    struct image_removals lines;
-    struct image_deletion *items;
-    size_t count;
-};
-
-static void plan_done(struct plan *plan)
+void removal_done(struct removal *removal)
 {
-    image_removals_done(&plan->lines);
-    for (size_t i = 0; i < plan->count; i++)
-        strv_free(plan->items[i].names);
-    free(plan->items);
+    image_removals_done(&removal->lines);
+    for (size_t i = 0; i < removal->count; i++)
+        strv_free(removal->items[i].names);
+    free(removal->items);
+    *removal = (struct removal){0};
 }
 
 /* --- Names -------------------------------------------------------------------------------------
@@ -94,35 +84,66 @@ static bool in_use(const struct image *image, bool running, const char *containe
     return error_hint(err, running ? "stop the container first" : "use --force");
 }
 
-/* names: whether those that it still has are a conflict. deleted: children that go before it. */
-static bool check_conflicts(const struct plan *plan, const struct image *image, bool force,
-                            bool names, size_t deleted, struct error *err)
+static bool is_planned(const struct removal *removal, const struct image *image)
 {
-    const char *container = image_holder(plan->store, &image->id, true);
+    for (size_t i = 0; i < removal->count; i++) {
+        if (removal->items[i].whole && digest_eq(&removal->items[i].id, &image->id))
+            return true;
+    }
+    return false;
+}
 
-    if (image->children > deleted)
+/* Those that do not go before it. */
+static size_t children_left(const struct removal *removal, const struct image *image)
+{
+    size_t gone = 0;
+
+    for (size_t i = 0; i < removal->count && image->children > 0; i++) {
+        const struct image *child = image_find_id(removal->store, removal->items[i].id.text, NULL);
+        gone += removal->items[i].whole && child && digest_eq(&child->parent, &image->id);
+    }
+    return image->children - gone;
+}
+
+/* Unless they are about to go. */
+static bool has_names(const struct removal *removal, const struct image *image)
+{
+    for (size_t i = 0; i < removal->count; i++) {
+        if (digest_eq(&removal->items[i].id, &image->id))
+            return false;
+    }
+    return image->tag_count + image->repo_digest_count > 0;
+}
+
+/* names: whether those that it still has are a conflict. */
+static bool check_conflicts(const struct removal *removal, const struct image *image, bool force,
+                            bool names, struct error *err)
+{
+    const char *container = image_holder(removal->store, &image->id, true);
+
+    if (children_left(removal, image) > 0)
         return conflict(image, false, "IMAGE_HAS_CHILDREN", "image has dependent child images",
                         err);
     if (container)
         return in_use(image, true, container, err);
     if (force)
         return true;
-    if (names && image->tag_count + image->repo_digest_count > 0) {
+    if (names && has_names(removal, image)) {
         conflict(image, true, "IMAGE_CONFLICT", "image is referenced in multiple repositories",
                  err);
         return error_hint(err, "remove its names one by one, or use --force");
     }
-    container = image_holder(plan->store, &image->id, false);
+    container = image_holder(removal->store, &image->id, false);
     return !container || in_use(image, false, container, err);
 }
 
-static bool check_reference(const struct plan *plan, const struct image *image, const char *text,
-                            struct error *err)
+static bool check_reference(const struct removal *removal, const struct image *image,
+                            const char *text, struct error *err)
 {
-    const char *container = image_holder(plan->store, &image->id, true);
+    const char *container = image_holder(removal->store, &image->id, true);
 
     if (!container)
-        container = image_holder(plan->store, &image->id, false);
+        container = image_holder(removal->store, &image->id, false);
     if (!container)
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
@@ -162,15 +183,6 @@ static void add_line(struct image_removals *lines, bool untagged, char *what)
     lines->items[lines->count++] = (struct image_removed){.untagged = untagged, .what = what};
 }
 
-static bool is_planned(const struct plan *plan, const struct image *image)
-{
-    for (size_t i = 0; i < plan->count; i++) {
-        if (plan->items[i].whole && digest_eq(&plan->items[i].id, &image->id))
-            return true;
-    }
-    return false;
-}
-
 static size_t common_layers(const struct image *a, const struct image *b)
 {
     size_t count = 0;
@@ -184,18 +196,18 @@ static size_t common_layers(const struct image *a, const struct image *b)
 /* Docker names layers by chain ID: of the bottom layer its diff_id, above that the digest of
  * "chain diff_id" (OCI image-spec, config.md, "Layer ChainID"). From the top, those go that no
  * image has that stays, and no container: that one holds all layers of its image. */
-static void add_layer_lines(struct plan *plan, const struct image *image)
+static void add_layer_lines(struct removal *removal, const struct image *image)
 {
     CLEANUP_FREE struct digest *chain = xcalloc(image->diff_id_count + 1, sizeof(*chain));
-    CLEANUP_FREE const struct image **others = image_list(plan->store, NULL);
+    CLEANUP_FREE const struct image **others = image_list(removal->store, NULL);
     size_t kept = 0;
 
     for (const struct image **other = others; *other; other++) {
         size_t common = common_layers(image, *other);
-        if (common > kept && !is_planned(plan, *other))
+        if (common > kept && !is_planned(removal, *other))
             kept = common;
     }
-    if (image_holder(plan->store, &image->id, false))
+    if (image_holder(removal->store, &image->id, false))
         kept = image->diff_id_count;
     for (size_t i = 0; i < image->diff_id_count; i++) {
         CLEANUP_FREE char *link =
@@ -203,54 +215,54 @@ static void add_layer_lines(struct plan *plan, const struct image *image)
         chain[i] = link ? digest_of(link, strlen(link)) : image->diff_ids[i];
     }
     for (size_t i = image->diff_id_count; i-- > kept;)
-        add_line(&plan->lines, false, xstrdup(chain[i].text));
+        add_line(&removal->lines, false, xstrdup(chain[i].text));
 }
 
 /* --- The plan ----------------------------------------------------------------------------------
  */
 
-static void add_item(struct plan *plan, const struct image *image, char **names, size_t told,
+static void add_item(struct removal *removal, const struct image *image, char **names, size_t told,
                      bool whole)
 {
-    plan->items = xrealloc(plan->items, (plan->count + 1) * sizeof(*plan->items));
-    plan->items[plan->count++] = (struct image_deletion){
+    removal->items = xrealloc(removal->items, (removal->count + 1) * sizeof(*removal->items));
+    removal->items[removal->count++] = (struct image_deletion){
         .id = image->id,
         .names = names,
         .told = told,
         .whole = whole,
-        .forced = plan->force,
+        .forced = removal->force,
     };
 }
 
 /* The image itself; its names have their lines. */
-static void add_whole(struct plan *plan, const struct image *image, size_t told)
+static void add_whole(struct removal *removal, const struct image *image, size_t told)
 {
-    add_item(plan, image, names_of(image), told, true);
-    add_line(&plan->lines, false, xstrdup(image->id.text));
-    add_layer_lines(plan, image);
+    add_item(removal, image, names_of(image), told, true);
+    add_line(&removal->lines, false, xstrdup(image->id.text));
+    add_layer_lines(removal, image);
 }
 
 /* Parents that nobody named and nothing needs any more, without a word about those that stay. */
-static void add_parents(struct plan *plan, const struct image *image)
+static void add_parents(struct removal *removal, const struct image *image)
 {
-    while (!plan->no_prune && digest_is_set(&image->parent)) {
-        image = image_find_id(plan->store, image->parent.text, NULL);
-        if (!image || !check_conflicts(plan, image, false, true, 1, NULL))
+    while (!removal->no_prune && digest_is_set(&image->parent)) {
+        image = image_find_id(removal->store, image->parent.text, NULL);
+        if (!image || !check_conflicts(removal, image, false, true, NULL))
             return;
-        add_whole(plan, image, 0);
+        add_whole(removal, image, 0);
     }
 }
 
-static bool plan_by_id(struct plan *plan, const struct image *image, struct error *err)
+static bool plan_by_id(struct removal *removal, const struct image *image, struct error *err)
 {
     CLEANUP(strv_cleanup) char **names = names_of(image);
 
-    if (!check_conflicts(plan, image, plan->force, !is_single(names), 0, err))
+    if (!check_conflicts(removal, image, removal->force, !is_single(names), err))
         return false;
     for (char *const *name = names; *name; name++)
-        add_line(&plan->lines, true, image_familiar(*name));
-    add_whole(plan, image, strv_count(names));
-    add_parents(plan, image);
+        add_line(&removal->lines, true, image_familiar(*name));
+    add_whole(removal, image, strv_count(names));
+    add_parents(removal, image);
     return true;
 }
 
@@ -278,35 +290,68 @@ static char **names_with(char *const *names, const char *name)
     return with;
 }
 
-static bool plan_by_name(struct plan *plan, const struct image *image, const char *name,
+static bool plan_by_name(struct removal *removal, const struct image *image, const char *name,
                          const char *text, struct error *err)
 {
     CLEANUP(strv_cleanup) char **names = names_of(image);
     CLEANUP(strv_cleanup) char **with = names_with(names, name);
 
-    if (!plan->force && is_single(names) && !check_reference(plan, image, text, err))
+    if (!removal->force && is_single(names) && !check_reference(removal, image, text, err))
         return false;
     for (char *const *one = with; *one; one++)
-        add_line(&plan->lines, true, image_familiar(*one));
+        add_line(&removal->lines, true, image_familiar(*one));
     /* What keeps the image then is no error: the name has gone. */
     if (strv_count(with) < strv_count(names) ||
-        !check_conflicts(plan, image, plan->force, false, 0, NULL)) {
-        add_item(plan, image, TAKE(with), 1, false);
+        !check_conflicts(removal, image, removal->force, false, NULL)) {
+        add_item(removal, image, TAKE(with), 1, false);
         return true;
     }
-    add_whole(plan, image, 1);
-    add_parents(plan, image);
+    add_whole(removal, image, 1);
+    add_parents(removal, image);
     return true;
 }
 
-static bool plan_removal(struct plan *plan, const char *text, struct error *err)
+bool removal_plan_image(struct removal *removal, const char *text, struct error *err)
 {
     CLEANUP_FREE char *name = NULL;
-    const struct image *image = image_resolve_name(plan->store, text, &name, err);
+    const struct image *image = image_resolve_name(removal->store, text, &name, err);
 
     if (!image)
         return false;
-    return name ? plan_by_name(plan, image, name, text, err) : plan_by_id(plan, image, err);
+    return name ? plan_by_name(removal, image, name, text, err) : plan_by_id(removal, image, err);
+}
+
+void removal_plan_unused(struct removal *removal, const struct image *image)
+{
+    CLEANUP(strv_cleanup) char **names = names_of(image);
+    /* A digest that goes with a tag is not told of. */
+    size_t told = image->tag_count > 0 ? image->tag_count : image->repo_digest_count;
+
+    for (char *const *name = names; *name; name++)
+        add_line(&removal->lines, true, image_familiar(*name));
+    if (!check_conflicts(removal, image, false, false, NULL)) {
+        add_item(removal, image, TAKE(names), told, false);
+        return;
+    }
+    add_whole(removal, image, told);
+    add_parents(removal, image);
+}
+
+uint64_t removal_bytes(const struct removal *removal)
+{
+    return images_delete_bytes(removal->store, removal->items, removal->count);
+}
+
+bool await_removal(struct store *store, const struct removal *removal, uint64_t *ret_freed_bytes,
+                   struct error *err)
+{
+    CLEANUP(layers_pruned_done) struct layers_pruned layers = {0};
+
+    if (!await_images_delete(store, removal->items, removal->count, &layers, err))
+        return false;
+    if (ret_freed_bytes)
+        *ret_freed_bytes += layers.freed_bytes;
+    return true;
 }
 
 bool await_image_remove(struct store *store, const char *text, const struct image_remove *options,
@@ -314,22 +359,19 @@ bool await_image_remove(struct store *store, const char *text, const struct imag
 {
     for (;;) {
         CLEANUP_ERROR struct error failure = {0};
-        CLEANUP(layers_pruned_done) struct layers_pruned layers = {0};
-        CLEANUP(plan_done)
-        struct plan plan = {
+        CLEANUP(removal_done)
+        struct removal removal = {
             .store = store,
             .force = options->force,
             .no_prune = options->no_prune,
         };
-        if (!plan_removal(&plan, text, err))
+        if (!removal_plan_image(&removal, text, err))
             return false;
-        if (await_images_delete(store, plan.items, plan.count, &layers, &failure)) {
-            if (options->ret_freed_bytes)
-                *options->ret_freed_bytes += layers.freed_bytes;
-            image_removals_move(ret, &plan.lines);
+        if (await_removal(store, &removal, NULL, &failure)) {
+            image_removals_move(ret, &removal.lines);
             return true;
         }
-        if (!error_is(&failure, "IMAGE_CHANGED") && !error_is(&failure, "IMAGE_NOT_FOUND"))
+        if (!error_is(&failure, "IMAGE_CHANGED") && failure.code != ERROR_NOT_FOUND)
             return error_move(err, &failure);
     }
 }

@@ -35,6 +35,18 @@ static void fill_progress(void *arg, struct job_progress *ret)
     ret->eta_ms = -1;
 }
 
+static void fill_removed(Davit__V1__PruneResult__Removed *message, const struct image_removed *one)
+{
+    davit__v1__prune_result__removed__init(message);
+    if (one->untagged) {
+        message->what_case = DAVIT__V1__PRUNE_RESULT__REMOVED__WHAT_UNTAGGED;
+        message->untagged = one->what;
+    } else {
+        message->what_case = DAVIT__V1__PRUNE_RESULT__REMOVED__WHAT_DELETED;
+        message->deleted = one->what;
+    }
+}
+
 static void add_details(void *arg, struct strbuf *ret)
 {
     const struct prune_job *job = arg;
@@ -43,24 +55,23 @@ static void add_details(void *arg, struct strbuf *ret)
     const struct layers_pruned *layers = result.layers;
     Davit__V1__Job message = DAVIT__V1__JOB__INIT;
     Davit__V1__PruneResult pruned = DAVIT__V1__PRUNE_RESULT__INIT;
-    CLEANUP_FREE char **untagged = NULL, **deleted = NULL, **diff_ids = NULL;
+    CLEANUP_FREE Davit__V1__PruneResult__Removed *removed = NULL, **removed_list = NULL;
+    CLEANUP_FREE char **diff_ids = NULL;
 
     if (!job->done)
         return;
-    untagged = xcalloc(images->count + 1, sizeof(*untagged));
-    deleted = xcalloc(images->count + 1, sizeof(*deleted));
+    removed = xcalloc(images->count + 1, sizeof(*removed));
+    removed_list = xcalloc(images->count + 1, sizeof(*removed_list));
     diff_ids = xcalloc(layers->count + 1, sizeof(*diff_ids));
     for (size_t i = 0; i < images->count; i++) {
-        if (images->items[i].untagged)
-            untagged[pruned.n_untagged++] = images->items[i].what;
-        else
-            deleted[pruned.n_deleted++] = images->items[i].what;
+        fill_removed(&removed[i], &images->items[i]);
+        removed_list[pruned.n_removed++] = &removed[i];
     }
     for (size_t i = 0; i < layers->count; i++)
         diff_ids[pruned.n_layers++] = layers->diff_ids[i].text;
-    pruned.untagged = untagged;
-    pruned.deleted = deleted;
+    pruned.removed = removed_list;
     pruned.layers = diff_ids;
+    pruned.dry_run = result.dry_run;
     pruned.partials = (uint32_t)result.partial_count;
     pruned.reclaimed_bytes = result.freed_bytes;
     message.result_case = DAVIT__V1__JOB__RESULT_PRUNE_RESULT;
@@ -75,27 +86,44 @@ static const struct job_ops prune_ops = {
     .free = prune_job_free,
 };
 
+/* Prunes with one key are one job. */
+static void add_key(const Davit__V1__PruneRequest *request, struct strbuf *key)
+{
+    strbuf_addf(key, "%d %d %d", request->all, request->images_only, request->dry_run);
+    for (size_t i = 0; i < request->n_filters; i++)
+        strbuf_addf(key, " %zu:%s", strlen(request->filters[i]), request->filters[i]);
+}
+
 /* The prune of this request, joined or started; borrowed until the next await. */
 static struct job *start_or_join(const struct engines *engines,
                                  const Davit__V1__PruneRequest *request, struct error *err)
 {
     const struct prune_request engine_request = {
         .all = request->all,
-        .until_unix_ns = request->until_unix_ms ? request->until_unix_ms * 1000000 : INT64_MAX,
+        .images_only = request->images_only,
+        .dry_run = request->dry_run,
+        .filters = request->filters,
+        .filter_count = request->n_filters,
     };
-    CLEANUP_FREE char *key = xasprintf("%d %lld", request->all, (long long)request->until_unix_ms);
-    struct job *job = job_join(engines->jobs, JOB_PRUNE, key);
+    CLEANUP_STRBUF struct strbuf key = {0};
+    struct prune *prune;
+    struct job *job;
     struct prune_job *prune_job;
 
+    add_key(request, &key);
+    job = job_join(engines->jobs, JOB_PRUNE, strbuf_text(&key));
     if (job)
         return job;
+    prune = prune_new(engines->store, &engine_request, err);
+    if (!prune)
+        return NULL;
     prune_job = xcalloc(1, sizeof(*prune_job));
-    prune_job->prune = prune_new(engines->store, &engine_request);
+    prune_job->prune = prune;
     return job_start(engines->jobs,
                      &(struct job_spec){
                          .kind = JOB_PRUNE,
                          .subject = request->all ? "all" : "dangling",
-                         .key = key,
+                         .key = strbuf_text(&key),
                          .ops = &prune_ops,
                          .arg = prune_job,
                      },
@@ -113,8 +141,9 @@ bool handle_prune(struct grpc_call *call, void *context, struct error *err)
     job = start_or_join(context, request, err);
     if (!job)
         return false;
-    log_info("prune", LOG("all", request->all), LOG("until_unix_ms", request->until_unix_ms),
-             LOG("job", job_info(job).id), LOG("peer", grpc_call_peer(call)));
+    log_info("prune", LOG("all", request->all), LOG("dry_run", request->dry_run),
+             LOG("filters", request->n_filters), LOG("job", job_info(job).id),
+             LOG("peer", grpc_call_peer(call)));
     return await_follow_job(call, job,
                             (struct job_following){request->detach, request->cancel_on_leave}, err);
 }

@@ -23,23 +23,47 @@ bool layer_in_use(const struct store *store, const struct layer *layer, unsigned
 /* --- What nothing uses -------------------------------------------------------------------------
  */
 
+static struct layer **list_unused(const struct store *store, int64_t before_unix_ns,
+                                  size_t *ret_count)
+{
+    struct layer **unused = xcalloc(map_count(store->layers) + 1, sizeof(struct layer *));
+    size_t iterator = 0;
+    void *value;
+
+    *ret_count = 0;
+    while (map_next(store->layers, &iterator, NULL, &value)) {
+        struct layer *layer = value;
+        if (!layer->hidden && layer->used_unix_ns <= before_unix_ns &&
+            !layer_in_use(store, layer, 0))
+            unused[(*ret_count)++] = layer;
+    }
+    return unused;
+}
+
+struct layers_pruned layers_unused(const struct store *store, int64_t before_unix_ns)
+{
+    size_t count;
+    CLEANUP_FREE struct layer **unused = list_unused(store, before_unix_ns, &count);
+    struct layers_pruned pruned = {.diff_ids = xcalloc(count + 1, sizeof(struct digest))};
+
+    for (size_t i = 0; i < count; i++) {
+        pruned.diff_ids[pruned.count++] = unused[i]->info.diff_id;
+        pruned.freed_bytes += unused[i]->disk_bytes;
+    }
+    return pruned;
+}
+
 bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct layers_pruned *ret,
                         struct error *err)
 {
     CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
     CLEANUP_FREE struct layer **unused = NULL;
-    size_t iterator = 0, count = 0;
-    void *value;
+    size_t count;
 
     *ret = (struct layers_pruned){0};
     if (!locked)
         return false;
-    unused = xcalloc(map_count(store->layers) + 1, sizeof(struct layer *));
-    while (map_next(store->layers, &iterator, NULL, &value)) {
-        struct layer *layer = value;
-        if (layer->used_unix_ns <= before_unix_ns && !layer_in_use(store, layer, 0))
-            unused[count++] = layer;
-    }
+    unused = list_unused(store, before_unix_ns, &count);
     if (count == 0)
         return true;
     if (!await_layers_delete(store, unused, count, ret, err))

@@ -228,7 +228,7 @@ static void find_layers(struct removal *removal)
 
     for (size_t i = 0; i < removal->image_count; i++) {
         const struct image *image = image_get(removal->store, &removal->images[i].id);
-        if (!removal->images[i].whole)
+        if (!removal->images[i].whole || !image)
             continue;
         removal->layers =
             xrealloc(removal->layers, (count + image->diff_id_count + 1) * sizeof(struct layer *));
@@ -244,6 +244,21 @@ static void find_layers(struct removal *removal)
             removal->layers[removal->layer_count++] = layer;
         layer->marks = 0;
     }
+}
+
+uint64_t images_delete_bytes(const struct store *store, const struct image_deletion *items,
+                             size_t count)
+{
+    CLEANUP(removal_done)
+    struct removal removal = {.store = (struct store *)store,
+                              .images = items,
+                              .image_count = count};
+    uint64_t bytes = 0;
+
+    find_layers(&removal);
+    for (size_t i = 0; i < removal.layer_count; i++)
+        bytes += removal.layers[i]->disk_bytes;
+    return bytes;
 }
 
 bool await_images_delete(struct store *store, const struct image_deletion *items, size_t count,

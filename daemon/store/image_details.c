@@ -12,10 +12,14 @@ void image_details_done(struct image_details *details)
     *details = (struct image_details){0};
 }
 
+/* Labels are in memory and in each list: what is longer only shows where the config does. */
+#define LABELS_MAX_BYTES (64 * KIB)
+
 /* Texts only: others are none of Docker's. */
 static char *labels_text(const json_t *labels)
 {
     CLEANUP_JSON json_t *texts = json_object();
+    CLEANUP_FREE char *text = NULL;
     const char *key;
     json_t *value;
 
@@ -23,7 +27,9 @@ static char *labels_text(const json_t *labels)
         if (json_is_string(value))
             json_object_set(texts, key, value);
     }
-    return json_object_size(texts) > 0 ? json_dumps(texts, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (json_object_size(texts) > 0)
+        text = json_dumps(texts, JSON_COMPACT | JSON_SORT_KEYS);
+    return text && strlen(text) <= LABELS_MAX_BYTES ? TAKE(text) : NULL;
 }
 
 /* A config that cannot be read has none: whoever needs it will say so. */

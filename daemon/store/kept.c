@@ -171,6 +171,7 @@ struct cut {
     uint64_t max_bytes;     /* until all of that is at most so much, */
     unsigned int percent;   /* and so much of the disk (0: whatever that is), */
     size_t max_count;       /* or so many have gone */
+    bool dry_run;           /* they stay */
 };
 
 static bool await_cut(struct store *store, const struct cut *cut, struct partials_pruned *ret,
@@ -193,7 +194,7 @@ static bool await_cut(struct store *store, const struct cut *cut, struct partial
         const struct kept *kept = &list.items[i];
         if (kept->written_unix_ns >= cut->before_unix_ns || !is_free(store, kept))
             continue;
-        if (!await_partial_remove(store, &kept->blob, err))
+        if (!cut->dry_run && !await_partial_remove(store, &kept->blob, err))
             return false;
         bytes -= MIN(bytes, MAX(kept->disk_bytes, 1U));
         ret->count++;
@@ -202,10 +203,12 @@ static bool await_cut(struct store *store, const struct cut *cut, struct partial
     return true;
 }
 
-bool await_partials_prune(struct store *store, int64_t before_unix_ns, struct partials_pruned *ret,
-                          struct error *err)
+bool await_partials_prune(struct store *store, int64_t before_unix_ns, bool dry_run,
+                          struct partials_pruned *ret, struct error *err)
 {
-    const struct cut cut = {.before_unix_ns = before_unix_ns, .max_count = SIZE_MAX};
+    const struct cut cut = {.before_unix_ns = before_unix_ns,
+                            .max_count = SIZE_MAX,
+                            .dry_run = dry_run};
 
     return await_cut(store, &cut, ret, err);
 }

@@ -67,10 +67,10 @@ bool await_partial_kept(struct store *store, const struct digest *blob, uint64_t
                         uint64_t *ret_bytes, struct error *err);
 
 /* Removes what was written last before a moment (INT64_MAX: all) and is neither in use nor leased.
- * ret: what was done, also after an error. */
+ * dry_run: nothing is removed. ret: what was (or would be), also after an error. */
 struct partials_pruned {
     size_t count;
     uint64_t freed_bytes; /* on the disk */
 };
-bool await_partials_prune(struct store *store, int64_t before_unix_ns, struct partials_pruned *ret,
-                          struct error *err);
+bool await_partials_prune(struct store *store, int64_t before_unix_ns, bool dry_run,
+                          struct partials_pruned *ret, struct error *err);

@@ -130,9 +130,96 @@ def test_until(davit, davitd, registry):
     davit("system", "prune", "-f", "--filter", "until=1h")
     assert not old.exists() and new.exists()
     assert len(ids(davit)) == 1
-    for wrong in ("until=soon", "label=x", "until="):
-        refused = davit("system", "prune", "-f", "--filter", wrong, check=False)
-        assert refused.code == 125 and f'"{wrong}"' in refused.stderr, refused
+
+
+@pytest.mark.parametrize("command", ["image", "system"])
+@pytest.mark.parametrize("wrong,why", [
+    ("until=soon", 'failed to parse value as time or duration: "soon"'),
+    ("until=", 'failed to parse value as time or duration: ""'),
+    ("size=1", "invalid filter 'size'"),
+    ("since=x", "invalid filter 'since'"),
+])
+def test_wrong_filters(davit, command, wrong, why):
+    refused = davit(command, "prune", "-f", "--filter", wrong, check=False)
+    assert refused.code == 1
+    assert refused.stderr.splitlines()[0] == f"Error response from daemon: {why}"
+
+
+def test_labels(davit, davitd, registry):
+    """Both kinds of filter, on both commands; what has no labels stays if one is asked for."""
+    for name, labels in (("a", {"keep": "yes"}), ("b", {"keep": "no", "x": "1"}), ("c", {})):
+        davit("pull", "-q", push(registry, f"prune/label-{name}", name, config={"Labels": labels}))
+    download = keep_download(davitd)
+
+    def left():
+        return {row[-1] for row in re.findall(r"prune/label-\w", davit("images").stdout)}
+
+    davit("image", "prune", "-af", "--filter", "label=keep=maybe")
+    davit("system", "prune", "-af", "--filter", "label=keep", "--filter", "label=x=2")
+    assert left() == {"a", "b", "c"} and download.exists()
+    davit("image", "prune", "-af", "--filter", "label!=keep=yes", "--filter", "label=x")
+    assert left() == {"a", "c"}
+    davit("system", "prune", "-af", "--filter", "label=keep=yes")
+    assert left() == {"c"} and download.exists()
+    davit("system", "prune", "-af", "--filter", "label!=keep")
+    assert left() == set() and not download.exists()
+
+
+def test_image_prune_says_what_docker_says(davit, davitd, registry):
+    old, new = make_dangling(davit, registry, "prune/image")
+    download = keep_download(davitd)
+    before = usage(davit)["Images"]["SizeBytes"]
+    asked = davit("image", "prune", input="n\n")
+    assert asked.stdout == ("WARNING! This will remove all dangling images.\n"
+                            "Are you sure you want to continue? [y/N] ")
+    asked = davit("image", "prune", "-a", input="")
+    assert asked.stdout.startswith("WARNING! This will remove all images without at least one "
+                                   "container associated to them.\n"
+                                   "Are you sure you want to continue? [y/N] ")
+    planned = davit("image", "prune", "--dry-run").stdout
+    assert ids(davit) == {old, new}
+    said = davit("image", "prune", input="y\n").stdout
+    lines = said.split("[y/N] ")[1].splitlines()
+    assert lines[0] == "Deleted Images:" and lines[2] == f"deleted: {old}"
+    assert re.fullmatch(r"untagged: \S+/prune/image@sha256:\w{64}", lines[1])
+    assert re.fullmatch(r"deleted: sha256:\w{64}", lines[3])
+    freed = before - usage(davit)["Images"]["SizeBytes"]
+    assert lines[4:] == ["", f"Total reclaimed space: {float(f'{freed / 1000:.4g}'):g}kB"]
+    assert planned.splitlines() == ["Would Delete Images:", *lines[1:5],
+                                    lines[5].replace("Total reclaimed space",
+                                                     "Total space that would be reclaimed")]
+    assert ids(davit) == {new} and download.exists()  # no system prune
+    assert davit("image", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+    refused = davit("image", "prune", "-f", "--filter", "dangling=false", check=False)
+    assert refused.code == 1
+    assert "invalid filter 'dangling=[false true]'" in refused.stderr
+    davit("image", "prune", "-af")
+    assert ids(davit) == set()
+
+
+def test_a_dry_run_removes_nothing(davit, davitd, registry):
+    make_dangling(davit, registry, "prune/dry")
+    download = keep_download(davitd)
+    before = disk_bytes(davitd), davit("images", "-a").stdout, total_bytes(davit)
+    planned = davit("system", "prune", "-a", "--dry-run").stdout
+    events = davit("events", "--since", "1h", "--until", "0s").stdout
+    assert (davit("images", "-a").stdout, total_bytes(davit)) == before[1:]
+    assert abs(disk_bytes(davitd) - before[0]) < 200_000 and download.exists()
+    assert "image prune" not in events and "image delete" not in events
+    done = davit("system", "prune", "-af").stdout
+    assert planned == done.replace("Deleted ", "Would Delete ").replace(
+        "Total reclaimed space", "Total space that would be reclaimed")
+    assert download.exists() is False
+
+
+def test_what_a_container_had_stays_after_a_restart(davitd, davit, registry):
+    name = push(registry, "prune/stopped", "stopped")
+    davit("pull", "-q", name)
+    davit("run", name, "true")
+    davitd.kill()
+    davitd.start()
+    assert davit("image", "prune", "-af").stdout == "Total reclaimed space: 0B\n"
+    assert len(ids(davit)) == 1
 
 
 @pytest.mark.parametrize("answer", ["n\n", "yes\n", "\n", ""])

@@ -256,11 +256,13 @@ static bool body_prune(void *arg UNUSED, struct error *err)
     assert_in_range(usage.partial_bytes, 5 * MIB, 5 * MIB + 100 * KIB);
     assert_in_range(usage.active_partial_bytes, 2 * MIB, 2 * MIB + 40 * KIB);
 
-    assert_ok(await_partials_prune(store, wall_clock_ns() - 975 * 1000000000LL, &pruned, err), err);
+    assert_ok(await_partials_prune(store, wall_clock_ns() - 975 * 1000000000LL, false, &pruned,
+                                   err),
+              err);
     assert_string_equal(kept(store), "bcde");
     assert_int_equal(pruned.count, 1);
     assert_in_range(pruned.freed_bytes, 1 * MIB, 1 * MIB + 40 * KIB);
-    assert_ok(await_partials_prune(store, INT64_MAX, &pruned, err), err);
+    assert_ok(await_partials_prune(store, INT64_MAX, false, &pruned, err), err);
     assert_string_equal(kept(store), "bc");
     assert_int_equal(pruned.count, 2);
     assert_in_range(pruned.freed_bytes, 2 * MIB, 2 * MIB + 80 * KIB);
