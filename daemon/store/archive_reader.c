@@ -7,7 +7,6 @@
 
 #include "daemon/store/archive/report.h"
 #include "proto/async/await.h"
-#include "proto/async/stream.h"
 
 #define FIRST_FD 3 /* the program's own begin here */
 #define PIPE_BYTES (1 * MIB)
@@ -128,4 +127,27 @@ bool await_archive_reader_finish(struct archive_reader *reader, struct layer_rep
 {
     reader->input = stream_free(reader->input);
     return await_report(reader, ret, err);
+}
+
+/* --- Those that say more -----------------------------------------------------------------------
+ */
+
+struct stream *archive_reader_input(struct archive_reader *reader)
+{
+    return reader->input;
+}
+
+struct stream *archive_reader_output(struct archive_reader *reader)
+{
+    return reader->report;
+}
+
+void archive_reader_end_input(struct archive_reader *reader)
+{
+    reader->input = stream_free(reader->input);
+}
+
+int await_archive_reader_status(struct archive_reader *reader, int *ret_status)
+{
+    return await_process(reader->process, ret_status);
 }

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "daemon/store/archive/report.h"
-#include "proto/async/task.h"
+#include "proto/async/stream.h"
 
 struct archive_reader;
 
@@ -22,6 +22,13 @@ bool await_archive_reader_write(struct archive_reader *reader, const void *data,
  * reports them; UNPACKER_FAILED if it died. The result is the caller's. */
 bool await_archive_reader_finish(struct archive_reader *reader, struct layer_report *ret,
                                  struct error *err);
+
+/* For those that say more than a report: their standard input, NULL once it has ended, and standard
+ * output, borrowed; the end of the input; the exit status, once they have said all. */
+struct stream *archive_reader_input(struct archive_reader *reader);
+struct stream *archive_reader_output(struct archive_reader *reader);
+void archive_reader_end_input(struct archive_reader *reader);
+int await_archive_reader_status(struct archive_reader *reader, int *ret_status);
 
 /* Kills it if it still runs and frees. Suspends, also for a cancelled task. Takes NULL. */
 void archive_reader_end_await(struct archive_reader *reader);

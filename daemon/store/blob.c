@@ -39,7 +39,8 @@ struct read_work {
 static bool read_sources(struct db *db, void *arg, struct error *err)
 {
     static const char sql[] = "SELECT digest, media_type, size_bytes, repository FROM layer_blobs"
-                              " WHERE diff_id = ? ORDER BY seen_unix_ns DESC";
+                              " WHERE diff_id = ? AND repository <> ''"
+                              " ORDER BY seen_unix_ns DESC";
     const struct read_work *work = arg;
     struct layer_sources *sources = work->sources;
     const struct db_value diff_id = db_text(work->diff_id->text);
@@ -81,4 +82,34 @@ void layer_sources_done(struct layer_sources *sources)
     }
     free(sources->items);
     *sources = (struct layer_sources){0};
+}
+
+struct find_work {
+    const struct digest *blob;
+    struct digest diff_id; /* unset: not known */
+};
+
+static bool find_blob(struct db *db, void *arg, struct error *err)
+{
+    struct find_work *work = arg;
+    const struct db_value digest = db_text(work->blob->text);
+    CLEANUP(db_query_done)
+    sqlite3_stmt *row =
+        db_query(db, "SELECT diff_id FROM layer_blobs WHERE digest = ?", &digest, 1, err);
+    int r = row ? db_step(db, row, err) : -1;
+
+    if (r <= 0)
+        return r == 0;
+    return digest_parse((const char *)sqlite3_column_text(row, 0), &work->diff_id, err);
+}
+
+bool await_layer_find_blob(struct store *store, const struct digest *blob, struct digest *ret,
+                           struct error *err)
+{
+    struct find_work work = {.blob = blob};
+    CLEANUP(db_unlock) struct db *locked = await_db_lock(store->db, err);
+    bool ok = locked && await_db_transaction(locked, find_blob, &work, err);
+
+    *ret = work.diff_id;
+    return ok;
 }

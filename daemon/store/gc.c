@@ -72,6 +72,25 @@ bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct laye
     return true;
 }
 
+void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count)
+{
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+    CLEANUP_ERROR struct error failure = {0};
+    CLEANUP(layers_pruned_done) struct layers_pruned dropped = {0};
+    CLEANUP(db_unlock) struct db *locked = count ? await_db_lock(store->db, &failure) : NULL;
+    CLEANUP(map_cleanup) struct map *seen = map_new();
+    CLEANUP_FREE struct layer **unused = xcalloc(count + 1, sizeof(struct layer *));
+    size_t unused_count = 0;
+
+    for (size_t i = 0; locked && i < count; i++) {
+        struct layer *layer = layer_get(store, &diff_ids[i]);
+        if (layer && !map_put(seen, diff_ids[i].text, layer) && !layer_in_use(store, layer, 0))
+            unused[unused_count++] = layer;
+    }
+    if (unused_count > 0 && !await_layers_delete(store, unused, unused_count, &dropped, &failure))
+        log_warn("cannot remove unused layers", LOG("error", failure.message));
+}
+
 void layers_pruned_done(struct layers_pruned *pruned)
 {
     free(pruned->diff_ids);

@@ -88,7 +88,8 @@ struct event_log {
 
 struct store {
     char *data_root;
-    char *untar_path, *index_path; /* the confined readers of archives */
+    char *untar_path, *index_path; /* the confined readers of layers, */
+    char *archive_path;            /* and of archives of images */
     char id[33];
     int64_t grace_ns;
     uint64_t reserve_bytes;

@@ -436,9 +436,12 @@ static bool has_programs(struct store *store, const char *dir)
 {
     free(store->untar_path);
     free(store->index_path);
+    free(store->archive_path);
     store->untar_path = xasprintf("%s/davit-untar", dir);
     store->index_path = xasprintf("%s/davit-index", dir);
-    return access(store->untar_path, X_OK) == 0 && access(store->index_path, X_OK) == 0;
+    store->archive_path = xasprintf("%s/davit-archive", dir);
+    return access(store->untar_path, X_OK) == 0 && access(store->index_path, X_OK) == 0 &&
+           access(store->archive_path, X_OK) == 0;
 }
 
 /* Without it what was not synced does not count after a kill. */
@@ -473,7 +476,8 @@ static bool find_programs(struct store *store, const char *programs_dir, struct 
     if (programs_dir && has_programs(store, programs_dir))
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "UNPACKER_MISSING",
-              "the programs davit-untar and davit-index are neither beside davitd nor in %s",
+              "the programs davit-untar, davit-index and davit-archive are neither beside davitd "
+              "nor in %s",
               programs_dir ? programs_dir : DAVIT_LIBEXEC_FROM_BIN);
     return error_hint(err, "install davit completely");
 }

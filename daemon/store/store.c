@@ -71,6 +71,7 @@ static void store_free(struct store *store)
     close_fd(&store->lock_fd); /* last: another daemon may begin */
     free(store->untar_path);
     free(store->index_path);
+    free(store->archive_path);
     free(store->driver_reason);
     free(store->data_root);
     free(store);

@@ -16,7 +16,7 @@ struct event_note;
 struct store_options {
     const char *data_root;
     const char *driver;       /* NULL: the best that works here */
-    const char *programs_dir; /* of davit-untar and davit-index; NULL: this program's, or libexec */
+    const char *programs_dir; /* of davit-untar and so on; NULL: this program's, or libexec */
     uint64_t reserve_bytes;   /* what layers leave free on the disk: the smaller of this and */
     unsigned int reserve_percent; /* of this part of it */
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
@@ -116,6 +116,10 @@ bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct laye
 struct layers_pruned layers_unused(const struct store *store, int64_t before_unix_ns);
 void layers_pruned_done(struct layers_pruned *pruned);
 
+/* Removes those of some layers that nothing uses; what fails is logged. Suspends, also for a
+ * cancelled task. */
+void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count);
+
 /* --- Space -------------------------------------------------------------------------------------
  *
  * Layers leave a reserve free on the disk: writing one fails with NO_SPACE before it is touched.
@@ -212,6 +216,11 @@ bool await_layer_sources(struct store *store, const struct digest *diff_id,
                          struct layer_sources *ret, struct error *err);
 void layer_sources_done(struct layer_sources *sources);
 
+/* The layer that a compressed blob was found to be, by its digest; unset: not known. The layer may
+ * have gone meanwhile. */
+bool await_layer_find_blob(struct store *store, const struct digest *blob, struct digest *ret,
+                           struct error *err);
+
 /* Notes that a repository has a layer, for it was sent there. */
 bool await_layer_sent(struct store *store, const struct digest *diff_id,
                       const struct layer_blob *blob, const char *repository, struct error *err);
@@ -228,7 +237,7 @@ struct image {
     char *manifest_data, *config_data;
     size_t manifest_size, config_size;
     const struct layer_blob *blobs; /* also: what its layers were, as many as diff_ids, */
-    const char *repository;         /* and where; NULL: it came another way */
+    const char *repository;         /* and where; "": not in a registry; NULL without blobs */
     const struct event_note *event; /* and: how it came, told in the same transaction; or NULL */
     int64_t created_unix_ns;
     char *os, *architecture;

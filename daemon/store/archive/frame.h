@@ -7,7 +7,7 @@
  *            says it), path NUL, target NUL
  *   DATA     the next bytes of the last member (or of what is inflated), at least one, at most
  *            FRAME_DATA_MAX; of a member as many as its size, holes as zeros; of a link none
- *   END      nothing; the archive was read to its end, and so was standard input
+ *   END      nothing; the archive was read to its end, and what followed it, if that was little
  *   FAILED   as report_encode_error() writes it
  *
  * Paths are relative and clean, without "." and "..", as path_parse() makes them; that of a link's

@@ -23,6 +23,7 @@ struct opener {
     struct decompressor *decompressor; /* of gzip and zstd; libarchive does the others */
     struct archive *archive;
     struct error error; /* of what libarchive calls */
+    bool tar;
     uint64_t members;
 };
 
@@ -91,10 +92,13 @@ static bool sniff(struct opener *opener, struct error *err)
     return true;
 }
 
-/* What is left of the input, without looking at it: bytes behind the end of the archive. */
+/* What is left of the input, without looking at it: bytes behind the end of the archive. Not
+ * without end: /dev/zero begins like an empty archive. */
 static bool drain(struct opener *opener, struct error *err)
 {
-    while (!opener->input_ended) {
+    const uint64_t end = opener->taken_bytes + ARCHIVE_DRAINED_MAX;
+
+    while (!opener->input_ended && opener->taken_bytes < end) {
         if (!take_input(opener, 0, err))
             return false;
     }
@@ -186,10 +190,17 @@ static bool send_zeros(struct opener *opener, uint64_t size, struct error *err)
 /* --- libarchive --------------------------------------------------------------------------------
  */
 
+/* Also what libarchive inflates counts, and what it passes over. */
+static bool check_filters(const struct opener *opener, struct error *err)
+{
+    return check_ratio(opener, (uint64_t)archive_filter_bytes(opener->archive, 0), err);
+}
+
 static la_ssize_t give_input(struct archive *archive, void *arg, const void **ret)
 {
     struct opener *opener = arg;
-    ssize_t n = next_input(opener, ret, &opener->error);
+    ssize_t n =
+        check_filters(opener, &opener->error) ? next_input(opener, ret, &opener->error) : -1;
 
     if (n < 0)
         archive_set_error(archive, EIO, "read failed");
@@ -209,16 +220,25 @@ static bool archive_failed(struct opener *opener, const char *path, struct error
     if (path)
         return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "member \"%s\": %s",
                          path_quote(path).text, why ? why : "it is damaged");
-    if (opener->members == 0)
+    if (opener->members == 0 && opener->tar)
         return refuse(err, "it is no tar archive, nor one that gzip, zstd, xz or bzip2 compressed");
     return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
                      "the archive is damaged after %llu members: %s",
                      (unsigned long long)opener->members, why ? why : "unknown error");
 }
 
+/* One that is compressed is compressed once: libarchive would go on for 25 times. The last of the
+ * filters is none. */
+static bool check_filter_count(const struct opener *opener, struct error *err)
+{
+    return archive_filter_count(opener->archive) + (opener->decompressor != NULL) <= 2 ||
+           refuse(err, "the archive is compressed more than once");
+}
+
 /* Formats and filters are enumerated (SECURITY.md, rule 3): tar only; in this process only. */
 static bool start_libarchive(struct opener *opener, bool tar, struct error *err)
 {
+    opener->tar = tar;
     opener->archive = archive_read_new();
     CHECK(opener->archive);
     if ((tar ? archive_read_support_format_tar(opener->archive)
@@ -335,6 +355,8 @@ static bool send_members(struct opener *opener, struct error *err)
     while ((r = archive_read_next_header(opener->archive, &entry)) != ARCHIVE_EOF) {
         if (!is_usable(opener, r))
             return archive_failed(opener, NULL, err);
+        if (!check_filter_count(opener, err) || !check_filters(opener, err))
+            return false;
         if (++opener->members > ARCHIVE_MEMBERS_MAX)
             return refuse(err, "the archive has more than 1000000 members");
         if (!handle_entry(opener, entry, err))
@@ -367,6 +389,8 @@ static bool inflate_foreign(struct opener *opener, struct error *err)
         return false;
     if (archive_read_next_header(opener->archive, &entry) != ARCHIVE_OK)
         return archive_failed(opener, NULL, err);
+    if (!check_filter_count(opener, err))
+        return false;
     while ((r = archive_read_data_block(opener->archive, &data, &size, &offset)) == ARCHIVE_OK) {
         if (!send_data(opener, data, size, err))
             return false;

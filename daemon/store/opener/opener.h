@@ -22,8 +22,11 @@ struct opener_io {
 #define ARCHIVE_INFLATED_MIN (1 * GIB)
 #define ARCHIVE_INFLATED_RATIO 200
 
+/* What may follow the end of an archive, and is read and forgotten. */
+#define ARCHIVE_DRAINED_MAX (16 * MIB)
+
 /* Reads the mode and the archive, and writes frames until the last, which is END or FAILED; the
- * latter with DATA_LOSS (INVALID_ARCHIVE), naming the member. Reads the input to its end unless
- * the archive is refused. Blocks as the callbacks do; false if the last frame is not END or nobody
- * takes frames any more. */
+ * latter with DATA_LOSS (INVALID_ARCHIVE), naming the member. Reads the input to its end, unless
+ * the archive is refused or more follows it than that. Blocks as the callbacks do; false if the
+ * last frame is not END or nobody takes frames any more. */
 bool open_archive(const struct opener_io *io);
