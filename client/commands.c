@@ -14,6 +14,7 @@ static const struct command_name top_names[] = {
     {.name = "events", .command = &events_command},
     {.name = "history", .command = &history_command},
     {.name = "inspect", .command = &inspect_command},
+    {.name = "load", .command = &load_command},
     {.name = "rmi", .command = &rmi_command},
     {.name = "save", .command = &save_command},
     {.name = "tag", .command = &tag_command},
@@ -27,6 +28,7 @@ static const struct command_name container_names[] = {
 static const struct command_name image_names[] = {
     {.name = "history", .command = &history_command},
     {.name = "inspect", .command = &image_inspect_command},
+    {.name = "load", .command = &load_command},
     {.name = "ls", .alias = "list", .command = &images_command},
     {.name = "prune", .command = &image_prune_command},
     {.name = "pull", .command = &pull_command},

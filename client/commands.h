@@ -65,6 +65,7 @@ extern const struct command jobs_cancel_command;
 extern const struct command jobs_command;
 extern const struct command jobs_update_command;
 extern const struct command jobs_watch_command;
+extern const struct command load_command;
 extern const struct command login_command;
 extern const struct command logout_command;
 extern const struct command manifest_inspect_command;

@@ -186,10 +186,16 @@ static void set_failure(const Davit__V1__JobFailure *failure, struct error *err)
     cli_daemon_error(err);
 }
 
+/* Jobs that do not outlive who asked for them. */
+static bool ends_with_client(const job_snapshot *job)
+{
+    return job->kind == DAVIT__V1__JOB__KIND__LOAD || job->kind == DAVIT__V1__JOB__KIND__IMPORT;
+}
+
 /* The daemon goes on without us, or has gone itself: either way nothing is lost. */
 static bool connection_lost(const struct watch *watch, struct error *err)
 {
-    if (!watch->now || !error_is(err, "CONNECTION_LOST"))
+    if (!watch->now || ends_with_client(watch->now) || !error_is(err, "CONNECTION_LOST"))
         return cli_daemon_error(err);
     return error_hint(err,
                       "the %s goes on if the daemon does: 'davit jobs watch %s' joins it again; "
@@ -236,6 +242,8 @@ static bool await_finish(struct watch *watch, struct error *err)
             strbuf_addf(&text, "%s\n", last->pull_result->reference);
         if (last->result_case == DAVIT__V1__JOB__RESULT_PUSH_RESULT)
             strbuf_addf(&text, "%s\n", last->push_result->reference);
+        if (ends_with_client(last))
+            progress_add_result(last, false, false, &text);
     } else {
         if (watch->mode == PROGRESS_TTY)
             progress_draw_last(&watch->screen, last, terminal_size(watch->painter.fd), &text);

@@ -140,9 +140,20 @@ static const char *end_word(const job_item *item, bool push)
     return push ? "Pushed" : "Pull complete";
 }
 
-static void add_state(struct strbuf *out, const struct progress_screen *screen,
-                      const job_item *item, bool push, size_t width)
+static bool is_upload(const job_snapshot *job)
 {
+    return job->kind == KIND(LOAD) || job->kind == KIND(IMPORT);
+}
+
+static const char *load_word(const job_snapshot *job)
+{
+    return job->kind == KIND(LOAD) ? "Loading layer" : "Importing";
+}
+
+static void add_state(struct strbuf *out, const struct progress_screen *screen,
+                      const job_snapshot *job, const job_item *item, size_t width)
+{
+    const bool loads = is_upload(job);
     switch (item->state) {
     case ITEM(RESOLVING):
         strbuf_add_str(out, "Resolving");
@@ -151,7 +162,11 @@ static void add_state(struct strbuf *out, const struct progress_screen *screen,
         strbuf_add_str(out, "Preparing");
         break;
     case ITEM(FETCHING):
-        add_transfer(out, screen, item->bytes_resumed ? "Resuming" : "Downloading", item, width);
+        add_transfer(out, screen,
+                     loads                 ? load_word(job)
+                     : item->bytes_resumed ? "Resuming"
+                                           : "Downloading",
+                     item, width);
         break;
     case ITEM(SHARED):
         add_transfer(out, screen, "Shared", item, width);
@@ -177,8 +192,13 @@ static void add_state(struct strbuf *out, const struct progress_screen *screen,
         strbuf_add_printable(out, item->source);
         break;
     case ITEM(DONE):
+        if (loads) { /* Docker leaves the bar as it is at its end */
+            add_transfer(out, screen, load_word(job), item, width);
+            break;
+        }
+        /* fallthrough */
     case ITEM(PRESENT):
-        strbuf_add_str(out, end_word(item, push));
+        strbuf_add_str(out, end_word(item, job->kind == KIND(PUSH)));
         break;
     default:
         strbuf_add_str(out, "Waiting");
@@ -209,7 +229,7 @@ static void add_item(struct strbuf *out, const struct progress_screen *screen,
     strbuf_add_str(&line, ": ");
     const size_t id_width = MIN(line.length, width);
     strbuf_add(out, line.data, id_width);
-    add_state(&line, screen, item, job->kind == KIND(PUSH), width);
+    add_state(&line, screen, job, item, width);
     if (color)
         strbuf_add_str(out, color);
     add_cut(out, line.data + id_width, width - id_width);
@@ -243,11 +263,16 @@ static void add_total(struct strbuf *out, const job_snapshot *job, size_t width)
     CLEANUP_STRBUF struct strbuf line = {0}, percent = {0}, bytes = {0}, eta = {0};
     const job_progress *now = job->progress;
     const uint64_t resumed = resumed_bytes(now);
-    strbuf_addf(&percent, width >= 20 ? "Total: %u%%" : "%u%%", now->percent);
+    if (now->bytes_total)
+        strbuf_addf(&percent, width >= 20 ? "Total: %u%%" : "%u%%", now->percent);
+    else
+        strbuf_add_str(&percent, "Total:"); /* of what comes through a pipe */
     add_part(&line, &percent, width);
     add_size(&bytes, now->bytes_fetched);
-    strbuf_add_char(&bytes, '/');
-    add_size(&bytes, now->bytes_total);
+    if (now->bytes_total) {
+        strbuf_add_char(&bytes, '/');
+        add_size(&bytes, now->bytes_total);
+    }
     add_part(&line, &bytes, width);
     if (now->bytes_fetched < now->bytes_total) {
         add_size_part(&line, "", now->bytes_per_second, "/s", width);
@@ -335,7 +360,7 @@ static void add_live_lines(struct progress_screen *screen, const job_snapshot *j
     const job_progress *now = job->progress;
     CLEANUP_STRBUF struct strbuf line = {0};
     if (now->n_items == 0) {
-        strbuf_addf(&line, "Resolving %s", job->subject);
+        strbuf_addf(&line, "%s %s", is_upload(job) ? "Reading" : "Resolving", job->subject);
         add_line(screen, strbuf_text(&line), width, out);
         return;
     }

@@ -98,6 +98,17 @@ static void say_pushed(struct progress_said *said, const job_item *item, struct 
     say(said, SAID_COMPLETE, item, strbuf_text(&text), out);
 }
 
+static void say_loaded(struct progress_said *said, const job_item *item, struct strbuf *out)
+{
+    if (item->state == ITEM(PRESENT)) {
+        say(said, SAID_COMPLETE, item, "Already exists", out);
+        return;
+    }
+    say(said, SAID_FIRST, item, "Loading layer", out);
+    if (item->state == ITEM(DONE))
+        say(said, SAID_COMPLETE, item, "Loaded", out);
+}
+
 void progress_say(struct progress_lines *lines, const job_snapshot *job, struct strbuf *out)
 {
     const job_progress *now = job->progress;
@@ -112,6 +123,9 @@ void progress_say(struct progress_lines *lines, const job_snapshot *job, struct 
         const job_item *item = now->items[i];
         if (job->kind == DAVIT__V1__JOB__KIND__PUSH)
             say_pushed(said, item, out);
+        else if (job->kind == DAVIT__V1__JOB__KIND__LOAD ||
+                 job->kind == DAVIT__V1__JOB__KIND__IMPORT)
+            say_loaded(said, item, out);
         else if (now->phase > DAVIT__V1__JOB_PROGRESS__PHASE__RESOLVING)
             say_pulled(said, item, out);
         if (item->state == ITEM(RETRYING) || item->state == ITEM(RATE_LIMITED))
@@ -147,6 +161,26 @@ static void add_prune_result(const Davit__V1__PruneResult *result, struct strbuf
     strbuf_add_char(out, '\n');
 }
 
+/* Docker's words. */
+static void add_load_result(const Davit__V1__LoadResult *result, struct strbuf *out)
+{
+    for (size_t i = 0; i < result->n_images; i++) {
+        const Davit__V1__LoadResult__Loaded *image = result->images[i];
+        size_t renamed = 0;
+        if (image->n_names == 0)
+            strbuf_addf(out, "Loaded image ID: %s\n", image->image_id);
+        for (size_t j = 0; j < image->n_names; j++) {
+            const char *name = image->names[j];
+            if (renamed < image->n_renamed && str_eq(image->renamed[renamed]->name, name))
+                strbuf_addf(out,
+                            "The image %s already exists, renaming the old one with ID %s to empty "
+                            "string\n",
+                            name, image->renamed[renamed++]->old_image_id);
+            strbuf_addf(out, "Loaded image: %s\n", name);
+        }
+    }
+}
+
 void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_many,
                          struct strbuf *out)
 {
@@ -154,6 +188,10 @@ void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_
         add_push_result(last->push_result, out);
     if (last->result_case == DAVIT__V1__JOB__RESULT_VERIFY_RESULT)
         add_verify_result(last, out);
+    if (last->result_case == DAVIT__V1__JOB__RESULT_LOAD_RESULT)
+        add_load_result(last->load_result, out);
+    if (last->result_case == DAVIT__V1__JOB__RESULT_IMPORT_RESULT)
+        strbuf_addf(out, "%s\n", last->import_result->image_id);
     if (last->result_case == DAVIT__V1__JOB__RESULT_PRUNE_RESULT)
         add_prune_result(last->prune_result, out);
     if (last->result_case != DAVIT__V1__JOB__RESULT_PULL_RESULT)

@@ -13,7 +13,7 @@
 struct job;
 struct job_table;
 
-enum job_kind { JOB_PULL, JOB_PUSH, JOB_VERIFY, JOB_PRUNE, JOB_SAVE };
+enum job_kind { JOB_PULL, JOB_PUSH, JOB_VERIFY, JOB_PRUNE, JOB_SAVE, JOB_LOAD, JOB_IMPORT };
 enum job_state { JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED, JOB_INTERRUPTED };
 enum job_phase { JOB_RESOLVING, JOB_TRANSFERRING, JOB_COMMITTING, JOB_ENDED };
 enum job_item_state {

@@ -6,8 +6,8 @@
 #include "proto/base/log.h"
 
 static const char *const kind_names[] = {
-    [JOB_PULL] = "pull",   [JOB_PUSH] = "push", [JOB_VERIFY] = "verify",
-    [JOB_PRUNE] = "prune", [JOB_SAVE] = "save",
+    [JOB_PULL] = "pull", [JOB_PUSH] = "push", [JOB_VERIFY] = "verify", [JOB_PRUNE] = "prune",
+    [JOB_SAVE] = "save", [JOB_LOAD] = "load", [JOB_IMPORT] = "import",
 };
 
 static const char *const state_names[] = {

@@ -13,6 +13,10 @@ static Davit__V1__Job__Kind kind_of(enum job_kind kind)
         return DAVIT__V1__JOB__KIND__PRUNE;
     case JOB_SAVE:
         return DAVIT__V1__JOB__KIND__SAVE;
+    case JOB_LOAD:
+        return DAVIT__V1__JOB__KIND__LOAD;
+    case JOB_IMPORT:
+        return DAVIT__V1__JOB__KIND__IMPORT;
     }
     return DAVIT__V1__JOB__KIND__KIND_UNSPECIFIED;
 }

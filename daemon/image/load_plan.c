@@ -1,0 +1,518 @@
+/* What the documents of an archive say. Docker: image/spec (manifest.json); OCI image-spec:
+ * image-layout.md, image-index.md. */
+#include "daemon/image/load_internal.h"
+#include "daemon/registry/reference.h"
+#include "proto/base/json.h"
+
+#define INDEX_DEPTH_MAX 2
+#define NAME_ANNOTATION "io.containerd.image.name"
+#define REF_ANNOTATION "org.opencontainers.image.ref.name"
+
+static void image_done(struct planned_image *image)
+{
+    image_config_free(image->config);
+    manifest_free(image->manifest);
+    strv_free(image->names);
+    free(image->layers);
+}
+
+void load_plan_done(struct load_plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        image_done(&plan->images[i]);
+    free(plan->images);
+    *plan = (struct load_plan){0};
+}
+
+struct planner {
+    struct load_plan *plan;
+    const struct members *members;
+    const struct platform *platform;
+    struct map *by_id; /* to one more than an index of the plan's images */
+};
+
+static bool invalid(struct error *err, const char *path, const char *why)
+{
+    return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "member \"%.200s\": %s", path, why);
+}
+
+/* --- Members -----------------------------------------------------------------------------------
+ */
+
+static struct member *find_document(const struct planner *planner, const char *path,
+                                    struct error *err)
+{
+    struct member *member = members_find(planner->members, path, err);
+
+    if (!member)
+        return NULL;
+    if (member->kind != MEMBER_DOCUMENT) {
+        invalid(err, member->path, "it is no JSON document of at most 4 MiB");
+        return NULL;
+    }
+    if (!digest_is_set(&member->digest))
+        member->digest = digest_of(member->data, member->size_bytes);
+    if (digest_is_set(&member->named) && !digest_eq(&member->named, &member->digest)) {
+        error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                  "member \"%s\": it is not what its name says, its digest is %s", member->path,
+                  member->digest.text);
+        return NULL;
+    }
+    return member;
+}
+
+static json_t *parse_document(const struct member *member, struct error *err)
+{
+    json_t *json = json_parse(member->data, member->size_bytes, DOCUMENT_MAX_BYTES, "it", err);
+
+    if (!json)
+        error_prefix(err, "member \"%s\"", member->path);
+    return json;
+}
+
+/* The layer at a path, if it is this one. */
+static struct member *find_layer(const struct planner *planner, const char *path,
+                                 const struct digest *diff_id, struct error *err)
+{
+    struct member *member = members_find(planner->members, path, err);
+
+    if (!member)
+        return NULL;
+    if (member->kind != MEMBER_LAYER) {
+        invalid(err, member->path, "it is no layer");
+        return NULL;
+    }
+    if (error_is_set(&member->failure)) {
+        error_copy(err, &member->failure);
+        error_prefix(err, "member \"%s\"", member->path);
+        return NULL;
+    }
+    if (digest_eq(&member->layer.diff_id, diff_id))
+        return member;
+    error_set(err, ERROR_DATA_LOSS, "DIFF_ID_MISMATCH",
+              "member \"%s\": its uncompressed bytes are %s, the image's configuration says %s",
+              member->path, member->layer.diff_id.text, diff_id->text);
+    return NULL;
+}
+
+/* --- Images ------------------------------------------------------------------------------------
+ */
+
+/* The image of a configuration, a new one or one that is there. */
+static struct planned_image *add_image(struct planner *planner, const struct member *config_member,
+                                       struct error *err)
+{
+    const struct member *member = config_member;
+    struct load_plan *plan = planner->plan;
+    size_t there = (size_t)map_get(planner->by_id, member->digest.text);
+    struct planned_image *image;
+    struct image_config *config;
+
+    if (there)
+        return &plan->images[there - 1];
+    config = image_config_parse(member->data, member->size_bytes, err);
+    if (!config) {
+        error_prefix(err, "member \"%s\"", member->path);
+        return NULL;
+    }
+    plan->images = xrealloc(plan->images, (plan->count + 1) * sizeof(*plan->images));
+    image = &plan->images[plan->count++];
+    *image = (struct planned_image){.id = member->digest,
+                                    .config_member = member,
+                                    .config = config,
+                                    .layers = xcalloc(config->diff_id_count + 1, sizeof(void *))};
+    map_put(planner->by_id, image->id.text, (void *)plan->count);
+    if (str_eq(config->os, "linux"))
+        return image;
+    error_set(err, ERROR_FAILED_PRECONDITION, "UNSUPPORTED_PLATFORM",
+              "member \"%s\": the image is for %.40s, and this is linux", member->path, config->os);
+    return NULL;
+}
+
+static bool check_layer_count(const struct planned_image *image, size_t count, const char *path,
+                              struct error *err)
+{
+    return count == image->config->diff_id_count ||
+           error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                     "member \"%s\": it has %zu layers for image %.19s, whose configuration has "
+                     "%zu",
+                     path, count, image->id.text, image->config->diff_id_count);
+}
+
+/* A name that an archive gives an image; of one without tag nothing comes. */
+static bool add_name(struct planned_image *image, const char *text, const char *path,
+                     struct error *err)
+{
+    CLEANUP_REFERENCE struct reference reference = {0};
+    CLEANUP_FREE char *name = NULL;
+
+    if (!reference_parse(text, &reference, err)) {
+        error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "member \"%s\": invalid tag \"%.300s\"",
+                  path, text);
+        return false;
+    }
+    if (!reference.tag || digest_is_set(&reference.digest))
+        return true;
+    name = reference_canonical(&reference);
+    strv_add(&image->names, name);
+    return true;
+}
+
+/* --- OCI image layout --------------------------------------------------------------------------
+ */
+
+/* The image manifest that a descriptor leads to, through indexes. */
+static struct manifest *find_manifest(const struct planner *planner, const struct digest *digest,
+                                      const char *media_type, unsigned int depth,
+                                      const struct member **ret_member, struct error *err)
+{
+    CLEANUP_FREE char *path = xasprintf("blobs/sha256/%s", digest_hex(digest));
+    const struct member *member = find_document(planner, path, err);
+    CLEANUP(manifest_cleanup)
+    struct manifest *manifest =
+        member ? manifest_parse(member->data, member->size_bytes, media_type, err) : NULL;
+    const struct index_entry *entry = NULL;
+
+    *ret_member = member;
+    if (!member)
+        return NULL;
+    if (manifest && manifest->kind == MANIFEST_IMAGE)
+        return TAKE(manifest);
+    if (manifest && depth < INDEX_DEPTH_MAX)
+        entry = manifest->entry_count == 1 ? manifest->entries
+                                           : manifest_choose(manifest, planner->platform, err);
+    else if (manifest)
+        error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "indexes lie in each other too deep");
+    if (entry)
+        return find_manifest(planner, &entry->descriptor.digest, entry->descriptor.media_type,
+                             depth + 1, ret_member, err);
+    error_prefix(err, "member \"%s\"", path);
+    return NULL;
+}
+
+/* The layers of an image by its manifest, in this archive. */
+static bool find_layers(const struct planner *planner, struct planned_image *image,
+                        const struct manifest *manifest, struct error *err)
+{
+    for (size_t i = 0; i < manifest->layer_count; i++) {
+        CLEANUP_FREE char *path =
+            xasprintf("blobs/sha256/%s", digest_hex(&manifest->layers[i].digest));
+        image->layers[i] = find_layer(planner, path, &image->config->diff_ids[i], err);
+        if (!image->layers[i])
+            return false;
+    }
+    return true;
+}
+
+/* An entry of index.json. */
+struct layout_entry {
+    struct digest digest;
+    const char *media_type, *name; /* NULL: none; borrowed */
+    int rank;                      /* how well it runs here; negative: not at all */
+    bool dropped;                  /* another of its name runs better */
+};
+
+struct layout {
+    json_t *json;
+    struct layout_entry *entries;
+    size_t count;
+};
+
+static void layout_done(struct layout *layout)
+{
+    json_decref(layout->json);
+    free(layout->entries);
+}
+
+/* A tag alone (OCI's meaning of the second annotation) is no name of an image. */
+static const char *entry_name(const json_t *item)
+{
+    const json_t *annotations = json_object_get(item, "annotations");
+    const char *name = json_str(annotations, NAME_ANNOTATION);
+
+    if (str_empty(name))
+        name = json_str(annotations, REF_ANNOTATION);
+    return str_empty(name) || !strpbrk(name, ":/") ? NULL : name;
+}
+
+static int entry_rank(const struct planner *planner, const json_t *item)
+{
+    const json_t *platform = json_object_get(item, "platform");
+    struct platform offered = {(char *)json_str(platform, "os"),
+                               (char *)json_str(platform, "architecture"),
+                               (char *)json_str(platform, "variant")};
+
+    if (str_empty(offered.os) || str_empty(offered.architecture))
+        return 0;
+    if (str_eq(offered.variant, ""))
+        offered.variant = NULL;
+    return platform_rank(planner->platform, &offered);
+}
+
+/* buildkit's attestations. */
+static bool is_no_image(const json_t *item)
+{
+    return str_eq(json_str(json_object_get(item, "platform"), "os"), "unknown");
+}
+
+static bool read_entry(const struct planner *planner, const json_t *item, struct layout_entry *ret,
+                       struct error *err)
+{
+    const char *digest = json_str(item, "digest");
+
+    if (!digest)
+        return invalid(err, "index.json", "a descriptor has no digest");
+    ret->media_type = json_str(item, "mediaType");
+    ret->name = entry_name(item);
+    ret->rank = entry_rank(planner, item);
+    return digest_parse(digest, &ret->digest, err) ||
+           error_prefix(err, "member \"%s\"", "index.json");
+}
+
+/* Of those of one name the one that runs best counts, if it is for a platform at all; of those
+ * without a name all that run, and if none does, all. */
+static void choose_entries(struct layout *layout)
+{
+    CLEANUP(map_cleanup) struct map *best = map_new();
+    bool unnamed_runs = false;
+
+    for (size_t i = 0; i < layout->count; i++) {
+        struct layout_entry *entry = &layout->entries[i];
+        struct layout_entry *other = entry->name ? map_get(best, entry->name) : NULL;
+        unnamed_runs |= !entry->name && entry->rank >= 0;
+        if (!entry->name)
+            continue;
+        if (other && (entry->rank < 0 || (other->rank >= 0 && other->rank <= entry->rank))) {
+            entry->dropped = true;
+            continue;
+        }
+        if (other)
+            other->dropped = true;
+        map_put(best, entry->name, entry);
+    }
+    for (size_t i = 0; i < layout->count; i++) {
+        struct layout_entry *entry = &layout->entries[i];
+        entry->dropped |= !entry->name && entry->rank < 0 && unnamed_runs;
+    }
+}
+
+static bool read_layout(const struct planner *planner, struct layout *ret, struct error *err)
+{
+    const struct member *member = find_document(planner, "index.json", err);
+    const json_t *items, *item;
+    size_t i;
+
+    ret->json = member ? parse_document(member, err) : NULL;
+    if (!ret->json)
+        return false;
+    items = json_object_get(ret->json, "manifests");
+    if (!json_is_array(items))
+        return invalid(err, "index.json", "it has no array of manifests");
+    ret->entries = xcalloc(json_array_size(items) + 1, sizeof(*ret->entries));
+    json_array_foreach (items, i, item) {
+        if (is_no_image(item))
+            continue;
+        if (!read_entry(planner, item, &ret->entries[ret->count], err))
+            return false;
+        ret->count++;
+    }
+    choose_entries(ret);
+    return true;
+}
+
+static bool plan_entry(struct planner *planner, const struct layout_entry *entry, struct error *err)
+{
+    const struct member *manifest_member = NULL, *config_member;
+    CLEANUP(manifest_cleanup)
+    struct manifest *manifest =
+        find_manifest(planner, &entry->digest, entry->media_type, 0, &manifest_member, err);
+    CLEANUP_FREE char *config_path = NULL;
+    struct planned_image *image;
+
+    if (!manifest)
+        return false;
+    config_path = xasprintf("blobs/sha256/%s", digest_hex(&manifest->config.digest));
+    config_member = find_document(planner, config_path, err);
+    image = config_member ? add_image(planner, config_member, err) : NULL;
+    if (!image || (entry->name && !add_name(image, entry->name, "index.json", err)))
+        return false;
+    if (image->manifest)
+        return true;
+    if (!check_layer_count(image, manifest->layer_count, manifest_member->path, err) ||
+        !find_layers(planner, image, manifest, err))
+        return false;
+    image->manifest_member = manifest_member;
+    image->manifest = TAKE(manifest);
+    return true;
+}
+
+static bool plan_layout(struct planner *planner, struct error *err)
+{
+    CLEANUP(layout_done) struct layout layout = {0};
+
+    if (!read_layout(planner, &layout, err))
+        return false;
+    for (size_t i = 0; i < layout.count; i++) {
+        if (!layout.entries[i].dropped && !plan_entry(planner, &layout.entries[i], err))
+            return false;
+    }
+    return planner->plan->count > 0 || invalid(err, "index.json", "it has no image");
+}
+
+/* --- What docker save writes -------------------------------------------------------------------
+ */
+
+static bool plan_names(struct planned_image *image, const json_t *item, struct error *err)
+{
+    const json_t *tags = json_object_get(item, "RepoTags"), *tag;
+    size_t i;
+
+    if (tags && !json_is_null(tags) && !json_is_array(tags))
+        return invalid(err, "manifest.json", "RepoTags is no array");
+    json_array_foreach (tags, i, tag) {
+        if (!json_is_string(tag))
+            return invalid(err, "manifest.json", "a tag is no string");
+        if (!add_name(image, json_string_value(tag), "manifest.json", err))
+            return false;
+    }
+    return true;
+}
+
+static bool plan_item(struct planner *planner, const json_t *item, struct error *err)
+{
+    const char *config = json_str(item, "Config");
+    const json_t *layers = json_object_get(item, "Layers");
+    const struct member *config_member;
+    struct planned_image *image;
+
+    if (!config)
+        return invalid(err, "manifest.json", "an image has no Config");
+    config_member = find_document(planner, config, err);
+    image = config_member ? add_image(planner, config_member, err) : NULL;
+    if (!image || !plan_names(image, item, err) ||
+        !check_layer_count(image, json_array_size(layers), "manifest.json", err))
+        return false;
+    for (size_t i = 0; i < json_array_size(layers); i++) {
+        const char *path = json_string_value(json_array_get(layers, i));
+        if (!path)
+            return invalid(err, "manifest.json", "the path of a layer is no string");
+        image->layers[i] = find_layer(planner, path, &image->config->diff_ids[i], err);
+        if (!image->layers[i])
+            return false;
+    }
+    return true;
+}
+
+/* Whether an image is one step of history beyond another, as Docker judges it. */
+static bool is_parent(const struct planned_image *parent, const struct planned_image *child)
+{
+    CLEANUP_JSON json_t *ours = parse_document(parent->config_member, NULL);
+    CLEANUP_JSON json_t *theirs = parse_document(child->config_member, NULL);
+    const json_t *before = json_object_get(ours, "history"),
+                 *after = json_object_get(theirs, "history");
+    size_t count = json_array_size(before);
+
+    if (count == 0 && json_array_size(after) == 0)
+        return true;
+    if (json_array_size(after) != count + 1)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (!json_equal(json_array_get(before, i), json_array_get(after, i)))
+            return false;
+    }
+    return true;
+}
+
+/* One that is not in the archive counts as none. */
+static bool plan_parent(struct planner *planner, const json_t *item, struct error *err)
+{
+    const char *text = json_str(item, "Parent");
+    const struct member *config_member =
+        str_empty(text) ? NULL : find_document(planner, json_str(item, "Config"), err);
+    size_t there = text ? (size_t)map_get(planner->by_id, text) : 0;
+    struct planned_image *parent, *child;
+
+    if (!config_member || !there)
+        return str_empty(text) || config_member;
+    parent = &planner->plan->images[there - 1];
+    child = &planner->plan->images[(size_t)map_get(planner->by_id, config_member->digest.text) - 1];
+    if (parent == child)
+        return true;
+    if (!is_parent(parent, child))
+        return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                         "member \"manifest.json\": image %s is not a valid parent of %s",
+                         parent->id.text, child->id.text);
+    child->parent = parent->id;
+    return true;
+}
+
+/* Whether a manifest is of an image whose layers are in the archive as it has them. */
+static bool fits(const struct planned_image *image, const struct manifest *manifest)
+{
+    if (manifest->layer_count != image->config->diff_id_count)
+        return false;
+    for (size_t i = 0; i < manifest->layer_count; i++) {
+        if (!digest_eq(&manifest->layers[i].digest, &image->layers[i]->digest))
+            return false;
+    }
+    return true;
+}
+
+/* An archive that is an OCI layout, too, has manifests: images keep them. What is wrong with it
+ * does not matter. */
+static void take_manifests(struct planner *planner)
+{
+    CLEANUP(layout_done) struct layout layout = {0};
+
+    if (!read_layout(planner, &layout, NULL))
+        return;
+    for (size_t i = 0; i < layout.count; i++) {
+        const struct member *member = NULL;
+        CLEANUP(manifest_cleanup)
+        struct manifest *manifest = find_manifest(planner, &layout.entries[i].digest,
+                                                  layout.entries[i].media_type, 0, &member, NULL);
+        size_t there = manifest ? (size_t)map_get(planner->by_id, manifest->config.digest.text) : 0;
+        struct planned_image *image = there ? &planner->plan->images[there - 1] : NULL;
+        if (!image || image->manifest || !fits(image, manifest))
+            continue;
+        image->manifest_member = member;
+        image->manifest = TAKE(manifest);
+    }
+}
+
+static bool plan_items(struct planner *planner, struct error *err)
+{
+    const struct member *member = find_document(planner, "manifest.json", err);
+    CLEANUP_JSON json_t *json = member ? parse_document(member, err) : NULL;
+    size_t count = json_array_size(json);
+
+    if (!json)
+        return false;
+    if (!json_is_array(json) || count == 0)
+        return invalid(err, "manifest.json", "it has no image");
+    for (size_t i = 0; i < count; i++) {
+        if (!plan_item(planner, json_array_get(json, i), err))
+            return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!plan_parent(planner, json_array_get(json, i), err))
+            return false;
+    }
+    take_manifests(planner);
+    return true;
+}
+
+bool load_plan_make(struct load_plan *plan, const struct members *members,
+                    const struct platform *platform, struct error *err)
+{
+    CLEANUP(map_cleanup) struct map *by_id = map_new();
+    struct planner planner = {plan, members, platform, by_id};
+
+    if (map_get(members->by_path, "manifest.json"))
+        return plan_items(&planner, err);
+    if (map_get(members->by_path, "index.json"))
+        return plan_layout(&planner, err);
+    error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+              "invalid archive: does not contain a manifest.json or an index.json");
+    return error_hint(err, "a tar of a root file system is not loaded but imported: davit import");
+}
