@@ -206,17 +206,23 @@ static void await_add_images(struct cli *cli, const char *lead, const char *pref
                              struct strbuf *out)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
-    CLEANUP(response_free) Davit__V1__ListImagesResponse *response = NULL;
     CLEANUP_ERROR struct error ignored = {0};
+    CLEANUP_FREE char *token = xstrdup("");
     CLEANUP(deadline_pop) struct deadline deadline;
     request.all = complete_is_id(prefix);
     deadline_push(&deadline, LIST_TIMEOUT_MS);
-    if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
-                        &davit__v1__list_images_response__descriptor,
-                        (ProtobufCMessage **)&response, &ignored))
-        return;
-    for (size_t i = 0; i < response->n_images; i++)
-        add_image(response->images[i], lead, prefix, out);
+    do {
+        CLEANUP(response_free) Davit__V1__ListImagesResponse *page = NULL;
+        request.page_token = token;
+        if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
+                            &davit__v1__list_images_response__descriptor,
+                            (ProtobufCMessage **)&page, &ignored))
+            return;
+        for (size_t i = 0; i < page->n_images; i++)
+            add_image(page->images[i], lead, prefix, out);
+        free(token);
+        token = xstrdup(page->next_page_token);
+    } while (*token);
 }
 
 static void await_add_jobs(struct cli *cli, const char *prefix, struct strbuf *out)

@@ -80,6 +80,7 @@ bool df_print(const disk_usage *usage, const struct df_view *view, struct strbuf
     const struct format format = {
         .text = view->format,
         .table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+        .type_name = "*formatter.diskUsageImagesContext",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };

@@ -269,13 +269,24 @@ static json_t *info_json(const info_response *info)
 /* --- davit info --------------------------------------------------------------------------------
  */
 
+static const struct template_type info_type = {TYPE_ROW, .name = "system.dockerInfo"};
+
+/* As Docker: a template that is content with what is known here does not need the daemon. */
+static bool needs_server(const struct showing *showing)
+{
+    CLEANUP_JSON json_t *json = json_pack("{s:o}", "ClientInfo", client_info_json());
+    CLEANUP_STRBUF struct strbuf text = {0};
+    return !showing->template || str_eq(showing->format, "{{json .}}") ||
+           !showing_add(showing, &info_type, json, &text, NULL);
+}
+
 static bool await_print_info(struct cli *cli, const struct showing *showing,
                              const info_response *info, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf text = {0}, warnings = {0};
     if (!showing_is_plain(showing)) {
         CLEANUP_JSON json_t *json = info_json(info);
-        const bool shown = showing_add(showing, json, &text, err);
+        const bool shown = showing_add(showing, &info_type, json, &text, err);
         return await_cli_print(cli, text.data, text.length, shown ? err : NULL) && shown;
     }
     add_client(&text);
@@ -296,8 +307,10 @@ static bool await_info(struct cli *cli, struct error *err)
     CLEANUP_SHOWING struct showing showing = {0};
     CLEANUP(response_free) info_response *info = NULL;
     CLEANUP_ERROR struct error ignored = {0};
-    if (!showing_init(&showing, cli, err))
+    if (!showing_init(&showing, cli, "", err))
         return false;
+    if (!needs_server(&showing))
+        return await_print_info(cli, &showing, &nothing, err);
     if (await_cli_call(cli, "/davit.v1.System/Info", &request.base,
                        &davit__v1__info_response__descriptor, (ProtobufCMessage **)&info, err))
         return await_print_info(cli, &showing, info, err);

@@ -1,16 +1,15 @@
 #include "client/show.h"
 
-#include "client/ui/template.h"
-
+#define PARSING "template parsing error: "
 #define EXIT_TEMPLATE 64 /* Docker's, where a template cannot be parsed */
 
-bool showing_init(struct showing *showing, struct cli *cli, struct error *err)
+bool showing_init(struct showing *showing, struct cli *cli, const char *name, struct error *err)
 {
     const char *format = flag_string(&cli->flags, "format");
-    *showing = (struct showing){.json = str_eq(format, "json")};
+    *showing = (struct showing){.format = format, .json = str_eq(format, "json")};
     if (str_empty(format) || showing->json)
         return true;
-    showing->template = template_parse(format, err);
+    showing->template = template_parse_named(name, format, err);
     if (!showing->template)
         cli->exit_code = EXIT_TEMPLATE;
     return showing->template;
@@ -26,16 +25,21 @@ bool showing_is_plain(const struct showing *showing)
     return !showing->template && !showing->json;
 }
 
-bool showing_add(const struct showing *showing, const json_t *data, struct strbuf *out,
-                 struct error *err)
+bool showing_add(const struct showing *showing, const struct template_type *type,
+                 const json_t *data, struct strbuf *out, struct error *err)
 {
+    CLEANUP_ERROR struct error problem = {0};
     bool shown = true;
     if (showing->json) {
         CLEANUP_FREE char *text = json_text(data);
         strbuf_add_str(out, text);
     } else {
-        shown = template_render(showing->template, data, out, err);
+        shown = template_render_as(showing->template, type, data, out, &problem);
     }
     strbuf_add_char(out, '\n'); /* also after an error, as Docker */
-    return shown;
+    /* In Docker's words what is evaluated is not parsed here. */
+    return shown ||
+           error_set(err, problem.code, problem.reason, "%s",
+                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
+                                                          : problem.message);
 }

@@ -96,13 +96,25 @@ static json_t *server_json(const Davit__V1__VersionResponse *server)
 /* --- davit version -----------------------------------------------------------------------------
  */
 
+static const struct template_type client_type = {TYPE_ROW, .name = "system.clientVersion"};
+static const struct template_type server_type = {TYPE_ROW, .name = "types.Version"};
+static const struct template_type server_pointer = {TYPE_POINTER, .name = "*types.Version",
+                                                    .element = &server_type};
+static const struct template_field version_fields[] = {
+    {.name = "Client", .key = "Client", .type = &client_type},
+    {.name = "Server", .key = "Server", .type = &server_pointer},
+    {.name = NULL},
+};
+static const struct template_type version_type = {TYPE_STRUCT, .name = "system.versionInfo",
+                                                  .fields = version_fields};
+
 static bool add_version(const struct showing *showing, const Davit__V1__VersionResponse *server,
                         struct strbuf *text, struct error *err)
 {
     if (!showing_is_plain(showing)) {
         CLEANUP_JSON json_t *json = json_pack("{s:o, s:o}", "Client", client_json(), "Server",
                                               server ? server_json(server) : json_null());
-        return showing_add(showing, json, text, err);
+        return showing_add(showing, &version_type, json, text, err);
     }
     add_client(text);
     if (server)
@@ -117,7 +129,7 @@ static bool await_version(struct cli *cli, struct error *err)
     CLEANUP(response_free) Davit__V1__VersionResponse *server = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
     CLEANUP_ERROR struct error unanswered = {0};
-    if (!showing_init(&showing, cli, err))
+    if (!showing_init(&showing, cli, "version", err))
         return false;
     const bool answered = await_server_version(cli, &server, &unanswered);
     bool done = add_version(&showing, server, &text, err);

@@ -142,6 +142,11 @@ def test_without_a_daemon_what_is_known_is_shown(arguments, known):
     assert errors.startswith(f"Cannot connect to the davit daemon at {NOBODY}.")
 
 
+def test_nobody_is_asked_for_what_is_known():
+    code, output, errors = alone("info", "--format", "{{.ClientInfo.Version}}")
+    assert (code, errors) == (0, "") and re.fullmatch(r"\d+\.\d+\.\d+\n", output)
+
+
 def test_host_flag_is_before_the_environment():
     assert "/other/one" in alone("-H", "unix:///other/one", "images")[2]
     assert "/run/davit/davit.sock" in alone("images", environment={"DAVIT_HOST": ""})[2]
@@ -253,6 +258,10 @@ def test_version(cli, fake):
         ("Engine", "1.2.3"), ("runc", "1.1.5")]
     assert server["Components"][0]["Details"]["KernelVersion"] == "6.12"
     assert cli("version", "-f", "{{.Server.Os}}/{{.Server.Arch}}").stdout == "linux/amd64\n"
+    result = cli("version", "-f", "{{.Foo}}", check=False)
+    assert (result.code, result.stdout) == (1, "\n")
+    assert result.stderr == ('template: version:1:2: executing "version" at <.Foo>: '
+                             "can't evaluate field Foo in type system.versionInfo\n")
     result = cli("version", "-f", "{{.Server", check=False)
     assert (result.code, result.stdout) == (64, "")
     assert result.stderr.startswith("template parsing error: ")
