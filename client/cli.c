@@ -45,7 +45,10 @@ static bool await_print(struct cli *cli, struct stream **stream, int fd, const c
         return true;
     if (r == -EPIPE)
         cli_end_by_signal(cli, SIGPIPE);
-    return error_set_errno(err, r == -EPIPE ? -ECANCELED : r, "cannot write to %s", name);
+    error_set_errno(err, r == -EPIPE ? -ECANCELED : r, "cannot write to %s", name);
+    if (err) /* that is for the daemon's disk */
+        free(TAKE(err->hint));
+    return false;
 }
 
 bool await_cli_print(struct cli *cli, const void *data, size_t size, struct error *err)

@@ -8,10 +8,21 @@
 #define SHORT_ID 12
 #define IMAGE_FOLLOWS "=IMAGE" /* in a flag's suggestions */
 
+/* One line, whatever the texts are: shells show them as they are. */
+static void add_line(struct strbuf *out, const char *lead, const char *candidate, const char *about)
+{
+    CLEANUP_FREE char *first = xstrndup(about, strcspn(about, "\n"));
+    strbuf_add_printable(out, lead);
+    strbuf_add_printable(out, candidate);
+    strbuf_add_char(out, '\t');
+    strbuf_add_printable(out, first);
+    strbuf_add_char(out, '\n');
+}
+
 static void add(struct strbuf *out, const char *prefix, const char *candidate, const char *about)
 {
     if (str_starts(candidate, prefix))
-        strbuf_addf(out, "%s\t%.*s\n", candidate, (int)strcspn(about, "\n"), about);
+        add_line(out, "", candidate, about);
 }
 
 /* --- Flags -------------------------------------------------------------------------------------
@@ -184,21 +195,20 @@ static void add_image(const Davit__V1__Image *image, const char *lead, const cha
 {
     const char *colon = strchr(image->id, ':');
     const char *hex = colon ? colon + 1 : image->id;
-    CLEANUP_FREE char *id = str_starts(prefix, "sha256:") || strlen(prefix) > SHORT_ID
-                                ? xstrdup(str_starts(prefix, "sha256:") ? image->id : hex)
-                                : xstrndup(hex, SHORT_ID);
+    const bool whole = str_starts(prefix, "sha256:");
+    CLEANUP_FREE char *brief = xstrndup(hex, SHORT_ID);
+    const char *id = whole ? image->id : strlen(prefix) > SHORT_ID ? hex : brief;
     for (size_t i = 0; i < image->n_repo_tags; i++) {
         if (str_starts(image->repo_tags[i], prefix))
-            strbuf_addf(out, "%s%s\t%.*s\n", lead, image->repo_tags[i], SHORT_ID, hex);
+            add_line(out, lead, image->repo_tags[i], brief);
     }
     for (size_t i = 0; strchr(prefix, '@') && i < image->n_repo_digests; i++) {
         if (str_starts(image->repo_digests[i], prefix))
-            strbuf_addf(out, "%s%s\t%.*s\n", lead, image->repo_digests[i], SHORT_ID, hex);
+            add_line(out, lead, image->repo_digests[i], brief);
     }
     /* One without a name has only this to be called by. */
     if ((image->n_repo_tags == 0 || complete_is_id(prefix)) && str_starts(id, prefix))
-        strbuf_addf(out, "%s%s\t%s\n", lead, id,
-                    image->n_repo_tags ? image->repo_tags[0] : "<none>");
+        add_line(out, lead, id, image->n_repo_tags ? image->repo_tags[0] : "<none>");
 }
 
 /* Without a daemon there is nothing to offer, and nobody to tell. */

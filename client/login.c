@@ -237,7 +237,7 @@ static const struct flag flags[] = {
 
 const struct command login_command = {
     .usage = "[OPTIONS] [SERVER]",
-    .summary = "Authenticate to a registry, Docker Hub if none is named",
+    .summary = "Authenticate to a registry",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
     .max_args = 1,
@@ -275,7 +275,7 @@ static bool await_logout(struct cli *cli, struct error *err)
 
 const struct command logout_command = {
     .usage = "[SERVER]",
-    .summary = "Log out from a registry, from Docker Hub if none is named",
+    .summary = "Log out from a registry",
     .max_args = 1,
     .description = "Removes what login has kept for a registry, Docker Hub if none is named.",
     .examples = "    davit logout registry.example.com",

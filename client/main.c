@@ -12,11 +12,13 @@
 #define EXIT_USAGE 1   /* what Docker returns for unknown commands and wrong counts of arguments */
 #define EXIT_FLAGS 125 /* and for flags */
 
-/* A missing standard stream would be taken by the next file that is opened. */
+/* A missing standard stream would be taken by the next file that is opened. Writing to a missing
+ * standard output fails as it should: its text would be lost. */
 static void open_standard_fds(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+        const int how = fd == STDOUT_FILENO ? O_RDONLY : O_RDWR;
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", how) != fd)
             die("cannot open /dev/null for descriptor %d", fd);
     }
 }
@@ -26,6 +28,8 @@ static int print(const struct strbuf *text)
     fputs(strbuf_text(text), stdout);
     if (fflush(stdout) == 0)
         return EXIT_SUCCESS;
+    if (errno == EPIPE)
+        return 128 + SIGPIPE; /* whoever reads has seen enough */
     perror("cannot write to standard output");
     return EXIT_FAILURE;
 }

@@ -390,7 +390,7 @@ static const struct flag flags[] = {
 
 const struct command run_command = {
     .usage = "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-    .summary = "Run a command in a new container",
+    .summary = "Create and run a new container from an image",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
     .min_args = 1,

@@ -200,7 +200,7 @@ static const struct flag flags[] = {
 
 const struct command search_command = {
     .usage = "[OPTIONS] TERM",
-    .summary = "Search Docker Hub, or HOST:PORT/TERM a registry, for images",
+    .summary = "Search Docker Hub for images",
     .flags = flags,
     .flag_count = ARRAY_SIZE(flags),
     .min_args = 1,

@@ -6,13 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
 
 import grpc
 import pytest
 
-from conftest import BIN_DIR, start
+from conftest import BIN_DIR
 
 pytest_plugins = ("fake_daemon",)
 
@@ -168,31 +167,6 @@ def test_forbidden_socket(fake):
                            "images"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("permission denied while trying to connect to the davit daemon")
-
-
-def test_full_standard_output():
-    with open("/dev/full", "w") as full:
-        for arguments in (["--help"], ["--version"]):
-            done = subprocess.run([BIN_DIR / "davit", *arguments], stdout=full,
-                                  stderr=subprocess.PIPE, text=True, check=False)
-            assert done.returncode == 1
-            assert "standard output: No space left on device" in done.stderr
-
-
-def test_closed_standard_streams(cli, fake):
-    """What davit opens must not take their places, and so the user's output."""
-    seen, started = [], threading.Event()
-
-    def list_images(request, context):
-        started.wait(60)
-        seen.extend(os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3))
-        return fake.images.ListImagesResponse()
-    fake.list = list_images
-    process = start(["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', BIN_DIR / "davit", "images"],
-                    env=cli.environment())
-    started.set()
-    assert process.wait(60) == 0
-    assert seen == ["/dev/null"] * 3
 
 
 # --- Lists and removal ---------------------------------------------------------------------------
