@@ -30,8 +30,8 @@ static const char *type_name(const json_t *value)
 bool image_config_mistyped(const char *path, const char *key, const json_t *value,
                            const char *wanted, struct error *err)
 {
-    error_set(err, ERROR_FAILED_PRECONDITION, "INVALID_CONFIG", "%s%.*s is %s, not %s", path,
-              NAME_SHOWN, key, type_name(value), wanted);
+    error_set(err, ERROR_FAILED_PRECONDITION, "INVALID_CONFIG", "%s%s is %s, not %s", path, key,
+              type_name(value), wanted);
     return error_hint(err, "no engine can use that: remove the image with `davit rmi`");
 }
 
