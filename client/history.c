@@ -155,5 +155,10 @@ const struct command history_command = {
     .min_args = 1,
     .max_args = 1,
     .completes = COMPLETE_IMAGE,
+    .description =
+        "Shows the steps that an image was made by, newest first: what was run, and how large the "
+        "layer is that came of it. \"<missing>\" stands for steps that are no image here.",
+    .examples = "    davit history debian:12\n"
+                "    davit history --no-trunc --format \"{{.Size}}\\t{{.CreatedBy}}\" debian:12",
     .await_run = await_history,
 };

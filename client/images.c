@@ -283,5 +283,17 @@ const struct command images_command = {
     .flag_count = ARRAY_SIZE(flags),
     .max_args = 1,
     .completes = COMPLETE_IMAGE,
+    .description = "Lists images, newest first, one line for each of their names. Images that "
+                   "others were made from are left out unless --all is given; an image without a "
+                   "name is \"<none>\", and \"dangling\" where no other image needs it.\n"
+                   "\n"
+                   "The argument is a repository, with or without a tag, or a pattern of them. "
+                   "Filters are dangling=true, label=KEY[=VALUE], before=IMAGE, since=IMAGE, "
+                   "until=TIME and reference=PATTERN; all that are given have to match.",
+    .examples = "    davit images\n"
+                "    davit images busybox\n"
+                "    davit images --filter dangling=true --quiet\n"
+                "    davit images --filter \"reference=registry.example.com/*/*:1.*\" --digests\n"
+                "    davit images --format \"table {{.Repository}}\\t{{.Tag}}\\t{{.Size}}\"",
     .await_run = await_images,
 };

@@ -273,6 +273,12 @@ const struct command image_inspect_command = {
     .min_args = 1,
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_IMAGES,
+    .description = "Prints all there is to know of images, as the Docker Engine API has it: an "
+                   "array of JSON objects, or for each what a template makes of it.",
+    .examples =
+        "    davit image inspect busybox\n"
+        "    davit image inspect --format \"{{.Id}} {{.Architecture}}\" busybox debian:12\n"
+        "    davit image inspect --format \"{{range .RootFS.Layers}}{{println .}}{{end}}\" busybox",
     .await_run = await_inspect_image,
 };
 
@@ -300,5 +306,9 @@ const struct command inspect_command = {
     .min_args = 1,
     .max_args = ANY_NUMBER,
     .completes = COMPLETE_IMAGES,
+    .description = "Prints all there is to know of objects, by name or ID: now images; containers, "
+                   "networks and volumes are to come.",
+    .examples = "    davit inspect busybox\n"
+                "    davit inspect --type image --format \"{{json .Config.Env}}\" busybox",
     .await_run = await_inspect,
 };

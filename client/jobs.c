@@ -215,7 +215,8 @@ static const struct flag list_flags[] = {
      .check = check_filter},
     {.name = "format",
      .type = FLAG_STRING,
-     .help = "Pretty-print jobs using a Go template, \"table TEMPLATE\" or \"json\""},
+     .help = FORMAT_ROWS_HELP,
+     .suggestions = FORMAT_ROWS_SUGGESTIONS},
     {.name = "quiet", .shorthand = 'q', .type = FLAG_BOOL, .help = "Only show job IDs"},
 };
 
