@@ -120,7 +120,8 @@ static void test_command_help(void **state UNUSED)
                         "Usage:  davit image rm [OPTIONS] IMAGE [IMAGE...]\n\n"
                         "Remove one or more images\n\n"
                         "Aliases:\n  davit image rm, davit image remove, davit rmi\n\n"
-                        "Options:\n  -f, --force   Force removal of the image\n");
+                        "Options:\n  -f, --force      Force removal of the image\n"
+                        "      --no-prune   Do not delete untagged parents\n");
 }
 
 /* Every line of every help fits the width, down to where a word no longer does. */
@@ -178,7 +179,7 @@ static void test_completion(void **state UNUSED)
     completes(WORDS("system", ""), false, "df events info prune verify");
     completes(WORDS("system", "verify", "x", ""), true, "");
     completes(WORDS("system", "verify", "--r"), false, "--repair");
-    completes(WORDS("system", "df", "--format", ""), false, "table json");
+    completes(WORDS("system", "df", "--format", ""), false, "json table");
     completes(WORDS("run", "--rm", "-e", "A=1", ""), true, "");
     completes(WORDS("run", "--network", "h"), false, "host");
     completes(WORDS("run", "--rm", "image", "-"), false, ""); /* the container's own */
