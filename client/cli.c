@@ -14,11 +14,21 @@ bool await_cli_connect(struct cli *cli, struct error *err)
     return cli->client != NULL;
 }
 
+#define FROM_DAEMON "Error response from daemon"
+
 bool cli_daemon_error(struct error *err)
 {
     /* What ended here, by a signal or a lost connection, is not the daemon's word. */
     if (err->code != ERROR_CANCELLED && !error_is(err, "CONNECTION_LOST"))
-        error_prefix(err, "Error response from daemon");
+        error_prefix(err, FROM_DAEMON);
+    return false;
+}
+
+bool cli_reference_error(struct error *err)
+{
+    const size_t length = strlen(FROM_DAEMON ": ");
+    if (error_is(err, "INVALID_REFERENCE") && str_starts(err->message, FROM_DAEMON ": "))
+        memmove(err->message, err->message + length, strlen(err->message + length) + 1);
     return false;
 }
 

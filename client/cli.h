@@ -38,6 +38,10 @@ bool await_cli_call(struct cli *cli, const char *method, const ProtobufCMessage 
  * Returns false. */
 bool cli_daemon_error(struct error *err);
 
+/* For commands of which Docker's command line checks the name by itself: of a wrong one the
+ * daemon's mention is taken away again. Returns false. */
+bool cli_reference_error(struct error *err);
+
 /* As await_credentials_find(); what is wrong with them is a warning, as in Docker: a public image
  * needs none. */
 bool await_cli_credentials(struct cli *cli, const char *registry_domain, struct credentials *ret,

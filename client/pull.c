@@ -159,7 +159,7 @@ static bool names_tag(const char *reference)
     return strpbrk(slash ? slash : reference, ":@") != NULL;
 }
 
-static bool await_pull_command(struct cli *cli, struct error *err)
+static bool await_pull_as_asked(struct cli *cli, struct error *err)
 {
     struct pull_options options = {
         .reference = cli->flags.args[0],
@@ -187,6 +187,11 @@ static bool await_pull_command(struct cli *cli, struct error *err)
     if (all)
         return await_pull_tags(cli, &options, err);
     return detach ? await_detached(cli, &options, err) : await_pull(cli, &options, err);
+}
+
+static bool await_pull_command(struct cli *cli, struct error *err)
+{
+    return await_pull_as_asked(cli, err) || cli_reference_error(err);
 }
 
 static const struct flag flags[] = {

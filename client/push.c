@@ -29,7 +29,9 @@ static bool await_push_command(struct cli *cli, struct error *err)
     call = await_job_call(cli, "/davit.v1.Images/Push", &request.base, err);
     if (!call)
         return false;
-    return detach ? await_print_job(cli, call, err) : await_watch(cli, call, &watch, err);
+    if (detach ? await_print_job(cli, call, err) : await_watch(cli, call, &watch, err))
+        return true;
+    return cli_reference_error(err);
 }
 
 static const struct flag flags[] = {

@@ -1,8 +1,6 @@
 #include "client/cli.h"
 #include "proto/davit/v1/images.pb-c.h"
 
-#define FROM_DAEMON "Error response from daemon: "
-
 static void response_free(Davit__V1__TagImageResponse **response)
 {
     davit__v1__tag_image_response__free_unpacked(*response, NULL);
@@ -14,15 +12,10 @@ static bool await_tag_command(struct cli *cli, struct error *err)
     CLEANUP(response_free) Davit__V1__TagImageResponse *response = NULL;
     request.source = cli->flags.args[0];
     request.target = cli->flags.args[1];
-    if (await_cli_call(cli, "/davit.v1.Images/Tag", &request.base,
-                       &davit__v1__tag_image_response__descriptor, (ProtobufCMessage **)&response,
-                       err))
-        return true;
-    /* Docker's command line finds these by itself. */
-    if (error_is(err, "INVALID_REFERENCE") && str_starts(err->message, FROM_DAEMON))
-        memmove(err->message, err->message + strlen(FROM_DAEMON),
-                strlen(err->message + strlen(FROM_DAEMON)) + 1);
-    return false;
+    return await_cli_call(cli, "/davit.v1.Images/Tag", &request.base,
+                          &davit__v1__tag_image_response__descriptor,
+                          (ProtobufCMessage **)&response, err) ||
+           cli_reference_error(err);
 }
 
 const struct command tag_command = {

@@ -31,6 +31,24 @@ static void add_push_heading(struct progress_heading *heading, const Davit__V1__
     heading->said_default = heading->said_from = true;
 }
 
+/* As Docker: a tag stands alone, a digest has the whole name before it. */
+static void add_pulling_from(const job_snapshot *job, const char *newline, struct strbuf *out)
+{
+    const Davit__V1__PullDetails *pull = job->pull;
+    const char *at = strchr(job->subject, '@');
+    if (at && str_eq(at + 1, pull->tag)) {
+        const size_t length = strlen(pull->repository), before = (size_t)(at - job->subject);
+        const bool has_domain = before > length && job->subject[before - length - 1] == '/';
+        if (has_domain)
+            strbuf_addf(out, "%s: ", job->subject);
+        else
+            strbuf_addf(out, "docker.io/%s%s: ", pull->repository, at);
+    } else {
+        strbuf_addf(out, "%s: ", pull->tag);
+    }
+    strbuf_addf(out, "Pulling from %s%s", pull->repository, newline);
+}
+
 void progress_add_heading(struct progress_heading *heading, const job_snapshot *job,
                           const char *newline, struct strbuf *out)
 {
@@ -44,7 +62,7 @@ void progress_add_heading(struct progress_heading *heading, const job_snapshot *
     heading->said_default = true;
     /* Docker says it once the registry has answered. */
     if (job->progress->phase > PHASE(RESOLVING) && job->state <= JOB(DONE) && !heading->said_from) {
-        strbuf_addf(out, "%s: Pulling from %s%s", pull->tag, pull->repository, newline);
+        add_pulling_from(job, newline, out);
         heading->said_from = true;
     }
 }

@@ -428,6 +428,32 @@ static void test_nonsense(void **state UNUSED)
 /* --- Lines -------------------------------------------------------------------------------------
  */
 
+static void assert_heading(char *subject, char *repository, char *tag, const char *expected)
+{
+    struct progress_heading heading = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
+    struct snapshot s;
+    snapshot_init(&s, 0);
+    s.job.subject = subject;
+    s.pull.repository = repository;
+    s.pull.tag = tag;
+    s.pull.default_tag = false;
+    progress_add_heading(&heading, &s.job, "\n", &text);
+    assert_string_equal(strbuf_text(&text), expected);
+}
+
+/* Docker's words: of a digest, the whole name. */
+static void test_heading(void **state UNUSED)
+{
+    assert_heading("a.io/b:1", "b", "1", "1: Pulling from b\n");
+    assert_heading("a.io/b/c@sha256:12", "b/c", "sha256:12",
+                   "a.io/b/c@sha256:12: Pulling from b/c\n");
+    assert_heading("busybox@sha256:12", "library/busybox", "sha256:12",
+                   "docker.io/library/busybox@sha256:12: Pulling from library/busybox\n");
+    assert_heading("b/c@sha256:12", "b/c", "sha256:12",
+                   "docker.io/b/c@sha256:12: Pulling from b/c\n");
+}
+
 static void test_lines(void **state UNUSED)
 {
     CLEANUP(progress_lines_done) struct progress_lines lines = {0};
@@ -686,6 +712,7 @@ int main(void)
         cmocka_unit_test(test_screen_of_a_push),
         cmocka_unit_test(test_color),
         cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_heading),
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_lines_within_run),
         cmocka_unit_test(test_lines_of_waits),
