@@ -101,6 +101,27 @@ const struct command *command_find(const struct command_group *group, const char
     return NULL;
 }
 
+/* By name and group; for the top level the group is empty. */
+bool command_is_to_come(const struct command_group *group, const char *name)
+{
+    static const struct {
+        const char *group, *names;
+    } lists[] = {
+        {"", " attach build builder commit cp create diff exec export kill logs network pause port "
+             "ps rename restart rm start stats stop top unpause update volume wait "},
+        {"container", " attach commit cp create diff exec export inspect kill list logs ls pause "
+                      "port prune rename restart rm start stats stop top unpause update wait "},
+        {"image", " build "},
+        {"manifest", " annotate create push rm "},
+    };
+    CLEANUP_FREE char *word = xasprintf(" %s ", name);
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        if (str_eq(lists[i].group, group->name ? group->name : ""))
+            return !strchr(name, ' ') && strstr(lists[i].names, word);
+    }
+    return false;
+}
+
 /* Optimal string alignment: insertions, deletions, changes and swaps of neighbours. Words longer
  * than what any command is called are not near to it. */
 #define SUGGEST_MAX_LENGTH 15
@@ -127,11 +148,18 @@ static unsigned distance(const char *a, const char *b)
     return d[la][lb];
 }
 
+/* "lss" for "ls": what is one letter too long or too short, of names too short for the rest. */
+static bool extends(const char *candidate, const char *name)
+{
+    return *name && (str_starts(name, candidate) || str_starts(candidate, name));
+}
+
 static void consider(const char *candidate, const char *name, unsigned *best, const char **ret)
 {
     /* Within two changes anything of three letters is like "run", and of two like "push". */
     const unsigned far = distance(candidate, name);
-    if (far < *best && far < strlen(candidate) - 1 && far < strlen(name)) {
+    const bool near = far < strlen(candidate) - 1 && far < strlen(name);
+    if (far < *best && (near || (far == 1 && extends(candidate, name)))) {
         *best = far;
         *ret = candidate;
     }

@@ -86,3 +86,6 @@ const struct command *command_find(const struct command_group *group, const char
 
 /* The name nearest to a mistyped one, or NULL if none is near. Static. */
 const char *command_suggest(const struct command_group *group, const char *name);
+
+/* Whether Docker has a command of this name there, which davit is still to get. */
+bool command_is_to_come(const struct command_group *group, const char *name);

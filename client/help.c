@@ -38,18 +38,13 @@ static void add_groups(struct strbuf *out)
                     command_groups[i].name, command_groups[i].summary);
 }
 
-static void add_usage_of_group(const struct command_group *group, struct strbuf *out)
-{
-    strbuf_addf(out, "Usage:  davit%s%s %s\n", group->name ? " " : "", group_path(group),
-                group->bare   ? "[OPTIONS] [COMMAND]"
-                : group->name ? "COMMAND"
-                              : "[OPTIONS] COMMAND");
-}
-
 void help_group(const struct command_group *group, size_t width, struct strbuf *out)
 {
-    add_usage_of_group(group, out);
-    strbuf_addf(out, "\n%s\n", group->summary);
+    strbuf_addf(out, "Usage:  davit%s%s %s\n\n%s\n", group->name ? " " : "", group_path(group),
+                group->bare   ? "[OPTIONS] [COMMAND]"
+                : group->name ? "COMMAND"
+                              : "[OPTIONS] COMMAND",
+                group->summary);
     if (group->bare) {
         strbuf_add_str(out, "\nOptions:\n");
         flags_describe(group->bare->flags, group->bare->flag_count, width, out);
@@ -83,11 +78,14 @@ void help_after_error(const struct command *command, const char *path, struct st
     add_reference(path, out);
 }
 
+/* Docker's words for a group differ here from those of its help. */
 void help_group_after_error(const struct command_group *group, struct strbuf *out)
 {
     CLEANUP_FREE char *path = group->name ? xasprintf("davit %s", group->name) : xstrdup("davit");
-    strbuf_add_char(out, '\n');
-    add_usage_of_group(group, out);
+    strbuf_addf(out, "\nUsage:  %s%s\n", path,
+                group->bare   ? " [OPTIONS] [COMMAND]"
+                : group->name ? ""
+                              : " [OPTIONS] COMMAND [ARG...]");
     add_reference(path, out);
 }
 

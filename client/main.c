@@ -79,11 +79,14 @@ static int flag_error(const struct cli *cli, const struct error *err)
 static int unknown_command(const struct command_group *group, const char *name)
 {
     const char *within = group->name ? group->name : "", *space = group->name ? " " : "";
-    const char *near = command_suggest(group, name);
+    const bool to_come = command_is_to_come(group, name);
+    const char *near = to_come ? NULL : command_suggest(group, name);
     CLEANUP_STRBUF struct strbuf text = {0};
     strbuf_addf(&text, "davit: unknown command: davit%s%s ", space, within);
     strbuf_add_printable(&text, name);
     strbuf_add_char(&text, '\n');
+    if (to_come)
+        strbuf_add_str(&text, "\nDocker has this command, davit does not have it yet\n");
     if (near)
         strbuf_addf(&text, "\nDid you mean 'davit%s%s %s'?\n", space, within, near);
     if (group->name)

@@ -53,11 +53,11 @@ def test_help_at_every_level():
             assert f"davit {name} {inner}" in aliases or (name, inner) not in ALIASES
 
 
-USAGE = {"davit": "[OPTIONS] COMMAND", "davit image": "COMMAND",
-         "davit run": "[OPTIONS] IMAGE [COMMAND] [ARG...]", "davit info": "[OPTIONS]",
-         "davit pull": "[OPTIONS] NAME[:TAG|@DIGEST]", "davit rmi": "[OPTIONS] IMAGE [IMAGE...]",
-         "davit tag": "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-         "davit images": "[OPTIONS] [REPOSITORY[:TAG]]"}
+USAGE = {"davit": " [OPTIONS] COMMAND [ARG...]", "davit image": "",
+         "davit run": " [OPTIONS] IMAGE [COMMAND] [ARG...]", "davit info": " [OPTIONS]",
+         "davit pull": " [OPTIONS] NAME[:TAG|@DIGEST]", "davit rmi": " [OPTIONS] IMAGE [IMAGE...]",
+         "davit tag": " SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+         "davit images": " [OPTIONS] [REPOSITORY[:TAG]]"}
 
 
 @pytest.mark.parametrize("path, arguments, code, message", [
@@ -65,6 +65,10 @@ USAGE = {"davit": "[OPTIONS] COMMAND", "davit image": "COMMAND",
     (None, ["pul"], 1, "davit: unknown command: davit pul\n\nDid you mean 'davit pull'?\n"),
     ("davit image", ["image", "pul"], 1,
      "davit: unknown command: davit image pul\n\nDid you mean 'davit image pull'?\n"),
+    ("davit image", ["image", "lss"], 1,
+     "davit: unknown command: davit image lss\n\nDid you mean 'davit image ls'?\n"),
+    (None, ["ps"], 1, "davit: unknown command: davit ps\n\n"
+                      "Docker has this command, davit does not have it yet\n"),
     (None, ["\33[31m"], 1, "davit: unknown command: davit \\u001b[31m\n"),
     ("davit", ["--foo"], 125, "unknown flag: --foo\n"),
     ("davit", ["-Z"], 125, "unknown shorthand flag: 'Z' in -Z\n"),
@@ -88,7 +92,7 @@ USAGE = {"davit": "[OPTIONS] COMMAND", "davit image": "COMMAND",
 ])
 def test_errors_of_usage(path, arguments, code, message):
     """In the words of Docker 28."""
-    usage = f"Usage:  {path} {USAGE[path]}\n\n" if path else ""
+    usage = f"Usage:  {path}{USAGE[path]}\n\n" if path else ""
     assert alone(*arguments) == (
         code, "", f"{message}\n{usage}Run '{path or 'davit'} --help' for more information\n")
 

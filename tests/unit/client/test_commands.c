@@ -79,6 +79,7 @@ static void test_suggestions(void **state UNUSED)
         {NULL, "contaner", "container"}, {NULL, "ps", NULL},
         {NULL, "compose", NULL},         {NULL, "", NULL},
         {"image", "rn", NULL},           {NULL, "versions", "version"},
+        {"image", "lss", "ls"},          {"image", "l", "ls"},
         {NULL, "__complet", NULL},       {NULL, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", NULL},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -87,6 +88,24 @@ static void test_suggestions(void **state UNUSED)
         const char *nearest = command_suggest(group, cases[i].typed);
         if (!str_eq(nearest, cases[i].nearest))
             fail_msg("%s: %s", cases[i].typed, nearest ? nearest : "(none)");
+    }
+}
+
+static void test_commands_to_come(void **state UNUSED)
+{
+    const struct command_group *top = &command_groups[0];
+    assert_true(command_is_to_come(top, "ps"));
+    assert_true(command_is_to_come(top, "wait"));
+    assert_false(command_is_to_come(top, "p"));
+    assert_false(command_is_to_come(top, ""));
+    assert_false(command_is_to_come(top, "ps rename"));
+    assert_true(command_is_to_come(command_group_find("container"), "ls"));
+    assert_false(command_is_to_come(command_group_find("system"), "ps"));
+    /* Who adds one takes it off the list. */
+    for (size_t i = 0; i < command_group_count; i++) {
+        for (size_t k = 0; k < command_groups[i].count; k++)
+            assert_false(command_is_to_come(&command_groups[i], command_groups[i].names[k].name));
+        assert_false(command_groups[i].name && command_is_to_come(top, command_groups[i].name));
     }
 }
 
@@ -247,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_table_is_well_formed),
         cmocka_unit_test(test_find),
         cmocka_unit_test(test_suggestions),
+        cmocka_unit_test(test_commands_to_come),
         cmocka_unit_test(test_group_help),
         cmocka_unit_test(test_command_help),
         cmocka_unit_test(test_help_fits),
