@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -257,10 +258,12 @@ static bool load_image_layers(struct db *db, struct store *store, struct error *
     sqlite3_stmt *row =
         db_query(db, "SELECT image_id, diff_id FROM image_layers ORDER BY image_id, position", NULL,
                  0, err);
+    struct image *image = NULL;
     int r = row ? 1 : -1;
 
     while (r > 0 && (r = db_step(db, row, err)) > 0) {
-        struct image *image = column_image(store, row, 0);
+        if (!image || !str_eq(image->id.text, (const char *)sqlite3_column_text(row, 0)))
+            image = column_image(store, row, 0);
         if (image && !add_diff_id(store, image, row, 1, err))
             return false;
     }
@@ -315,7 +318,9 @@ static bool list_directory(const struct store *store, int fd, const char *name, 
     while ((item = readdir(dir))) {
         if (str_eq(item->d_name, ".") || str_eq(item->d_name, ".."))
             continue;
-        *ret = xrealloc(*ret, (count + 2) * sizeof(char *));
+        /* Doubled when it is full. */
+        if ((count & (count + 1)) == 0)
+            *ret = xrealloc(*ret, 2 * (count + 1) * sizeof(char *));
         (*ret)[count++] = xstrdup(item->d_name);
         (*ret)[count] = NULL;
     }
@@ -335,22 +340,19 @@ static bool move_litter(struct store *store, int fd, const char *name, struct er
 
 /* Everything in tmp/, every directory in layers/ that has no row: what was on its way in or out
  * when the last daemon ended; and what is no blob in partial/. */
-static bool find_litter(struct store *store, struct error *err)
+static bool find_litter(struct store *store, char *const *layer_litter, struct error *err)
 {
     CLEANUP(strv_cleanup) char **tmp_names = NULL;
-    CLEANUP(strv_cleanup) char **layer_names = NULL;
     CLEANUP(strv_cleanup) char **partial_names = NULL;
     struct digest digest;
 
     if (!list_directory(store, store->tmp_fd, "tmp", &tmp_names, err) ||
-        !list_directory(store, store->layers_fd, "layers", &layer_names, err) ||
         !list_directory(store, store->partials.dir_fd, "partial", &partial_names, err))
         return false;
     for (char **name = tmp_names; *name; name++)
         trash_add(store, *name);
-    for (char **name = layer_names; *name; name++) {
-        CLEANUP_FREE char *diff_id = xasprintf("sha256:%s", *name);
-        if (!map_get(store->layers, diff_id) && !move_litter(store, store->layers_fd, *name, err))
+    for (; layer_litter && *layer_litter; layer_litter++) {
+        if (!move_litter(store, store->layers_fd, *layer_litter, err))
             return false;
     }
     for (char **name = partial_names; *name; name++) {
@@ -386,20 +388,42 @@ static bool find_mounts(struct store *store, struct error *err)
     return true;
 }
 
+/* Marks the layers that have their directory; the names of what has no row: the caller's. */
+static bool find_directories(struct store *store, char ***ret_litter, struct error *err)
+{
+    CLEANUP(strv_cleanup) char **names = NULL;
+    char diff_id[sizeof("sha256:") + NAME_MAX];
+
+    if (!list_directory(store, store->layers_fd, "layers", &names, err))
+        return false;
+    for (char **name = names; *name; name++) {
+        struct layer *layer;
+        snprintf(diff_id, sizeof(diff_id), "sha256:%s", *name);
+        layer = map_get(store->layers, diff_id);
+        if (layer)
+            layer->marks = 1;
+        else
+            strv_add(ret_litter, *name);
+    }
+    return true;
+}
+
 /* A layer whose directory somebody took away is as if it had never been fetched: the next pull of
  * its images fetches it again. */
-static bool forget_lost_layers(struct db *db, struct store *store, struct error *err)
+static bool forget_lost_layers(struct db *db, struct store *store, char ***ret_litter,
+                               struct error *err)
 {
     CLEANUP(strv_cleanup) char **lost = xcalloc(map_count(store->layers) + 1, sizeof(char *));
     size_t iterator = 0, count = 0;
     void *value;
 
+    if (!find_directories(store, ret_litter, err))
+        return false;
     while (map_next(store->layers, &iterator, NULL, &value)) {
-        const struct layer *layer = value;
-        if (faccessat(store->layers_fd, digest_hex(&layer->info.diff_id), F_OK,
-                      AT_SYMLINK_NOFOLLOW) < 0 &&
-            errno == ENOENT)
+        struct layer *layer = value;
+        if (layer->marks == 0)
             lost[count++] = xstrdup(layer->info.diff_id.text);
+        layer->marks = 0;
     }
     for (size_t i = 0; i < count; i++) {
         struct digest diff_id;
@@ -419,16 +443,22 @@ static bool forget_lost_layers(struct db *db, struct store *store, struct error 
 struct load_work {
     struct store *store;
     const struct store_options *options;
+    char **layer_litter; /* names in layers/ that have no row */
 };
+
+static void load_work_done(struct load_work *work)
+{
+    strv_free(work->layer_litter);
+}
 
 static bool load(struct db *db, void *arg, struct error *err)
 {
-    const struct load_work *work = arg;
+    struct load_work *work = arg;
     struct store *store = work->store;
 
     return load_id(db, store, err) && load_scrub(db, store, err) && load_layers(db, store, err) &&
            load_driver(db, store, work->options->driver, err) &&
-           forget_lost_layers(db, store, err) && load_images(db, store, err) &&
+           forget_lost_layers(db, store, &work->layer_litter, err) && load_images(db, store, err) &&
            event_log_load(db, &store->events, err);
 }
 
@@ -485,7 +515,7 @@ static bool find_programs(struct store *store, const char *programs_dir, struct 
 bool store_open_blocking(struct store *store, const struct store_options *options,
                          struct error *err)
 {
-    struct load_work work = {.store = store, .options = options};
+    CLEANUP(load_work_done) struct load_work work = {.store = store, .options = options};
     CLEANUP_FREE char *db_path = NULL;
 
     if (!find_programs(store, options->programs_dir, err) || !open_directories(store, err))
@@ -495,6 +525,6 @@ bool store_open_blocking(struct store *store, const struct store_options *option
     fault_point("open.directories");
     store->db = db_open(db_path, err);
     fault_point("open.database");
-    return store->db && db_transaction(store->db, load, &work, err) && find_litter(store, err) &&
-           find_mounts(store, err);
+    return store->db && db_transaction(store->db, load, &work, err) &&
+           find_litter(store, work.layer_litter, err) && find_mounts(store, err);
 }
