@@ -1,5 +1,6 @@
 #include "client/upload.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -8,19 +9,28 @@
 
 #define PIECE_BYTES (512 * KIB)
 
+/* As Go words it: "open x: no such file or directory". */
+static bool file_failed(const char *what, const char *file, int errnum, struct error *err)
+{
+    error_set_errno(err, errnum, "%s %s", what, file ? file : "standard input");
+    char *why = strrchr(err->message, ':') + strlen(": ");
+    *why = (char)tolower((unsigned char)*why);
+    return false;
+}
+
 bool upload_open(struct upload *upload, const char *file, struct error *err)
 {
     const int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
     struct stat st;
     if (fd < 0)
-        return error_set_errno(err, errno, "open %s", file ? file : "standard input");
+        return file_failed("open", file, errno, err);
     upload->is_file = file;
     upload->input = stream_new(fd);
     upload->buffer = xmalloc(PIECE_BYTES);
     if (fstat(fd, &st) < 0)
         return true;
     if (S_ISDIR(st.st_mode))
-        return error_set_errno(err, EISDIR, "read %s", file ? file : "standard input");
+        return file_failed("read", file, EISDIR, err);
     if (S_ISREG(st.st_mode)) {
         const off_t position = lseek(fd, 0, SEEK_CUR);
         upload->bytes_total = (uint64_t)(st.st_size - MIN(MAX(position, 0), st.st_size));
