@@ -9,16 +9,18 @@
 
 /* --- List ------------------------------------------------------------------------------------- */
 
-Davit__V1__Image *image_message(const struct store *store, const struct image *image)
+/* Takes the names over: familiar ones. */
+static Davit__V1__Image *message_of(const struct store *store, const struct image *image,
+                                    char **tags, char **digests)
 {
     Davit__V1__Image *message = xcalloc(1, sizeof(*message));
 
     davit__v1__image__init(message);
     message->id = xstrdup(image->id.text);
-    message->repo_tags = image_familiar_names(image->tags);
-    message->n_repo_tags = strv_count(message->repo_tags);
-    message->repo_digests = image_familiar_names(image->repo_digests);
-    message->n_repo_digests = strv_count(message->repo_digests);
+    message->repo_tags = tags;
+    message->n_repo_tags = strv_count(tags);
+    message->repo_digests = digests;
+    message->n_repo_digests = strv_count(digests);
     message->created_unix_ns = image->created_unix_ns;
     message->size_bytes = image->size_bytes;
     message->os = xstrdup(image->os);
@@ -30,44 +32,43 @@ Davit__V1__Image *image_message(const struct store *store, const struct image *i
     return message;
 }
 
-/* Only the names that were asked for are told, as in Docker. False if the image is not meant. */
-static bool keep_names(const struct image_filter *filter, char **names, size_t *count)
+Davit__V1__Image *image_message(const struct store *store, const struct image *image)
 {
-    size_t kept = 0;
-
-    for (size_t i = 0; i < *count; i++) {
-        if (image_filter_match_name(filter, names[i]))
-            names[kept++] = names[i];
-        else
-            free(names[i]);
-    }
-    names[kept] = NULL;
-    *count = kept;
-    return kept > 0;
+    return message_of(store, image, image_familiar_names(image->tags),
+                      image_familiar_names(image->repo_digests));
 }
 
-/* Docker's rules. NULL if it is not to be listed. */
+/* Of a NULL-terminated list of canonical names; the caller frees the result with strv_free. */
+static char **names_asked_for(const struct image_filter *filter, char *const *canonical)
+{
+    char **names = xcalloc(strv_count(canonical) + 1, sizeof(*names));
+
+    for (size_t count = 0; canonical && *canonical; canonical++) {
+        if (image_filter_match_name(filter, *canonical))
+            names[count++] = image_familiar(*canonical);
+    }
+    return names;
+}
+
+/* Docker's rules. NULL if it is not to be listed. Of its names only those are told that were asked
+ * for. */
 static Davit__V1__Image *listed_message(const struct store *store, const struct image *image,
                                         const struct image_filter *filter, bool all)
 {
+    CLEANUP(strv_cleanup) char **tags = NULL, **digests = NULL;
     bool named = image->tag_count > 0 || image->repo_digest_count > 0;
-    Davit__V1__Image *message;
 
     if (filter->dangling == DANGLING_YES && !image_is_dangling(image))
         return NULL;
     if ((!all && image_is_intermediate(image)) || (!named && filter->dangling == DANGLING_NO))
         return NULL;
-    if ((!named && filter->references) || !image_filter_match(filter, image))
+    if (!image_filter_match(filter, image))
         return NULL;
-    message = image_message(store, image);
-    if (!filter->references)
-        return message;
-    bool kept = keep_names(filter, message->repo_tags, &message->n_repo_tags);
-    kept |= keep_names(filter, message->repo_digests, &message->n_repo_digests);
-    if (kept)
-        return message;
-    davit__v1__image__free_unpacked(message, NULL);
-    return NULL;
+    tags = names_asked_for(filter, image->tags);
+    digests = names_asked_for(filter, image->repo_digests);
+    if (filter->references && !*tags && !*digests)
+        return NULL;
+    return message_of(store, image, TAKE(tags), TAKE(digests));
 }
 
 /* A name given to `images` is one more pattern. */
@@ -85,8 +86,9 @@ static bool parse_filters(const struct store *store, const Davit__V1__ListImages
     return image_filter_parse(store, IMAGE_FILTER_LIST, filters, strv_count(filters), ret, err);
 }
 
-/* Pages: what is sent at once, and where the next one begins, as text. */
-#define PAGE_BYTES (1 * MIB)
+/* Pages: what is sent at once (packing it holds up the loop), and where the next one begins, as
+ * text. */
+#define PAGE_BYTES (256 * KIB)
 
 static char *page_token(const struct image_place *place)
 {

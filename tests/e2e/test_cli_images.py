@@ -195,16 +195,16 @@ def test_long_lists_come_in_pages(davit, registry, api):
     pages, token = [], ""
     while not pages or token:
         page = stub(api.images.ListImagesRequest(labels=True, page_token=token))
-        assert page.ByteSize() < 1_200_000
+        assert page.ByteSize() < 400_000
         pages.append([one.repo_tags[0] for one in page.images])
         assert all(json.loads(one.labels)["x"] == "y" * 60_000 for one in page.images)
         token = page.next_page_token
-    assert len(pages) == 2 and sorted(sum(pages, [])) == names
+    assert len(pages) == 4 and sorted(sum(pages, [])) == names
     # Without labels they fit on one; the place of a page may be that of an image that has gone.
     assert len(stub(api.images.ListImagesRequest()).images) == 20
     page = stub(api.images.ListImagesRequest(labels=True))
     davit("rmi", page.images[-1].repo_tags[0])
-    rest = stub(api.images.ListImagesRequest(page_token=page.next_page_token))
+    rest = stub(api.images.ListImagesRequest(labels=True, page_token=page.next_page_token))
     assert [one.repo_tags[0] for one in rest.images] == pages[1]
     for bad in ("x", "1", "5:", ":sha256:12", "9:sha256:xyz"):
         with pytest.raises(Exception, match="this page token is none"):
