@@ -348,9 +348,7 @@ static bool validate(struct evaluation *e, struct value *value, char parameter)
     if (!is_of(value, parameter))
         return evaluation_failed(e, "wrong type for value; expected %s; got %s", wanted,
                                  value->type->name);
-    if (parameter == 'v' && value->type->kind == TYPE_ANY)
-        *value = (struct value){.json = NULL};
-    value->boxed &= parameter == '\0';
+    value->boxed &= parameter == '\0' || parameter == 'v';
     return true;
 }
 
@@ -560,15 +558,9 @@ static enum flow range_over_map(struct evaluation *e, const struct node *range,
 static enum flow range_over_int(struct evaluation *e, const struct node *range,
                                 const struct value *count)
 {
-    const struct node *names = range->pipe->declarations;
     const struct value none = {.json = NULL};
     enum flow flow = FLOW_ON;
 
-    if (names && names->next) {
-        evaluation_failed(e, "can't use %lld to iterate over more than one variable",
-                          (long long)value_integer(count));
-        return FLOW_FAILED;
-    }
     for (int64_t i = 0; i < value_integer(count) && flow == FLOW_ON; i++) {
         struct value element = value_int(e, i);
         element.type = count->type;
@@ -590,6 +582,11 @@ static enum flow walk_range(struct evaluation *e, const struct value *dot, const
     if (kind != TYPE_INT && kind != TYPE_SLICE && kind != TYPE_MAP) {
         value_print(e, &value, &text);
         evaluation_failed(e, "range can't iterate over %s", strbuf_text(&text));
+        return FLOW_FAILED;
+    }
+    if (kind == TYPE_INT && node->pipe->declarations && node->pipe->declarations->next) {
+        evaluation_failed(e, "can't use %lld to iterate over more than one variable",
+                          (long long)value_integer(&value));
         return FLOW_FAILED;
     }
     if (kind == TYPE_INT ? value_integer(&value) <= 0 : value_length(&value) == 0)
@@ -659,9 +656,7 @@ static enum flow walk_action(struct evaluation *e, const struct value *dot, cons
         CLEANUP_FREE char *text = value_string(&value, &length);
         strbuf_add(e->out, text, length);
     } else {
-        if (value.type->kind == TYPE_POINTER && value.json)
-            value.type = value.type->element;
-        value_print(e, &value, e->out);
+        value_print_pointed(e, &value, e->out);
     }
     if (changes == e->changes) {
         while (json_array_size(e->made) > made)

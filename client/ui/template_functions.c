@@ -54,16 +54,21 @@ static int compare(const struct value *a, const struct value *b)
     return difference ? difference : (a_length > b_length) - (a_length < b_length);
 }
 
-static bool has_no_equality(const struct value *value)
+static bool is_comparable(const struct template_type *type)
 {
-    return value->type && (value->type->kind == TYPE_SLICE || value->type->kind == TYPE_MAP ||
-                           value->type->kind == TYPE_STRUCT);
+    if (type->kind != TYPE_STRUCT)
+        return type->kind != TYPE_SLICE && type->kind != TYPE_MAP;
+    for (const struct template_field *field = type->fields; field->name; field++) {
+        if (!is_comparable(field->type))
+            return false;
+    }
+    return true;
 }
 
 static bool is_empty_value(const struct value *value)
 {
     return value_is_nil(value) ||
-           (has_no_equality(value) && !value->json && value->type->kind != TYPE_STRUCT);
+           (!value->json && (value->type->kind == TYPE_SLICE || value->type->kind == TYPE_MAP));
 }
 
 /* Of two that are no numbers, strings or truths: only nil can be told. */
@@ -76,13 +81,16 @@ static bool others_are_equal(evaluation *e, arguments a, arguments b, bool *ret)
         *ret = is_empty_value(a) && is_empty_value(b);
         return true;
     }
-    if (!has_no_equality(b)) {
-        *ret = a->json == b->json && !has_no_equality(a);
+    if (is_comparable(a->type) && is_comparable(b->type)) {
+        *ret = a->type == b->type &&
+               (a->type->kind == TYPE_POINTER ? a->json == b->json : json_equal(a->json, b->json));
         return true;
     }
-    value_print(e, str_eq(a->type->name, b->type->name) ? b : a, &text);
-    if (str_eq(a->type->name, b->type->name))
+    if (str_eq(a->type->name, b->type->name)) {
+        value_printf(e, "%s", 2, b, 1, &text);
         return function_failed(e, "non-comparable type %s: %s", strbuf_text(&text), b->type->name);
+    }
+    value_printf(e, "%s", 2, a, 1, &text);
     strbuf_addf(&text, ": %s, %s: ", a->type->name, b->type->name);
     value_print(e, b, &text);
     return function_failed(e, "non-comparable types %s", strbuf_text(&text));
@@ -189,12 +197,19 @@ static bool do_and_or(evaluation *e UNUSED, arguments a, size_t count, struct va
 /* --- Parts -------------------------------------------------------------------------------------
  */
 
+/* No value, or an empty interface. */
+static bool is_nothing(const struct value *value)
+{
+    return !value->type || value->type->kind == TYPE_ANY;
+}
+
 static bool take_index(evaluation *e, const struct value *index, size_t limit, size_t *ret)
 {
     if (!index->type)
         return function_failed(e, "cannot index slice/array with nil");
-    if (index->type->kind != TYPE_INT)
-        return function_failed(e, "cannot index slice/array with type %s", index->type->name);
+    if (index->boxed || index->type->kind != TYPE_INT)
+        return function_failed(e, "cannot index slice/array with type %s",
+                               index->boxed ? "interface {}" : index->type->name);
     *ret = (size_t)value_integer(index);
     return (value_integer(index) >= 0 && *ret <= limit) ||
            function_failed(e, "index out of range: %lld", (long long)value_integer(index));
@@ -204,9 +219,13 @@ static bool index_list(evaluation *e, const struct value *list, const struct val
                        struct value *ret)
 {
     const size_t length = value_length(list);
+    struct value number = *index;
     size_t at, used;
 
-    if (!take_index(e, index, length, &at))
+    if (is_nothing(index))
+        number.type = NULL;
+    number.boxed = false;
+    if (!take_index(e, &number, length, &at))
         return false;
     if (at == length)
         return function_failed(e, "reflect: %s index out of range",
@@ -225,7 +244,7 @@ static bool index_map(evaluation *e, const struct value *map, const struct value
 {
     size_t length;
 
-    if (!index->type)
+    if (is_nothing(index))
         return function_failed(e, "value is nil; should be of type string");
     if (index->type->kind != TYPE_STRING)
         return function_failed(e, "value has type %s; should be string", index->type->name);
@@ -239,7 +258,7 @@ static bool index_map(evaluation *e, const struct value *map, const struct value
 static bool do_index(evaluation *e, arguments a, size_t count, struct value *ret)
 {
     *ret = a[0];
-    if (!ret->type)
+    if (is_nothing(ret))
         return function_failed(e, "index of untyped nil");
     for (size_t i = 1; i < count; i++) {
         const struct value item = *ret;
@@ -282,7 +301,7 @@ static bool do_slice(evaluation *e, arguments a, size_t count, struct value *ret
     const size_t length = value_length(item);
     size_t at[3] = {0, length, length};
 
-    if (!item->type)
+    if (is_nothing(item))
         return function_failed(e, "slice of untyped nil");
     if (count > 4)
         return function_failed(e, "too many slice indexes: %zu", count - 1);
@@ -352,7 +371,7 @@ static bool is_string(const struct value *value)
 static void add_sprint(evaluation *e, arguments a, size_t count, struct strbuf *out)
 {
     for (size_t i = 0; i < count; i++) {
-        if (i && !is_string(&a[i - 1]) && !is_string(&a[i]))
+        if (i && !value_is_text(&a[i - 1]) && !value_is_text(&a[i]))
             strbuf_add_char(out, ' ');
         value_print(e, &a[i], out);
     }
@@ -404,13 +423,13 @@ static char *escapable(evaluation *e, arguments a, size_t count, size_t *ret_len
     if (count == 1 && is_string(&a[0]))
         return value_string(&a[0], ret_length);
     for (size_t i = 0; i < count; i++) {
-        if (i && !is_string(&a[i - 1]) && !is_string(&a[i]) && !value_is_nil(&a[i - 1]) &&
+        if (i && !value_is_text(&a[i - 1]) && !value_is_text(&a[i]) && !value_is_nil(&a[i - 1]) &&
             !value_is_nil(&a[i]))
             strbuf_add_char(&text, ' ');
         if (!a[i].type || (value_is_nil(&a[i]) && a[i].type->kind == TYPE_ANY))
             strbuf_add_str(&text, "<no value>");
         else
-            value_print(e, &a[i], &text);
+            value_print_pointed(e, &a[i], &text);
     }
     *ret_length = text.length;
     return strbuf_take(&text);

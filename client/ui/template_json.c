@@ -5,7 +5,7 @@
 #include "client/ui/template_value.h"
 #include "client/ui/unicode.h"
 
-static void add_character(struct strbuf *out, uint32_t c)
+static void add_character(struct strbuf *out, uint32_t c, bool html)
 {
     static const char letters[] = "btn\vfr"; /* from \b on; there is none for \v */
 
@@ -13,13 +13,15 @@ static void add_character(struct strbuf *out, uint32_t c)
         strbuf_addf(out, "\\%c", (char)c);
     else if (c >= '\b' && c <= '\r' && c != '\v')
         strbuf_addf(out, "\\%c", letters[c - '\b']);
-    else if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+    else if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 ||
+             (html && (c == '<' || c == '>' || c == '&')))
         strbuf_addf(out, "\\u%04x", c);
     else
         unicode_add(out, c);
 }
 
-static void add_string(struct strbuf *out, const char *text, size_t length)
+/* With html Go's Marshal() of what writes its own JSON: Docker's rows. */
+static void add_string(struct strbuf *out, const char *text, size_t length, bool html)
 {
     uint32_t c;
 
@@ -29,7 +31,7 @@ static void add_string(struct strbuf *out, const char *text, size_t length)
         if (c == UNICODE_REPLACEMENT && used == 1)
             strbuf_add_str(out, "\\ufffd");
         else
-            add_character(out, c);
+            add_character(out, c, html);
         i += used;
     }
     strbuf_add_char(out, '"');
@@ -62,7 +64,7 @@ static void add_scalar(const json_t *json, struct strbuf *out)
 {
     switch (json ? json_typeof(json) : JSON_NULL) {
     case JSON_STRING:
-        add_string(out, json_string_value(json), json_string_length(json));
+        add_string(out, json_string_value(json), json_string_length(json), false);
         break;
     case JSON_INTEGER:
         strbuf_addf(out, "%lld", (long long)json_integer_value(json));
@@ -83,7 +85,7 @@ static void add_key(struct strbuf *out, const char *key, bool *first)
 {
     strbuf_add_str(out, *first ? "" : ",");
     *first = false;
-    add_string(out, key, strlen(key));
+    add_string(out, key, strlen(key), false);
     strbuf_add_char(out, ':');
 }
 
@@ -99,7 +101,10 @@ static void add_map(const struct evaluation *evaluation, const struct value *map
                 ? value_of(evaluation, &template_any, json_object_get(map->json, *key))
                 : value_member(evaluation, map, *key, strlen(*key));
         add_key(out, *key, &first);
-        value_json(evaluation, &member, out);
+        if (map->type->kind == TYPE_ROW && json_is_string(member.json))
+            add_string(out, json_string_value(member.json), json_string_length(member.json), true);
+        else
+            value_json(evaluation, &member, out);
     }
 }
 

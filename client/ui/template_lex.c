@@ -259,7 +259,8 @@ static bool at_terminator(const struct lexer *lexer)
     size_t length;
     const uint32_t c = peek(lexer, &length);
 
-    return c == END_OF_INPUT || is_space(c) || (c < 0x80 && strchr(".,|:)(}", (int)c));
+    return c == END_OF_INPUT || is_space(c) || at(lexer, 0, "}}") ||
+           (c && c < 0x80 && strchr(".,|:)(", (int)c));
 }
 
 static enum token_kind keyword(const char *word, size_t length)

@@ -66,8 +66,10 @@ static void add_bad_verb(const struct evaluation *evaluation, const struct verb 
     if (value_is_nil(value) && (!value->type || value->type->kind == TYPE_ANY)) {
         strbuf_add_str(out, "<nil>");
     } else {
+        struct verb shown = *verb;
+        shown.letter = 'v';
         strbuf_addf(out, "%s=", value->type->name);
-        add_value(evaluation, &plain, value, 0, out);
+        add_value(evaluation, &shown, value, 0, out);
     }
     strbuf_add_char(out, ')');
 }
@@ -135,6 +137,11 @@ static void add_as_character(const struct verb *verb, int64_t integer, struct st
     } else if (verb->letter == 'U') {
         strbuf_clear(&text);
         strbuf_addf(&text, "U+%04llX", (unsigned long long)integer);
+        if (verb->sharp && unicode_is_printable(c)) {
+            strbuf_add_str(&text, " '");
+            unicode_add(&text, c);
+            strbuf_add_char(&text, '\'');
+        }
     }
     add_padded_text(verb, &text, out);
 }
@@ -336,6 +343,10 @@ static void add_time(const struct verb *verb, const struct value *value, struct 
         strbuf_addf(&shown, " %.3s%.2s %.3s%.2s", text, text + 4, text, text + 4);
     else
         strbuf_add_str(&shown, " +0000 UTC");
+    if (verb->letter == 'q') {
+        CLEANUP_FREE char *plain_text = strbuf_take(&shown);
+        add_go_quoted(&shown, plain_text, strlen(plain_text));
+    }
     add_padded_text(verb, &shown, out);
 }
 
@@ -403,18 +414,20 @@ static void add_struct(const struct evaluation *evaluation, const struct verb *v
 }
 
 static void add_nil(const struct evaluation *evaluation, const struct verb *verb,
-                    const struct value *value, struct strbuf *out)
+                    const struct value *value, unsigned depth, struct strbuf *out)
 {
     const bool pointer = value->type && value->type->kind == TYPE_POINTER;
 
-    if (verb->letter != 'v')
+    if (pointer && is_one_of(verb->letter, "bodxX"))
+        add_integer(verb, 0, 10, out); /* its address */
+    else if (verb->letter != 'v' && (pointer || depth == 0))
         add_bad_verb(evaluation, verb, value, out);
     else if (verb->sharp_v && pointer)
         strbuf_addf(out, "(%s)(nil)", value->type->name);
-    else if (verb->sharp_v && value->type)
-        strbuf_addf(out, "%s(nil)", value->type->name);
-    else
+    else if (pointer || depth == 0)
         add_padded(verb, "<nil>", 5, out);
+    else
+        strbuf_add_str(out, verb->sharp_v ? "interface {}(nil)" : "<nil>");
 }
 
 static void add_value(const struct evaluation *evaluation, const struct verb *verb,
@@ -428,7 +441,7 @@ static void add_value(const struct evaluation *evaluation, const struct verb *ve
         if (verb->letter == 'T')
             add_padded(verb, name, strlen(name), out);
         else
-            add_nil(evaluation, verb, value, out);
+            add_nil(evaluation, verb, value, depth, out);
         return;
     }
     switch (value->type->kind) {
@@ -467,6 +480,16 @@ static void add_value(const struct evaluation *evaluation, const struct verb *ve
 void value_print(const struct evaluation *evaluation, const struct value *value, struct strbuf *out)
 {
     add_value(evaluation, &plain, value, 0, out);
+}
+
+void value_print_pointed(const struct evaluation *evaluation, const struct value *value,
+                         struct strbuf *out)
+{
+    struct value pointed = *value;
+
+    if (pointed.json && pointed.type->kind == TYPE_POINTER)
+        pointed.type = pointed.type->element;
+    value_print(evaluation, &pointed, out);
 }
 
 /* --- Sprintf -----------------------------------------------------------------------------------

@@ -95,6 +95,10 @@ void add_clean(const struct evaluation *evaluation, struct strbuf *out, const ch
 void value_print(const struct evaluation *evaluation, const struct value *value,
                  struct strbuf *out);
 
+/* The same of what a pointer points to. */
+void value_print_pointed(const struct evaluation *evaluation, const struct value *value,
+                         struct strbuf *out);
+
 /* Appends its JSON: maps sorted, structs as they came. */
 void value_json(const struct evaluation *evaluation, const struct value *value, struct strbuf *out);
 

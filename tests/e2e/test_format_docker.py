@@ -1,0 +1,289 @@
+"""Templates of --format as Docker's own command line evaluates them: the same output, error and
+exit code for each of a list of them, format_templates.txt, and for as many that a grammar makes
+up. `docker inspect` is given an image by a daemon that knows nothing else; davit's evaluator is
+asked by a small program, davit-template-program, for all of them at once.
+"""
+
+import concurrent.futures
+import http.server
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+
+import pytest
+
+from conftest import BIN_DIR
+from docker_engine import docker_path
+
+SEED = 20240117
+GENERATED = 150
+BATCH = 40
+NEW_VERSION = 27  # Docker's command line whose Go and types davit follows
+SEPARATOR = "\x1e"
+
+DOCUMENT = {
+    "Id": "sha256:0123456789abcdef", "RepoTags": ["busybox:latest", "x:1"], "RepoDigests": [],
+    "Parent": "", "Comment": "a % of \"it\" <&> 'x'", "Created": "2024-01-02T03:04:05.678Z",
+    "DockerVersion": "", "Author": "Zo\u00eb \u4f60\u597d", "Architecture": "amd64", "Os": "linux",
+    "Size": 42, "GraphDriver": {"Data": None, "Name": "overlay2"},
+    "RootFS": {"Type": "layers", "Layers": ["sha256:aa", "sha256:bb", "sha256:cc"]},
+    "Metadata": {"LastTagTime": "2024-03-04T05:06:07.08+02:00"},
+    "Config": {
+        "Cmd": ["sh", "-c", "echo \"hi\""], "Entrypoint": None, "Env": ["PATH=/bin", "A=b=c"],
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Hostname": "h",
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 90500000000, "Retries": 3},
+        "Labels": {"b": "2", "a": "1", "org.x": "y"}, "OnBuild": None, "User": "root",
+        "Volumes": {"/data": {}}, "WorkingDir": "/"},
+    # The command line knows nothing of these: it sees them as maps only.
+    "Extra": {"float": 1.5, "int": 7, "list": [1, "two", None, {"k": [True, False]}],
+              "nothing": None, "text": "t", "true": True, "empty": {}},
+}
+
+# What is not as in Docker, and why: davit counts characters, where Docker may leave half of one.
+DEVIATIONS = r"truncate \.(Author|Comment)"
+# What Docker shows of that is where it lies in memory.
+POINTER = re.compile(r"\b0xc?[0-9a-f]{9,}\b")
+
+
+# --- Docker's side -------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self):
+        return "client"
+
+    def log_message(self, *arguments):
+        pass
+
+    def answer(self):
+        path = re.sub(r"^/v[0-9.]+", "", self.path).split("?")[0]
+        found = path in ("/_ping", "/images/image/json")
+        body = json.dumps(DOCUMENT).encode() if path.endswith("/json") else b"OK"
+        self.send_response(200 if found else 404)
+        self.send_header("Api-Version", "1.41")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def get_request(self):
+        connection, _ = super().get_request()
+        return connection, ("client", 0)
+
+
+class Docker:
+    def __init__(self, program, directory):
+        self.program = program
+        self.server = Server(str(directory / "docker.sock"), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=[0.05])
+        self.thread.start()
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "TZ": "UTC",
+                            "DOCKER_HOST": f"unix://{directory}/docker.sock"}
+        version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+        self.version = int(re.search(r"version (\d+)", version.stdout).group(1))
+
+    def stop(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def inspect(self, template):
+        """What it prints, its error and its exit code."""
+        done = subprocess.run([self.program, "image", "inspect", "-f", template, "image"],
+                              env=self.environment, capture_output=True, check=False)
+        # davit's errors are one line, whatever they are about.
+        error = done.stderr.decode()[:-1].replace("\n", "\\n").replace("\t", "\\t")
+        return (done.stdout.decode(errors="surrogateescape"), error and error + "\n",
+                done.returncode)
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory):
+    program = shutil.which("docker", path=docker_path())
+    if not program:
+        pytest.skip("there is no docker")
+    one = Docker(program, tmp_path_factory.mktemp("docker"))
+    yield one
+    one.stop()
+
+
+# --- davit's side --------------------------------------------------------------------------------
+
+
+def evaluate(templates):
+    """As Docker.inspect(), all at once."""
+    program = BIN_DIR.parent / "tests/davit-template-program"
+    done = subprocess.run([program], input=json.dumps({"data": DOCUMENT, "templates": templates}),
+                          capture_output=True, text=True, check=True)
+    results = []
+    for template, (text, error) in zip(templates, json.loads(done.stdout)):
+        if error is None:
+            results.append((text + "\n", "", 0))
+        else:
+            while_parsing = not re.match(r"template parsing error: template: :\d+:\d+: exec", error)
+            results.append(("" if while_parsing else "\n", error + "\n",
+                            64 if while_parsing else 1))
+    assert len(results) == len(templates)
+    return results
+
+
+# --- Comparing -----------------------------------------------------------------------------------
+
+
+def differences(docker, templates):
+    """What both make of the templates, where it differs. Those that fail are run one by one, the
+    others many in one call."""
+    templates = [one for one in templates if not re.search(DEVIATIONS, one)]
+    ours = dict(zip(templates, evaluate(templates)))
+    together = [one for one in templates
+                if ours[one][2] == 0 and not re.search(r"define|block|Extra|Hostname", one)]
+    batches = [together[i:i + BATCH] for i in range(0, len(together), BATCH)]
+
+    def run_batch(batch):
+        text = SEPARATOR.join("{{if true}}" + one + "{{end}}" for one in batch)
+        output, _, code = docker.inspect(text)
+        parts = output[:-1].split(SEPARATOR)
+        if code != 0 or len(parts) != len(batch):
+            return {one: docker.inspect(one) for one in batch}
+        return {one: (part + "\n", "", 0) for one, part in zip(batch, parts)}
+
+    theirs = {}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for result in pool.map(run_batch, batches):
+            theirs.update(result)
+        alone = [one for one in templates if one not in theirs]
+        theirs.update(zip(alone, pool.map(docker.inspect, alone)))
+    return [f"{one!r}:\n  docker: {theirs[one]}\n  davit:  {ours[one]}"
+            for one in templates
+            if theirs[one] != ours[one] and not POINTER.search(theirs[one][0] + theirs[one][1])]
+
+
+def read_corpus(version):
+    """Lines are templates; what "\\n\\" and "#27 " mean is said there."""
+    path = pathlib.Path(__file__).with_name("format_templates.txt")
+    for line in path.read_text().splitlines():
+        if version >= NEW_VERSION:
+            line = line.removeprefix(f"#{NEW_VERSION} ")
+        if line and not line.startswith("#"):
+            yield line.replace("\\n\\", "\n")
+
+
+def test_known_templates(docker):
+    found = differences(docker, list(dict.fromkeys(read_corpus(docker.version))))
+    assert not found, f"{len(found)} differ:\n" + "\n".join(found)
+
+
+class Grammar:
+    """Templates at random, of which about half are right. Those for an old Docker have nothing whose
+    type in Go has changed since."""
+
+    OLD_FIELDS = [".ID", ".RepoTags", ".Size", ".Os", ".Config.Env", ".Config.Labels", ".Author",
+                  ".Config.Labels.a", ".Config.Labels.none", ".RootFS.Layers", ".Comment",
+                  ".Metadata.LastTagTime", ".GraphDriver.Data", ".Variant", ".Config.ExposedPorts",
+                  ".Nope", ".Id", ".Extra.list", ".Extra.float", ".Extra.nothing", ".Extra.true",
+                  ".Extra.int"]
+    FIELDS = [".ID", ".RepoTags", ".Size", ".Os", ".Config", ".Config.Env", ".Config.Labels",
+              ".Config.Labels.a", ".Config.Labels.none", ".Config.Healthcheck", ".RootFS",
+              ".RootFS.Layers", ".Metadata.LastTagTime", ".Config.Entrypoint", ".Author",
+              ".Config.Healthcheck.Retries", ".Config.Healthcheck.Interval", ".GraphDriver.Data",
+              ".Comment", ".Variant", ".Config.ExposedPorts", ".Nope", ".Id", ".Extra.list",
+              ".Extra.float", ".Extra.nothing", ".Extra.true", ".Extra.int", ".Config.Hostname"]
+    LITERALS = ["1", "0", "-3", "2.5", "1e3", "0x1f", "'x'", '"a"', '""', "`b\\n`", "true", "false",
+                "nil", '"linux"', '"a=b"', '"\\t%d|"', "7"]
+    FUNCTIONS = {"upper": 1, "lower": 1, "title": 1, "len": 1, "json": 1, "not": 1, "html": 1,
+                 "js": 1, "urlquery": 1, "print": 2, "println": 2, "eq": 2, "ne": 2, "lt": 2,
+                 "le": 2, "gt": 2, "ge": 2, "and": 2, "or": 2, "index": 2, "slice": 2, "join": 2,
+                 "split": 2, "truncate": 2, "pad": 3, "printf": 2}
+    VERBS = ["%v", "%s", "%d", "%q", "%x", "%5v", "%-8s|", "%t", "%c", "%.2f", "%T", "%05d", "%+d",
+             "%e", "%g", "%U", "%#v", "%X", "%8.3f", "%%", "%.3s", "% d"]
+
+    def __init__(self, seed, version):
+        self.random = random.Random(seed)
+        self.variables = []
+        self.old = version < NEW_VERSION
+
+    def operand(self, depth):
+        choice = self.random.random()
+        if choice < 0.45:
+            return self.random.choice(self.OLD_FIELDS if self.old else self.FIELDS)
+        if choice < 0.7:
+            return self.random.choice(self.LITERALS)
+        if choice < 0.75 and self.variables:
+            return self.random.choice(self.variables)
+        if choice < 0.8 and not self.old:
+            return "."
+        return f"({self.pipe(depth + 1)})" if depth < 3 else "$.Os"
+
+    def command(self, depth, piped=False):
+        if self.random.random() < 0.35 and not piped:
+            return self.operand(depth)
+        name = self.random.choice(list(self.FUNCTIONS))
+        count = self.FUNCTIONS[name] - piped + (self.random.random() < 0.05)
+        operands = [self.operand(depth) for _ in range(count)]
+        if name == "printf" and operands:
+            operands[0] = json.dumps(self.random.choice(self.VERBS) + self.random.choice(
+                ["", " "] + self.VERBS))
+        return " ".join([name, *operands])
+
+    def pipe(self, depth=0):
+        commands = [self.command(depth)]
+        while self.random.random() < 0.25:
+            commands.append(self.command(depth, piped=True))
+        return " | ".join(commands)
+
+    def body(self, depth):
+        return "".join(self.action(depth + 1) for _ in range(self.random.randint(1, 2)))
+
+    def action(self, depth=0):
+        choice = self.random.random()
+        if choice < 0.55 or depth > 2:
+            return self.random.choice(["{{%s}}", "{{- %s}}", " {{%s -}} "]) % self.pipe()
+        if choice < 0.6:
+            return self.random.choice(["text", " \n ", "}}", "{"])
+        if choice < 0.7:
+            name = self.random.choice(["$a", "$b"])
+            text = "{{%s := %s}}" % (name, self.pipe())
+            self.variables.append(name)
+            return text
+        known = len(self.variables)
+        word = self.random.choice(["if", "with", "with" if self.old else "range", "range"])
+        declared = ""
+        if word == "range" and self.random.random() < 0.4:
+            declared = "$k, $v := "
+            self.variables += ["$k", "$v"]
+        # Go of an old Docker does not go through numbers.
+        pipe = self.random.choice(self.OLD_FIELDS[1:2] + self.OLD_FIELDS[4:-1]) \
+            if self.old and word == "range" else self.pipe()
+        text = "{{%s %s%s}}%s" % (word, declared, pipe, self.body(depth))
+        if self.random.random() < 0.4:
+            text += "{{else}}" + self.body(depth)
+        del self.variables[known:]
+        return text + "{{end}}"
+
+    def template(self):
+        self.variables = []
+        return "".join(self.action() for _ in range(self.random.randint(1, 2)))
+
+
+def test_generated_templates(docker):
+    grammar = Grammar(int(os.environ.get("DAVIT_TEST_SEED", SEED)), docker.version)
+    templates = [grammar.template()
+                 for _ in range(int(os.environ.get("DAVIT_TEST_TEMPLATES", GENERATED)))]
+    found = differences(docker, list(dict.fromkeys(templates)))
+    assert not found, f"{len(found)} differ:\n" + "\n".join(found)
