@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "client/cli.h"
+#include "client/filters.h"
 #include "client/ui/template.h"
 #include "proto/base/json.h"
 #include "proto/base/timestamp.h"
@@ -157,10 +158,11 @@ static bool await_show(struct cli *cli, const struct output *output, const Davit
     return await_cli_print(cli, text.data, text.length, err);
 }
 
-static void fill_request(const struct flags *flags, Davit__V1__SubscribeRequest *request)
+/* The filters stay the caller's. */
+static void fill_request(const struct flags *flags, char **filters,
+                         Davit__V1__SubscribeRequest *request)
 {
     const char *since = flag_string(flags, "since"), *until = flag_string(flags, "until");
-    char *const *filters = flag_list(flags, "filter");
     const int64_t now = wall_clock_ns();
     if (since && read_id(since, &request->since_id)) {
         request->since_case = DAVIT__V1__SUBSCRIBE_REQUEST__SINCE_SINCE_ID;
@@ -170,7 +172,7 @@ static void fill_request(const struct flags *flags, Davit__V1__SubscribeRequest 
     }
     if (until)
         timestamp_parse(until, now, &request->until_unix_ns);
-    request->filters = (char **)filters;
+    request->filters = filters;
     request->n_filters = strv_count(filters);
 }
 
@@ -179,10 +181,11 @@ static bool await_events(struct cli *cli, struct error *err)
     Davit__V1__SubscribeRequest request = DAVIT__V1__SUBSCRIBE_REQUEST__INIT;
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
     CLEANUP(output_done) struct output output = {0};
+    CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     ProtobufCMessage *message = NULL;
     int r;
 
-    fill_request(&cli->flags, &request);
+    fill_request(&cli->flags, filters, &request);
     if (!choose_output(flag_string(&cli->flags, "format"), &output, err) ||
         !await_cli_connect(cli, err))
         return false;
@@ -199,13 +202,6 @@ static bool await_events(struct cli *cli, struct error *err)
     return r == 0 || cli_daemon_error(err);
 }
 
-static bool check_filter(const char *filter, struct error *err)
-{
-    return strchr(filter, '=') ? true
-                               : error_set(err, ERROR_INVALID_ARGUMENT, NULL,
-                                           "bad format of filter (expected name=value)");
-}
-
 #define EVENT_FILTERS                                                                            \
     "type=image|event=pull|event=push|event=tag|event=untag|event=delete|event=load|event=save|" \
     "event=import|image=IMAGE|label="
@@ -217,7 +213,7 @@ static const struct flag flags[] = {
      .kind = "filter",
      .help = "Filter output based on conditions provided",
      .suggestions = EVENT_FILTERS,
-     .check = check_filter},
+     .check = filter_check},
     {.name = "format", .type = FLAG_STRING, .help = FORMAT_HELP, .suggestions = FORMAT_SUGGESTIONS},
     {.name = "since",
      .type = FLAG_STRING,

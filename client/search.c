@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "client/filters.h"
 #include "client/job_call.h"
 #include "client/ui/template.h"
 #include "client/ui/terminal.h"
@@ -9,13 +10,6 @@
 
 /* --- Filters ----------------------------------------------------------------------------------
  */
-
-static bool check_filter(const char *filter, struct error *err)
-{
-    return strchr(filter, '=') ? true
-                               : error_set(err, ERROR_INVALID_ARGUMENT, NULL,
-                                           "bad format of filter (expected name=value)");
-}
 
 /* pflag's words. */
 static bool check_limit(const char *limit, struct error *err)
@@ -91,17 +85,10 @@ static bool take_filters(char *const *filters, Davit__V1__SearchRequest *request
 static char *shown_description(const char *description, bool whole)
 {
     CLEANUP_FREE char *line = xstrdup(description);
-    size_t columns = 0;
-    char *c;
 
-    for (c = line; *c; c++)
+    for (char *c = line; *c; c++)
         *c = *c == '\n' || *c == '\r' || *c == '\t' ? ' ' : *c;
-    if (whole || terminal_columns(line) <= DESCRIPTION_COLUMNS)
-        return TAKE(line);
-    /* To where the last character that fits begins: it gives way to the ellipsis. */
-    for (c = line; columns < DESCRIPTION_COLUMNS; c++)
-        columns += (*c & 0xc0) != 0x80;
-    return xasprintf("%.*s…", (int)(c - line - 1), line);
+    return whole ? TAKE(line) : terminal_shortened(line, DESCRIPTION_COLUMNS);
 }
 
 static json_t *row_of(const Davit__V1__SearchResult *result, bool table, bool whole)
@@ -164,10 +151,10 @@ static bool await_search(struct cli *cli, struct error *err)
     CLEANUP(request_login_done) struct request_login login = {0};
     CLEANUP(response_free) Davit__V1__SearchResponse *response = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
 
     request.term = cli->flags.args[0];
-    if (!take_filters(flag_list(&cli->flags, "filter"), &request, err) ||
-        !take_limit(&cli->flags, &request, err) ||
+    if (!take_filters(filters, &request, err) || !take_limit(&cli->flags, &request, err) ||
         !await_request_login(cli, request.term, &login, err))
         return false;
     request.auth = login.auth;
@@ -185,7 +172,7 @@ static const struct flag flags[] = {
      .kind = "filter",
      .help = "Filter output based on conditions provided: is-official=, is-automated=, stars=",
      .suggestions = "is-official=true|is-official=false|is-automated=|stars=",
-     .check = check_filter},
+     .check = filter_check},
     {.name = "format",
      .type = FLAG_STRING,
      .help = FORMAT_ROWS_HELP,
