@@ -111,6 +111,17 @@ static void add_control(struct strbuf *buf, unsigned int character)
     }
 }
 
+/* Separators of lines, and what turns the order of the text around it (U+2028 to U+202E, U+2066 to
+ * U+2069): nothing of it is seen, and what is seen is not what is there. 0: it is none of these. */
+static unsigned int invisible(const unsigned char *c)
+{
+    if (c[0] != 0xe2)
+        return 0;
+    if (c[1] == 0x80 && c[2] >= 0xa8 && c[2] <= 0xae)
+        return 0x2000U | (c[2] & 0x3fU);
+    return c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9 ? 0x2040U | (c[2] & 0x3fU) : 0;
+}
+
 static void add_escaped(struct strbuf *buf, const char *text, bool quoted)
 {
     const unsigned char *c = (const unsigned char *)text;
@@ -126,6 +137,8 @@ static void add_escaped(struct strbuf *buf, const char *text, bool quoted)
             add_control(buf, *c);
         else if (c[0] == 0xc2 && c[1] < 0xa0)
             add_control(buf, c[1]);
+        else if (invisible(c))
+            add_control(buf, invisible(c));
         else if (quoted && (*c == '"' || *c == '\\'))
             strbuf_addf(buf, "\\%c", *c);
         else

@@ -23,7 +23,8 @@ void strbuf_addf(struct strbuf *buf, const char *format, ...) PRINTF_LIKE(2, 3);
 void strbuf_vaddf(struct strbuf *buf, const char *format, va_list args);
 
 /* Adds text of strangers so that it is one line of valid UTF-8 that steers no terminal: control
- * characters (C0, DEL, C1) become JSON's escapes, bytes that are not UTF-8 become U+FFFD. */
+ * characters (C0, DEL, C1) and those that turn the order of the text become JSON's escapes, bytes
+ * that are not UTF-8 become U+FFFD. */
 void strbuf_add_printable(struct strbuf *buf, const char *text);
 
 /* The same as a JSON string, with the quotes. */

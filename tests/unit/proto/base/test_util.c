@@ -245,9 +245,11 @@ static void test_printable_text(void **state UNUSED)
         {"\033]0;title\033\\", "\\u001b]0;title\\u001b\\"},
         {"\xc2\x9b"
          "31m",
-         "\\u009b31m"},                                            /* C1: CSI in one character */
-        {"\xc2\xa0|\xc3\xa4|\xe2\x82\xac|\xf0\x9f\x90\xb3", NULL}, /* valid stays as it is */
-        {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", NULL},        /* the edges of the ranges */
+         "\\u009b31m"}, /* C1: CSI in one character */
+        {"a\xe2\x80\xaegnp.exe|\xe2\x81\xa6|\xe2\x80\xa8", "a\\u202egnp.exe|\\u2066|\\u2028"},
+        {"\xe2\x80\xa7|\xe2\x80\xaf|\xe2\x81\xa5|\xe2\x81\xaa", NULL}, /* those beside them */
+        {"\xc2\xa0|\xc3\xa4|\xe2\x82\xac|\xf0\x9f\x90\xb3", NULL},     /* valid stays as it is */
+        {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", NULL},            /* the edges of the ranges */
         {"\xff|\x80|\xc3", REPLACEMENT "|" REPLACEMENT "|" REPLACEMENT},
         {"\xc0\x80", REPLACEMENT REPLACEMENT},                 /* overlong NUL */
         {"\xe0\x9f\xbf", REPLACEMENT REPLACEMENT REPLACEMENT}, /* overlong */
