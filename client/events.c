@@ -92,73 +92,97 @@ static json_t *actor_json(const Davit__V1__Event *event)
     return json_pack("{s:o, s:o}", "ID", text_json(event->actor_id), "Attributes", attributes);
 }
 
-/* Docker's members under Docker's names: those of Go for templates, those of its JSON otherwise. */
-static json_t *event_json(const Davit__V1__Event *event, bool for_template)
+/* Docker's members under Docker's names. */
+static json_t *event_json(const Davit__V1__Event *event)
 {
     const json_int_t seconds = event->time_unix_ns / NS_PER_SECOND;
     json_t *json = json_object();
-    json_object_set_new(json, for_template ? "Status" : "status", text_json(event->action));
-    if (for_template || *event->actor_id)
-        json_object_set_new(json, for_template ? "ID" : "id", text_json(event->actor_id));
-    if (for_template)
-        json_object_set_new(json, "From", json_string(""));
+    json_object_set_new(json, "status", text_json(event->action));
+    if (*event->actor_id)
+        json_object_set_new(json, "id", text_json(event->actor_id));
     json_object_set_new(json, "Type", text_json(event->type));
     json_object_set_new(json, "Action", text_json(event->action));
     json_object_set_new(json, "Actor", actor_json(event));
-    json_object_set_new(json, for_template ? "Scope" : "scope", json_string("local"));
-    json_object_set_new(json, for_template ? "Time" : "time", json_integer(seconds));
-    json_object_set_new(json, for_template ? "TimeNano" : "timeNano",
-                        json_integer(event->time_unix_ns));
-    json_object_set_new(json, for_template ? "Number" : "number",
-                        json_integer((json_int_t)event->id));
+    json_object_set_new(json, "scope", json_string("local"));
+    json_object_set_new(json, "time", json_integer(seconds));
+    json_object_set_new(json, "timeNano", json_integer(event->time_unix_ns));
+    json_object_set_new(json, "number", json_integer((json_int_t)event->id));
     return json;
 }
+
+/* What templates see of it: Docker's fields, and davit's number. */
+static const struct template_field actor_fields[] = {
+    {"ID", "ID", &template_string, false},
+    {"Attributes", "Attributes", &template_string_map, false},
+    {.name = NULL},
+};
+static const struct template_type actor_type = {.kind = TYPE_STRUCT,
+                                                .name = "events.Actor",
+                                                .fields = actor_fields};
+
+static const struct template_field message_fields[] = {
+    {"Status", "status", &template_string, true},
+    {"ID", "id", &template_string, true},
+    {"From", "from", &template_string, true},
+    {"Type", "Type", &template_string, false},
+    {"Action", "Action", &template_string, false},
+    {"Actor", "Actor", &actor_type, false},
+    {"Scope", "scope", &template_string, true},
+    {"Time", "time", &template_int64, true},
+    {"TimeNano", "timeNano", &template_int64, true},
+    {"Number", "number", &template_int64, true},
+    {.name = NULL},
+};
+static const struct template_type message_type = {.kind = TYPE_STRUCT,
+                                                  .name = "events.Message",
+                                                  .fields = message_fields};
+static const struct template_type message_pointer = {.kind = TYPE_POINTER,
+                                                     .name = "*events.Message",
+                                                     .element = &message_type};
 
 /* --- davit events ------------------------------------------------------------------------------
  */
 
-struct output {
-    bool json;
-    struct template *template; /* NULL: lines, or JSON */
-};
+/* The template's own words end an error of Docker's here. */
+#define PARSING "template parsing error: "
+#define EXIT_FORMAT 64
 
-static void output_done(struct output *output)
+/* NULL for lines. As Docker, tries it at once, on an event without content. */
+static bool choose_template(struct cli *cli, const char *format, struct template **ret,
+                            struct error *err)
 {
-    template_free(output->template);
+    CLEANUP(template_cleanup) struct template *template = NULL;
+    CLEANUP_JSON json_t *nothing = json_object();
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_ERROR struct error problem = {0};
+    if (str_empty(format))
+        return true;
+    template = template_parse(str_eq(format, "json") ? "{{json .}}" : format, &problem);
+    if (template && template_render_as(template, &message_pointer, nothing, &text, &problem)) {
+        *ret = TAKE(template);
+        return true;
+    }
+    cli->exit_code = EXIT_FORMAT;
+    return error_set(err, problem.code, problem.reason, "Error parsing format: %s",
+                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
+                                                          : problem.message);
 }
 
-static bool choose_output(const char *format, struct output *ret, struct error *err)
-{
-    if (!format)
-        return true;
-    ret->json =
-        str_eq(format, "json") || str_eq(format, "{{json .}}") || str_eq(format, "{{ json . }}");
-    if (ret->json)
-        return true;
-    ret->template = template_parse(format, err);
-    return ret->template != NULL;
-}
-
-static bool await_show(struct cli *cli, const struct output *output, const Davit__V1__Event *event,
-                       struct error *err)
+static bool await_show(struct cli *cli, const struct template *template,
+                       const Davit__V1__Event *event, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
-    if (output->template) {
-        CLEANUP_JSON json_t *data = event_json(event, true);
-        if (!template_render(output->template, data, &text, err))
+    if (template) {
+        CLEANUP_JSON json_t *data = event_json(event);
+        if (!template_render_as(template, &message_type, data, &text, err))
             return false;
         strbuf_add_char(&text, '\n');
-    } else if (output->json) {
-        CLEANUP_JSON json_t *json = event_json(event, false);
-        CLEANUP_FREE char *line = json_text(json);
-        strbuf_addf(&text, "%s\n", line);
     } else {
         add_line(&text, event);
     }
     return await_cli_print(cli, text.data, text.length, err);
 }
 
-/* The filters stay the caller's. */
 static void fill_request(const struct flags *flags, char **filters,
                          Davit__V1__SubscribeRequest *request)
 {
@@ -180,13 +204,13 @@ static bool await_events(struct cli *cli, struct error *err)
 {
     Davit__V1__SubscribeRequest request = DAVIT__V1__SUBSCRIBE_REQUEST__INIT;
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    CLEANUP(output_done) struct output output = {0};
+    CLEANUP(template_cleanup) struct template *template = NULL;
     CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     ProtobufCMessage *message = NULL;
     int r;
 
     fill_request(&cli->flags, filters, &request);
-    if (!choose_output(flag_string(&cli->flags, "format"), &output, err) ||
+    if (!choose_template(cli, flag_string(&cli->flags, "format"), &template, err) ||
         !await_cli_connect(cli, err))
         return false;
     call = grpc_client_call(cli->client, "/davit.v1.Events/Subscribe",
@@ -194,7 +218,7 @@ static bool await_events(struct cli *cli, struct error *err)
     if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
         return cli_daemon_error(err);
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
-        const bool shown = await_show(cli, &output, (const Davit__V1__Event *)message, err);
+        const bool shown = await_show(cli, template, (const Davit__V1__Event *)message, err);
         protobuf_c_message_free_unpacked(message, NULL);
         if (!shown)
             return false;

@@ -161,6 +161,7 @@ static bool add_rows(const struct flags *flags, const json_t *rows, struct strbu
     };
     const struct format format = {
         .text = flag_string(flags, "format"),
+        .type_name = "*job",
         .table = "{{.ID}}\t{{.Kind}}\t{{.Subject}}\t{{.State}}\t{{.Progress}}\t{{.Started}}",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
