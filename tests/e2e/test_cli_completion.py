@@ -39,10 +39,12 @@ OTHER = "77c2" + "d" * 60
 def shell(request, cli, fake):
     if not shutil.which(request.param):
         pytest.fail(f"no {request.param}: install it with third_party/deps.sh test")
-    fake.list = lambda call, context: fake.images.ListImagesResponse(images=[
-        fake.images.Image(id="sha256:" + ID, repo_tags=["busybox:latest", "localhost:5000/app:1"],
-                          repo_digests=["busybox@sha256:" + "e" * 64]),
-        fake.images.Image(id="sha256:" + OTHER)])
+    pages = {"": fake.images.ListImagesResponse(next_page_token="more", images=[fake.images.Image(
+        id="sha256:" + ID, repo_tags=["busybox:latest", "localhost:5000/app:1"],
+        repo_digests=["busybox@sha256:" + "e" * 64])]),
+             "more": fake.images.ListImagesResponse(images=[fake.images.Image(
+                 id="sha256:" + OTHER)])}
+    fake.list = lambda call, context: pages[call.page_token]
     fake.list_jobs = lambda call, context: fake.jobs.ListJobsResponse(jobs=[
         fake.jobs.Job(id="0a1b2c3d4e5f", subject="debian:12")])
     program = fake.root / "davit"
@@ -97,6 +99,8 @@ def test_words_are_completed(shell):
     assert shell.completed("davit pull --progress=js") == "<pull> <--progress=json>"
     assert shell.completed("davit pull --platform linux/p") == "<pull> <--platform> <linux/ppc64le>"
     assert shell.completed("true; davit jobs watch 0") == "<jobs> <watch> <0a1b2c3d4e5f>"
+    assert shell.completed("X=1 davit system pru") == "<system> <prune>"
+    assert shell.completed("true | davit system pru") == "<system> <prune>"
     assert shell.completed("davit run --rm busybox --pl") == "<run> <--rm> <busybox> <--pl>"
     shell.end()
 
@@ -120,6 +124,7 @@ def test_what_there_is_is_shown(shell):
 
 def test_values_of_flags_are_completed(shell):
     assert shell.completed("davit events -f im") == "<events> <-f> <image=>"
+    assert shell.completed("davit events -f im\tbusy") == "<events> <-f> <image=busybox:latest>"
     assert shell.completed("davit events -f image=busy") == "<events> <-f> <image=busybox:latest>"
     assert shell.completed("davit events --filter=typ") == "<events> <--filter=type=image>"
     assert shell.completed("davit run --env-file my") == "<run> <--env-file> <my images.tar>"

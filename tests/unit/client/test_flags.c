@@ -11,6 +11,7 @@ static bool not_odd(const char *value, struct error *err)
 
 static const struct flag table[] = {
     {.name = "env", .shorthand = 'e', .type = FLAG_LIST, .help = "Set variables", .check = not_odd},
+    {.name = "human", .type = FLAG_BOOL, .help = "Say it in words", .fallback = "true"},
     {.name = "interactive", .shorthand = 'i', .type = FLAG_BOOL, .help = "Keep it open"},
     {.name = "progress",
      .type = FLAG_STRING,
@@ -62,6 +63,9 @@ static void test_defaults(void **state UNUSED)
     CLEANUP(flags_done) struct flags flags = parse(false, ARGV());
     assert_null(flag_string(&flags, "user"));
     assert_string_equal(flag_string(&flags, "progress"), "auto");
+    assert_true(flag_bool(&flags, "human"));
+    CLEANUP(flags_done) struct flags off = parse(false, ARGV("--human=false"));
+    assert_false(flag_bool(&off, "human"));
     assert_null(flag_list(&flags, "env"));
     assert_false(flag_bool(&flags, "quiet"));
     assert_false(flag_is_set(&flags, "progress"));
@@ -169,6 +173,7 @@ static void test_description(void **state UNUSED)
     flags_describe(table, ARRAY_SIZE(table), 60, &text);
     assert_string_equal(strbuf_text(&text),
                         "  -e, --env list          Set variables\n"
+                        "      --human             Say it in words (default true)\n"
                         "  -i, --interactive       Keep it open\n"
                         "      --progress string   How progress is shown to those who\n"
                         "                          want to see it while it goes on\n"
