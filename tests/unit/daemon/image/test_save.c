@@ -247,18 +247,21 @@ static bool body_removed(void *arg UNUSED, struct error *err)
     CLEANUP_STRBUF struct strbuf before = {0}, archive = {0};
     struct shelf shelf;
     struct save *save;
-    struct image_deletion deletion = {.whole = true};
+    char *names[] = {A ":1", A ":2", B ":x", NULL};
+    struct image_deletion deletion = {.names = names, .whole = true};
 
     await_shelf(&shelf, "removed", err);
-    deletion.id = shelf.twice.image.id;
-    await_archive(&shelf, REFERENCES(shelf.twice.image.id.text), 1000, &before, err);
-    save = save_new(shelf.store, REFERENCES(shelf.twice.image.id.text), err);
+    deletion.id = shelf.child.image.id;
+    await_archive(&shelf, REFERENCES("a:1"), 1000, &before, err);
+    save = save_new(shelf.store, REFERENCES("a:1"), err);
     CHECK(save && await_save_prepare(save, err));
     CHECK(await_images_delete(shelf.store, &deletion, 1, NULL, err));
     strbuf_reserve(&archive, before.length);
     CHECK(await_save_read(save, archive.data, before.length, err) == (ssize_t)before.length);
     assert_memory_equal(archive.data, before.data, before.length);
     save_free(save);
+    CHECK(!save_new(shelf.store, REFERENCES("a:1"), err));
+    error_done(err);
     store_close_await(shelf.store);
     return true;
 }
