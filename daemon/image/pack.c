@@ -1,16 +1,12 @@
 #include "daemon/image/pack.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "proto/async/await.h"
 
 /* What one job of the pool reads at most: others wait for the thread, and cancel for the job. */
 #define STEP_BYTES (4 * MIB)
 
 struct pack {
-    struct layer_file tar;
+    struct layer_tar *tar;
     enum compression compression;
     struct compressor *compressor;
     uint8_t *piece;
@@ -22,23 +18,20 @@ struct pack {
     /* Where the making of the present chunk began. */
     uint64_t mark_tar_offset, mark_offset;
     /* Each byte is hashed the first time that it comes by. */
-    struct hasher *tar_hasher, *hasher;
-    uint64_t tar_hashed, hashed;
+    struct hasher *hasher;
+    uint64_t hashed;
     struct digest digest; /* set once all was made */
     uint64_t size_bytes;
 };
 
-struct pack *pack_new(struct layer_file *file, enum compression compression)
+struct pack *pack_new(struct layer_tar *tar, enum compression compression)
 {
     struct pack *pack = xcalloc(1, sizeof(*pack));
 
-    pack->tar = *file;
-    file->fd = -1;
+    pack->tar = tar;
     pack->compression = compression;
     pack->piece = xmalloc(COMPRESS_PIECE_BYTES);
-    pack->tar_hasher = hasher_new();
     pack->hasher = hasher_new();
-    posix_fadvise(pack->tar.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return pack;
 }
 
@@ -46,11 +39,10 @@ struct pack *pack_free(struct pack *pack)
 {
     if (!pack)
         return NULL;
-    layer_file_close(&pack->tar);
+    layer_tar_free(pack->tar);
     compressor_free(pack->compressor);
     free(pack->piece);
     free(pack->window);
-    hasher_free(pack->tar_hasher);
     hasher_free(pack->hasher);
     free(pack);
     return NULL;
@@ -65,33 +57,14 @@ struct step {
     struct error error;
 };
 
-static void hash_new(struct hasher *hasher, uint64_t *hashed, uint64_t offset, const uint8_t *data,
-                     size_t size)
+static void hash_new(struct pack *pack, const uint8_t *data, size_t size)
 {
-    uint64_t end = offset + size;
+    uint64_t end = pack->offset + size;
 
-    if (end <= *hashed)
+    if (end <= pack->hashed)
         return;
-    hasher_update(hasher, data + (*hashed - offset), (size_t)(end - *hashed));
-    *hashed = end;
-}
-
-static bool read_piece(struct pack *pack, size_t size, struct error *err)
-{
-    size_t filled = 0;
-
-    while (filled < size) {
-        ssize_t n = pread(pack->tar.fd, pack->piece + filled, size - filled,
-                          (off_t)(pack->tar_offset + filled));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_set_errno(err, errno, "cannot read layer %.19s", pack->tar.digest.text);
-        if (n == 0)
-            return layer_damaged(&pack->tar.digest, "its tar has become shorter", err);
-        filled += (size_t)n;
-    }
-    return true;
+    hasher_update(pack->hasher, data + (pack->hashed - pack->offset), (size_t)(end - pack->hashed));
+    pack->hashed = end;
 }
 
 static void append(struct pack *pack, const uint8_t *data, size_t size)
@@ -108,39 +81,38 @@ static void append(struct pack *pack, const uint8_t *data, size_t size)
 }
 
 /* All was read, and made. */
-static bool finish(struct pack *pack, struct error *err)
+static void finish(struct pack *pack)
 {
     pack->ended = true;
     pack->compressor = compressor_free(pack->compressor);
     if (digest_is_set(&pack->digest))
-        return true; /* not the first time */
-    struct digest tar = hasher_finish(pack->tar_hasher);
-    if (!digest_eq(&tar, &pack->tar.digest))
-        return layer_damaged(&pack->tar.digest, "its tar has another digest", err);
+        return; /* not the first time */
     pack->digest = hasher_finish(pack->hasher);
     pack->size_bytes = pack->offset;
-    return true;
 }
 
 static bool make_piece(struct pack *pack, struct error *err)
 {
-    uint64_t left = pack->tar.size_bytes - pack->tar_offset;
-    size_t size = (size_t)MIN(left, COMPRESS_PIECE_BYTES);
-    bool last = size == left;
+    uint64_t tar_bytes = layer_tar_size(pack->tar);
+    ssize_t size;
+    bool last;
     const uint8_t *out;
     size_t n;
 
     if (!pack->compressor)
-        pack->compressor = compressor_new(pack->compression, pack->tar.size_bytes);
-    if (!read_piece(pack, size, err))
+        pack->compressor = compressor_new(pack->compression, tar_bytes);
+    size = layer_tar_read_blocking(pack->tar, pack->piece, COMPRESS_PIECE_BYTES, err);
+    if (size < 0)
         return false;
-    hash_new(pack->tar_hasher, &pack->tar_hashed, pack->tar_offset, pack->piece, size);
-    n = compress_piece(pack->compressor, pack->piece, size, last, &out);
-    hash_new(pack->hasher, &pack->hashed, pack->offset, out, n);
+    last = pack->tar_offset + (uint64_t)size == tar_bytes;
+    n = compress_piece(pack->compressor, pack->piece, (size_t)size, last, &out);
+    hash_new(pack, out, n);
     append(pack, out, n);
-    pack->tar_offset += size;
+    pack->tar_offset += (uint64_t)size;
     pack->offset += n;
-    return !last || finish(pack, err);
+    if (last)
+        finish(pack);
+    return true;
 }
 
 static void make_some(void *arg)
@@ -161,6 +133,7 @@ static void make_some(void *arg)
 static void begin_again(struct pack *pack)
 {
     pack->compressor = compressor_free(pack->compressor);
+    layer_tar_rewind(pack->tar);
     pack->tar_offset = pack->offset = pack->mark_tar_offset = pack->mark_offset = 0;
     pack->window_size = 0;
     pack->ended = false;
@@ -188,7 +161,7 @@ static bool await_window(struct pack *pack, uint64_t offset, uint64_t until, str
         struct step step = {.pack = pack, .until = until};
         int r = await_work(make_some, &step, "compressing");
         if (r < 0)
-            return await_error(err, r, "compressing layer %.19s", pack->tar.digest.text);
+            return await_error(err, r, "compressing a layer");
         if (error_is_set(&step.error))
             return error_move(err, &step.error);
         drop_before(pack, offset);
@@ -250,7 +223,7 @@ uint64_t pack_tar_bytes(const struct pack *pack, uint64_t offset)
              read = pack->tar_offset - pack->mark_tar_offset;
 
     if (digest_is_set(&pack->digest) && offset >= pack->size_bytes)
-        return pack->tar.size_bytes;
+        return layer_tar_size(pack->tar);
     if (offset <= pack->mark_offset || made == 0)
         return pack->mark_tar_offset;
     return pack->mark_tar_offset +

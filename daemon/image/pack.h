@@ -4,13 +4,12 @@
 #pragma once
 
 #include "daemon/store/compress.h"
-#include "daemon/store/layer_file.h"
+#include "daemon/store/layer_tar.h"
 
 struct pack;
 
-/* Takes the file over, a layer's tar. Once all of that has been read it is compared with its
- * digest: DATA_LOSS (LAYER_DAMAGED). */
-struct pack *pack_new(struct layer_file *file, enum compression compression);
+/* Takes the tar over. What it fails with this does, too: DATA_LOSS (LAYER_DAMAGED). */
+struct pack *pack_new(struct layer_tar *tar, enum compression compression);
 struct pack *pack_free(struct pack *pack); /* takes NULL; returns NULL */
 
 /* As await_chunk, await_read and await_measure of struct upload_content. A chunk of UINT64_MAX, all

@@ -150,6 +150,19 @@ static bool await_look(struct push_layer *layer, enum layer_part part, bool *ret
     return *ret_there || error_is(&problem, "NO_LAYER_FILE") || error_move(err, &problem);
 }
 
+/* Whether its tar can be had, be it out of the kept blob. */
+static bool await_look_for_tar(struct push_layer *layer, bool *ret_there, struct error *err)
+{
+    CLEANUP_ERROR struct error problem = {0};
+    CLEANUP(layer_tar_cleanup)
+    struct layer_tar *tar =
+        await_layer_tar_open(layer->push->engine->options.store, &layer->diff_id, &problem);
+
+    *ret_there = tar;
+    return tar || error_is(&problem, "NO_LAYER_FILE") || error_is(&problem, "BLOB_DAMAGED") ||
+           error_move(err, &problem);
+}
+
 /* Whether what was kept is what the user wants to have sent. */
 static bool kept_will_do(const struct push_layer *layer)
 {
@@ -162,14 +175,15 @@ static bool kept_will_do(const struct push_layer *layer)
 
 static bool await_choose_way(struct push_layer *layer, struct error *err)
 {
-    bool has_tar, has_kept, kept_original, is_plain;
+    bool has_file, has_tar, has_kept, kept_original, is_plain;
 
-    if (!await_look(layer, LAYER_TAR, &has_tar, &is_plain, err) ||
+    if (!await_look(layer, LAYER_TAR, &has_file, &is_plain, err) ||
+        !await_look_for_tar(layer, &has_tar, err) ||
         !await_look(layer, LAYER_KEPT, &has_kept, &kept_original, err))
         return false;
     if (has_kept && kept_original && (kept_will_do(layer) || !has_tar)) {
         layer->way = PUSH_KEPT;
-    } else if (is_plain && !layer->push->compression_given) {
+    } else if (is_plain && !layer->push->compression_given && layer_fetchable(layer)) {
         layer->way = PUSH_PLAIN;
     } else if (has_tar) {
         layer->way = PUSH_PACK;
@@ -366,6 +380,7 @@ static bool await_open(struct outgoing *outgoing, struct error *err)
 {
     struct push_layer *layer = outgoing->layer;
     struct store *store = layer->push->engine->options.store;
+    struct layer_tar *tar;
 
     outgoing->digest = layer->original.digest;
     outgoing->size_bytes = layer->original.size_bytes;
@@ -381,10 +396,10 @@ static bool await_open(struct outgoing *outgoing, struct error *err)
         outgoing->size_bytes = outgoing->file.size_bytes;
         return true;
     case PUSH_PACK:
-        if (!await_layer_file_open(store, &layer->diff_id, LAYER_TAR, &outgoing->file, err))
-            return false;
-        outgoing->pack = pack_new(&outgoing->file, layer->push->compression);
-        return true;
+        tar = await_layer_tar_open(store, &layer->diff_id, err);
+        if (tar)
+            outgoing->pack = pack_new(tar, layer->push->compression);
+        return tar;
     case PUSH_FETCH:
         layer->state = PUSH_LAYER_FETCHING;
         outgoing->partial = await_layer_fetch(layer, err);
@@ -493,11 +508,12 @@ static bool await_send_anyhow(struct push_layer *layer, struct error *err)
         return true;
     if ((layer->way != PUSH_KEPT && layer->way != PUSH_PLAIN) ||
         !error_is(err, "DIGEST_MISMATCH") || !await_is_damaged(layer) ||
-        !await_look(layer, LAYER_TAR, &has_tar, &unused, NULL) || !has_tar)
+        !await_look(layer, LAYER_TAR, &has_tar, &unused, NULL) ||
+        (!has_tar && !layer_fetchable(layer)))
         return false;
     log_warn("a blob that was kept is damaged", LOG("layer", (const char *)layer->diff_id.text));
     error_done(err);
-    layer->way = PUSH_PACK;
+    layer->way = has_tar ? PUSH_PACK : PUSH_FETCH;
     return await_send_once(layer, err);
 }
 

@@ -62,13 +62,19 @@ static void change_layers(const struct push_image *image, json_t *json, bool oci
     }
 }
 
+/* It came as a tar, and another way than from a registry: nobody knows it by that digest. */
+static bool was_never_sent(const struct push_layer *layer)
+{
+    return digest_eq(&layer->original.digest, &layer->diff_id) && !layer_fetchable(layer);
+}
+
 static char *describe(const struct push_image *image, bool other_family)
 {
     CLEANUP_STRBUF struct strbuf text = {0};
     size_t packed = 0, others = 0, count = image->manifest->layer_count;
 
     for (size_t i = 0; i < count; i++) {
-        if (!is_changed(image->layers[i]))
+        if (!is_changed(image->layers[i]) || was_never_sent(image->layers[i]))
             continue;
         if (image->layers[i]->way == PUSH_PACK)
             packed++;
@@ -85,7 +91,7 @@ static char *describe(const struct push_image *image, bool other_family)
     if (others)
         strbuf_addf(&text, "%s%zu of %zu layers are at the registry in another compression already",
                     packed ? "; " : "", others, count);
-    if (other_family)
+    if (other_family && text.length)
         strbuf_add_str(&text, "; it is an OCI manifest now, for Docker's have no zstd");
     return strbuf_take(&text);
 }

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 
+import archives
 import images
 import pytest
 from conftest import Davit
@@ -205,8 +206,44 @@ def test_a_damaged_layer_is_not_pushed(packer, registry, empty):
     assert not [one for one in empty.requests() if "manifests" in one[1]]
 
 
-def test_layers_kept_unpacked_come_from_where_they_were_seen(make_davitd, make_registry, empty):
+def test_layers_kept_unpacked_are_sent_as_the_blobs_beside_them(make_davitd, make_registry, empty):
     davit = Davit(make_davitd("--storage-driver", "directory"))
+    source = make_registry()
+    made = an_image(11, 12)
+    name = pull(davit, source, made, "team/app")
+    davit("tag", name, f"{empty.host}/team/app")
+    assert pushed(davit("push", f"{empty.host}/team/app")) == \
+        (made.digest, len(made.manifest), None)
+    assert [source.asked(layer.digest) for layer in made.layers] == [1, 1]  # by the pull
+    assert manifest_at(empty, "team/app") == (made.manifest, made.media_type)
+    # Compressed otherwise they come out of those blobs, too.
+    davit("tag", name, f"{empty.host}/team/other")
+    again = davit("push", "--compression", "zstd", f"{empty.host}/team/other")
+    assert "2 of 2 layers were compressed anew, as asked for" in pushed(again)[2]
+    assert [source.asked(layer.digest) for layer in made.layers] == [1, 1]
+    assert tars_at(empty, "team/other", manifest_at(empty, "team/other")[0]) == \
+        [layer.tar for layer in made.layers]
+
+
+@pytest.mark.parametrize("driver", ["erofs", "directory"])
+def test_what_was_loaded_is_sent_compressed(make_davitd, empty, scratch, driver):
+    davit = Davit(make_davitd("--storage-driver", driver))
+    made = an_image(16, 17)
+    (scratch / "archive.tar").write_bytes(
+        archives.pack(archives.docker_members((made, [f"{empty.host}/team/loaded:latest"]))))
+    davit("load", "-q", "-i", scratch / "archive.tar")
+    digest, size, difference = pushed(davit("push", f"{empty.host}/team/loaded"))
+    assert difference is None  # from a manifest that nobody has seen
+    body, media_type = manifest_at(empty, "team/loaded")
+    assert (digest, size) == (sha256(body), len(body))
+    assert media_type == images.MEDIA_TYPES[images.OCI]["manifest"]
+    assert {layer["mediaType"] for layer in json.loads(body)["layers"]} == \
+        {images.MEDIA_TYPES[images.OCI]["gzip"]}
+    assert tars_at(empty, "team/loaded", body) == [layer.tar for layer in made.layers]
+
+
+def test_layers_kept_unpacked_come_from_where_they_were_seen(make_davitd, make_registry, empty):
+    davit = Davit(make_davitd("--storage-driver", "directory", "--keep-compressed=false"))
     source = make_registry()
     made = an_image(11, 12)
     name = pull(davit, source, made, "team/app")

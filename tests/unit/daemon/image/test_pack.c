@@ -21,14 +21,22 @@ static uint8_t *make_tar(void)
     return tar;
 }
 
-static struct pack *open_pack(const uint8_t *tar, size_t size, enum compression compression)
+static struct pack *open_pack_as(const struct digest *diff_id, const uint8_t *tar, size_t size,
+                                 enum compression compression)
 {
-    struct layer_file file = {.size_bytes = TAR_BYTES, .digest = digest_of(tar, TAR_BYTES)};
+    struct layer_file file = {.size_bytes = size};
 
     file.fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     assert_true(file.fd >= 0);
     assert_int_equal(write(file.fd, tar, size), size);
-    return pack_new(&file, compression);
+    return pack_new(layer_tar_of_file(diff_id, TAR_BYTES, &file, false), compression);
+}
+
+static struct pack *open_pack(const uint8_t *tar, size_t size, enum compression compression)
+{
+    struct digest diff_id = digest_of(tar, TAR_BYTES);
+
+    return open_pack_as(&diff_id, tar, size, compression);
 }
 
 static bool await_read_chunk(struct pack *pack, uint64_t offset, size_t size, struct strbuf *ret,
@@ -157,15 +165,12 @@ TASK_TEST(test_all_at_once)
 TASK_TEST(test_damage_shows_before_the_end)
 {
     CLEANUP_FREE uint8_t *tar = make_tar();
-    struct digest digest = digest_of(tar, TAR_BYTES);
-    struct layer_file file = {.size_bytes = TAR_BYTES, .digest = digest};
+    struct digest diff_id = digest_of(tar, TAR_BYTES);
     CLEANUP_STRBUF struct strbuf packed = {0};
     struct pack *pack;
 
     tar[TAR_BYTES / 2] ^= 1;
-    file.fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    assert_int_equal(write(file.fd, tar, TAR_BYTES), TAR_BYTES);
-    pack = pack_new(&file, COMPRESSION_GZIP);
+    pack = open_pack_as(&diff_id, tar, TAR_BYTES, COMPRESSION_GZIP);
     assert_false(await_all(pack, CHUNK, &packed, err));
     assert_error(err, ERROR_DATA_LOSS, "another digest");
     pack_free(pack);
