@@ -1,7 +1,9 @@
 #include "daemon/image/plain_manifest.h"
 
-void add_descriptor(struct strbuf *json, const char *media_type, const struct digest *digest,
-                    uint64_t size_bytes)
+#include "proto/base/strbuf.h"
+
+static void add_descriptor(struct strbuf *json, const char *media_type, const struct digest *digest,
+                           uint64_t size_bytes)
 {
     strbuf_addf(json, "{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu}", media_type,
                 digest->text, (unsigned long long)size_bytes);

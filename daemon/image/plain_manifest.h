@@ -3,7 +3,6 @@
 #pragma once
 
 #include "daemon/store/store.h"
-#include "proto/base/strbuf.h"
 
 #define PLAIN_MANIFEST_TYPE "application/vnd.oci.image.manifest.v1+json"
 #define PLAIN_CONFIG_TYPE "application/vnd.oci.image.config.v1+json"
@@ -12,7 +11,3 @@
 /* Layers: bottom first; of each diff_id and tar_bytes count. The text is the caller's. */
 char *plain_manifest(const struct digest *config, uint64_t config_size,
                      const struct layer_info *layers, size_t count);
-
-/* Adds a descriptor as it stands in there. */
-void add_descriptor(struct strbuf *json, const char *media_type, const struct digest *digest,
-                    uint64_t size_bytes);

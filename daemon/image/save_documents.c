@@ -94,8 +94,10 @@ static void add_image(struct strbuf *json, const struct save_image *image)
         if (is_repeated(image, i))
             continue;
         add_comma(json, &again);
-        strbuf_addf(json, "\"%s\":", layer->diff_id.text);
-        add_descriptor(json, PLAIN_LAYER_TYPE, &layer->diff_id, layer->tar_bytes);
+        strbuf_addf(json,
+                    "\"%s\":{\"mediaType\":\"" PLAIN_LAYER_TYPE
+                    "\",\"size\":%llu,\"digest\":\"%s\"}",
+                    layer->diff_id.text, (unsigned long long)layer->tar_bytes, layer->diff_id.text);
     }
     strbuf_add_str(json, "}}");
 }

@@ -217,11 +217,12 @@ def test_layers_kept_unpacked_are_sent_as_the_blobs_beside_them(make_davitd, mak
     assert [source.asked(layer.digest) for layer in made.layers] == [1, 1]  # by the pull
     assert manifest_at(empty, "team/app") == (made.manifest, made.media_type)
     # Compressed otherwise they come out of those blobs, too.
-    davit("tag", name, f"{empty.host}/team/other")
-    again = davit("push", "--compression", "zstd", f"{empty.host}/team/other")
+    third = make_registry()
+    davit("tag", name, f"{third.host}/team/app")
+    again = davit("push", "--compression", "zstd", f"{third.host}/team/app")
     assert "2 of 2 layers were compressed anew, as asked for" in pushed(again)[2]
     assert [source.asked(layer.digest) for layer in made.layers] == [1, 1]
-    assert tars_at(empty, "team/other", manifest_at(empty, "team/other")[0]) == \
+    assert tars_at(third, "team/app", manifest_at(third, "team/app")[0]) == \
         [layer.tar for layer in made.layers]
 
 
