@@ -4,10 +4,6 @@ _davit() {
     local -a words
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
-    # The command may stand behind others and behind assignments: "x=1 davit", "a | davit".
-    while [[ ${#words[@]} -gt 1 && ${words[0]} != "${COMP_WORDS[0]}" ]]; do
-        words=("${words[@]:1}")
-    done
     words[-1]=${words[-1]#[\"\']}
     # Readline replaces only what follows the last of these; of "@", that itself.
     local last=${words[-1]} kept=""
