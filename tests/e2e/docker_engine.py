@@ -157,14 +157,15 @@ class Side:
 
     def normalise(self, text):
         """Takes away what is no difference: the program's name; davit's hints, which Docker has not;
-        hashes of what was made during the test; times and ages since it began; how the layers are
-        kept; Docker's misprint of "Run"."""
+        hashes of what was made during the test; times and ages since it began; how, and in how
+        many bytes of the disk, layers are kept; Docker's three forms of "Run 'docker --help'"."""
         if self.program == "davit":
             text = re.sub(r"^Hint: .*\n", "", text, flags=re.M)
             text = re.sub(r"\bdavit(d?)\b", r"docker\1", text)
         else:
-            text = text.replace("\nSRun '", "\nRun '")
+            text = re.sub(r"\n(SRun|See) ('.*' for more information)", r"\nRun \2", text)
             text = re.sub(r"open /\S*/docker-import-\d+/", "open /tmp/docker-import-1/", text)
+        text = re.sub(r"(reclaimed space: )[1-9].*", r"\1some", text)
         text = text.replace(self.registry, "127.0.0.1:44444")
         text = re.sub(r"\b[0-9a-f]{64}\b", self._fresh_id, text)
         for short in self.fresh:

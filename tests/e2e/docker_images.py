@@ -79,7 +79,8 @@ def _layer(name, size=1000):
 
 
 class Images:
-    """All of them, by name. `members` is what base.tar has, `pushed` what the registry has."""
+    """All of them, by name. Archives of them: `members`, which all have names, `untagged`, and
+    `chain`, of which only some have; `pushed` is what the registry has."""
 
     def __init__(self):
         base = images.layer([images.directory("bin"), images.symlink("bin/sh", "busybox"),
@@ -136,9 +137,8 @@ class Images:
             Member(self.forty, ["forty:latest"]),
             Member(self.old, ["ubuntu:lucid"]),
             Member(self.arm, ["arm64v8/tool:v8"]),
-            *[Member(one) for one in self.dangling],
-            *[Member(one, tags, parent) for one, tags, parent in self.chain],
         ]
+        self.untagged = [Member(one) for one in self.dangling]
         self.pushed = {"team/app": dict(zip(("1.1", "1.2", "1.3", "latest"), self.tagged)),
                        "team/tool": {"latest": self.forty}}
 
@@ -158,13 +158,15 @@ class Images:
         # Made from the third step as well.
         side = make([*layers, _layer("side")], "2024-10-01T10:00:08Z",
                     history=[*history[:3], "RUN side"])
-        self.chain = [(made[0], ["chain-base:latest"], None), (made[1], [], made[0]),
-                      (made[2], [], made[1]), (made[3], ["chain:latest"], made[2]),
-                      (side, [], made[2])]
+        self.chain = [Member(made[0], ["chain-base:latest"]), Member(made[1], [], made[0]),
+                      Member(made[2], [], made[1]), Member(made[3], ["chain:latest"], made[2]),
+                      Member(side, [], made[2])]
 
     def known(self):
         """Every hash that the content defines."""
-        return hashes([member.image for member in self.members] + self.tagged + [self.undated, self.runnable])
+        members = self.members + self.untagged + self.chain
+        return hashes([member.image for member in members] + self.tagged +
+                      [self.undated, self.runnable])
 
 
 def hashes(all_images):

@@ -59,7 +59,8 @@ SCRIPT = read_script()
 def write_files(directory, made, recent):
     """What the commands read: archives, and a root file system in several wrappings."""
     directory.mkdir()
-    (directory / "base.tar").write_bytes(docker_images.archive(made.members))
+    for name, members in (("base", made.members), ("untagged", made.untagged), ("chain", made.chain)):
+        (directory / f"{name}.tar").write_bytes(docker_images.archive(members))
     for name in ("undated", "runnable"):
         alone = docker_images.Member(getattr(made, name), [f"{name}:latest", f"{name}:other"])
         (directory / f"{name}.tar").write_bytes(docker_images.archive([alone]))
@@ -83,7 +84,7 @@ def script_environment(made, registry):
     return {
         "REGISTRY": registry.host,
         **{name.upper(): short(getattr(made, name)) for name in names},
-        "CHAIN": short(made.chain[3][0]), "CHAIN_SIDE": short(made.chain[4][0]),
+        "CHAIN": short(made.chain[3].image), "CHAIN_SIDE": short(made.chain[4].image),
         "APP_DIGEST": made.tagged[0].digest, "TOOL_DIGEST": made.forty.digest,
         "LAYER_DIGEST": layer.digest,
     }
