@@ -99,6 +99,7 @@ static bool add_rows(const struct flags *flags, const Davit__V1__ImageHistoryRes
         .table = view.human ? "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
                             : "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
         .type_name = "*image.historyContext",
+        .width = view.whole ? 0 : terminal_table_width(),
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };

@@ -4,6 +4,7 @@
 #include "client/filters.h"
 #include "client/ui/moment.h"
 #include "client/ui/template.h"
+#include "client/ui/terminal.h"
 #include "client/ui/units.h"
 
 #define SHORT_ID 12
@@ -174,6 +175,8 @@ bool images_print(const Davit__V1__ListImagesResponse *list, const struct images
                : view->digests ? RAW_NAME "digest: {{.Digest}}\n" RAW_REST
                                : RAW_NAME RAW_REST,
         .type_name = "*formatter.imageContext",
+        /* Who asks for long columns wants them whole. */
+        .width = view->full_ids || view->digests ? 0 : view->width,
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };
@@ -240,6 +243,7 @@ static bool await_images(struct cli *cli, struct error *err)
         .digests = flag_bool(&cli->flags, "digests"),
         .format = str_empty(format) ? NULL : format,
         .now_unix = wall_clock_ns() / 1000000000,
+        .width = terminal_table_width(),
     };
     if (cli->flags.arg_count)
         request.reference = cli->flags.args[0];

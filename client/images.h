@@ -9,6 +9,7 @@ struct images_view {
     bool only_ids, full_ids, digests;
     const char *format; /* of --format; NULL: a table */
     int64_t now_unix;   /* seconds; ages are counted from here */
+    size_t width;       /* that a table has to fit; 0: any */
 };
 
 /* Appends the table, or the IDs one per line, or what the format wants. An image has one row per

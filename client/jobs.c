@@ -4,6 +4,7 @@
 
 #include "client/job_call.h"
 #include "client/ui/template.h"
+#include "client/ui/terminal.h"
 #include "client/ui/units.h"
 #include "proto/base/json.h"
 #include "proto/davit/v1/jobs.pb-c.h"
@@ -162,6 +163,7 @@ static bool add_rows(const struct flags *flags, const json_t *rows, struct strbu
     const struct format format = {
         .text = flag_string(flags, "format"),
         .type_name = "*job",
+        .width = terminal_table_width(),
         .table = "{{.ID}}\t{{.Kind}}\t{{.Subject}}\t{{.State}}\t{{.Progress}}\t{{.Started}}",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),

@@ -4,6 +4,7 @@
 
 #define TABLE_MIN_WIDTH 10
 #define TABLE_PADDING 3
+#define SHORTEST 12    /* IDs stay whole */
 #define CELLS_MAX 4096 /* of a line: more is left as it is */
 
 void table_init(struct table *table, size_t columns)
@@ -151,7 +152,7 @@ static void fit(struct lines *lines, size_t width, size_t min_width, size_t padd
             total += i + 1 < lines->most ? MAX(columns[i] + padding, min_width) : columns[i];
             widest = columns[i] > columns[widest] ? i : widest;
         }
-        if (total <= width || columns[widest] <= min_width)
+        if (total <= width || columns[widest] <= SHORTEST)
             break;
         columns[widest]--;
     }

@@ -29,6 +29,11 @@ struct terminal_size terminal_size(int fd)
                                   .height = size_or(size.ws_row, "LINES", 24)};
 }
 
+size_t terminal_table_width(void)
+{
+    return isatty(STDOUT_FILENO) ? terminal_size(STDOUT_FILENO).width : 0;
+}
+
 bool terminal_wants_color(int fd)
 {
     return terminal_is_smart(fd) && str_empty(getenv("NO_COLOR"));

@@ -13,6 +13,9 @@ bool terminal_is_smart(int fd);
 /* Of the terminal on fd; where it does not say, COLUMNS and LINES, or 80 by 24. */
 struct terminal_size terminal_size(int fd);
 
+/* The width that tables on standard output have to fit: 0, any, where that is no terminal. */
+size_t terminal_table_width(void);
+
 /* Whether colours are wanted there: a smart terminal and no NO_COLOR (no-color.org). */
 bool terminal_wants_color(int fd);
 

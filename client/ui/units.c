@@ -2,6 +2,7 @@
 
 void add_duration(struct strbuf *out, int64_t seconds)
 {
+    seconds = MIN(seconds, INT64_MAX / 1000000000); /* Go's longest duration */
     const int64_t minutes = seconds / 60, hours = (seconds + 1800) / 3600;
     const int64_t day = 24, week = 7 * day, month = 30 * day, year = 365 * day;
     if (seconds < 1)
@@ -25,7 +26,7 @@ void add_duration(struct strbuf *out, int64_t seconds)
     else if (hours < 2 * year)
         strbuf_addf(out, "%lld months", (long long)(hours / month));
     else
-        strbuf_addf(out, "%lld years", (long long)(hours / year));
+        strbuf_addf(out, "%lld years", (long long)(seconds / 3600 / year)); /* not rounded */
 }
 
 void add_countdown(struct strbuf *out, int64_t milliseconds)
