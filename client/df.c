@@ -3,6 +3,7 @@
 #include "client/cli.h"
 #include "client/ui/moment.h"
 #include "client/ui/template.h"
+#include "client/ui/terminal.h"
 #include "client/ui/units.h"
 
 #define SHORT_ID 12
@@ -83,6 +84,7 @@ bool df_print(const disk_usage *usage, const struct df_view *view, struct strbuf
         .type_name = "*formatter.diskUsageImagesContext",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
+        .width = view->width,
     };
     /* Docker's four first; volumes and build caches are still to come. */
     const struct kind kinds[] = {
@@ -191,10 +193,10 @@ static json_t *verbose_json(const disk_usage *usage, const struct df_view *view,
 
 /* A title and a table of all its columns. */
 static bool add_table(const char *title, const json_t *rows, const struct format_column *columns,
-                      size_t count, struct strbuf *out, struct error *err)
+                      size_t count, size_t width, struct strbuf *out, struct error *err)
 {
     CLEANUP_STRBUF struct strbuf template = {0};
-    struct format format = {.columns = columns, .column_count = count};
+    struct format format = {.columns = columns, .column_count = count, .width = width};
     for (size_t i = 0; i < count; i++)
         strbuf_addf(&template, "%s{{if .%s}}{{.%s}}{{else}}%s{{end}}", i ? "\t" : "",
                     columns[i].field, columns[i].field,
@@ -204,7 +206,7 @@ static bool add_table(const char *title, const json_t *rows, const struct format
     return format_rows(&format, rows, out, err);
 }
 
-static bool add_tables(const json_t *usage, struct strbuf *out, struct error *err)
+static bool add_tables(const json_t *usage, size_t width, struct strbuf *out, struct error *err)
 {
     static const struct format_column images[] = {
         {"Repository", "REPOSITORY"},
@@ -231,13 +233,13 @@ static bool add_tables(const json_t *usage, struct strbuf *out, struct error *er
         {"Shared", "SHARED"},
     };
     if (!add_table("Images space usage:", json_object_get(usage, "Images"), images,
-                   ARRAY_SIZE(images), out, err) ||
+                   ARRAY_SIZE(images), width, out, err) ||
         !add_table("\nContainers space usage:", json_object_get(usage, "Containers"), containers,
-                   ARRAY_SIZE(containers), out, err) ||
+                   ARRAY_SIZE(containers), width, out, err) ||
         !add_table("\nLocal Volumes space usage:", json_object_get(usage, "Volumes"), volumes,
-                   ARRAY_SIZE(volumes), out, err) ||
+                   ARRAY_SIZE(volumes), width, out, err) ||
         !add_table("\nBuild cache usage: 0B", json_object_get(usage, "BuildCache"), caches,
-                   ARRAY_SIZE(caches), out, err))
+                   ARRAY_SIZE(caches), width, out, err))
         return false;
     strbuf_addf(out, "\nPartial downloads usage: %s\n\nDatabase usage: %s\n",
                 json_string_value(json_object_get(usage, "PartialDownloadsSize")),
@@ -251,7 +253,7 @@ bool df_print_verbose(const disk_usage *usage, const struct df_view *view, struc
     const bool tables = !view->format || str_eq(view->format, "table");
     CLEANUP_JSON json_t *json = verbose_json(usage, view, !tables);
     if (tables)
-        return add_tables(json, out, err);
+        return add_tables(json, view->width, out, err);
     if (str_eq(view->format, "json")) {
         CLEANUP_FREE char *line = json_text(json);
         strbuf_addf(out, "%s\n", line);
@@ -278,6 +280,7 @@ static bool await_df(struct cli *cli, struct error *err)
     const struct df_view view = {
         .format = str_empty(format) ? NULL : format,
         .now_unix = wall_clock_ns() / 1000000000,
+        .width = terminal_table_width(),
     };
     request.verbose = flag_bool(&cli->flags, "verbose");
     if (!await_cli_call(cli, "/davit.v1.System/DiskUsage", &request.base,

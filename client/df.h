@@ -10,6 +10,7 @@ typedef Davit__V1__DiskUsageResponse disk_usage;
 struct df_view {
     const char *format; /* of --format; NULL: tables */
     int64_t now_unix;   /* seconds; ages are counted from here */
+    size_t width;       /* of the terminal that tables have to fit; 0: none */
 };
 
 /* One row for each kind of thing. INVALID_ARGUMENT for a format that is none. */
