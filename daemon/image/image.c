@@ -10,8 +10,15 @@
 
 char *image_familiar(const char *canonical)
 {
+    static const char hub[] = REFERENCE_DEFAULT_DOMAIN "/", official[] = "library/";
+    const char *path = canonical + strlen(hub);
     CLEANUP_REFERENCE struct reference reference = {0};
 
+    /* Lists are made of these: most need no parser. */
+    if (!str_starts(canonical, hub))
+        return xstrdup(canonical);
+    if (str_starts(path, official) && !strchr(path + strlen(official), '/'))
+        return xstrdup(path + strlen(official));
     if (!reference_parse(canonical, &reference, NULL))
         return xstrdup(canonical);
     return reference_familiar(&reference);
