@@ -311,6 +311,12 @@ static bool plan_by_name(struct removal *removal, const struct image *image, con
     return true;
 }
 
+/* A name that looks like the image's own ID is taken for that, as Docker does. */
+static bool begins_id(const struct image *image, const char *text)
+{
+    return str_starts(digest_hex(&image->id), text);
+}
+
 bool removal_plan_image(struct removal *removal, const char *text, struct error *err)
 {
     CLEANUP_FREE char *name = NULL;
@@ -318,7 +324,9 @@ bool removal_plan_image(struct removal *removal, const char *text, struct error 
 
     if (!image)
         return false;
-    return name ? plan_by_name(removal, image, name, text, err) : plan_by_id(removal, image, err);
+    if (!name || begins_id(image, text))
+        return plan_by_id(removal, image, err);
+    return plan_by_name(removal, image, name, text, err);
 }
 
 void removal_plan_unused(struct removal *removal, const struct image *image)

@@ -192,7 +192,7 @@ static bool body_by_id(void *arg UNUSED, struct error *err)
     struct family family;
     char *const tags[] = {A ":2", A ":1", B ":1", NULL}, *const digests[] = {A DIGEST, NULL};
     char lines[2][80];
-    CLEANUP_FREE char *conflict = NULL, *prefix = NULL;
+    CLEANUP_FREE char *conflict = NULL, *prefix = NULL, *name = NULL, *untagged = NULL;
 
     await_family(&family, "by-id", tags, digests, err);
     conflict = xasprintf("conflict: unable to delete %.12s (must be forced) - image is referenced "
@@ -203,8 +203,13 @@ static bool body_by_id(void *arg UNUSED, struct error *err)
     /* Two tags of one repository are two. */
     await_check_removal(&family, "b:1", false, false, (const char *[]){"Ub:1", NULL}, err);
     await_check_conflict(&family, prefix, false, "IMAGE_CONFLICT", conflict, err);
+    /* A name that looks like the ID is taken for it. */
+    name = xasprintf("docker.io/library/%s:latest", prefix);
+    CHECK(await_image_tag(family.store, &family.child.image.id, name, NULL, err));
+    await_check_conflict(&family, prefix, false, "IMAGE_CONFLICT", conflict, err);
+    untagged = xasprintf("U%s:latest", prefix);
     await_check_removal(&family, prefix, true, true,
-                        (const char *[]){"Ua:1", "Ua:2", "Ua" DIGEST,
+                        (const char *[]){untagged, "Ua:1", "Ua:2", "Ua" DIGEST,
                                          deleted(lines[0], &family.child.image.id),
                                          deleted(lines[1], &family.chain[2]), NULL},
                         err);
