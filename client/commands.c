@@ -13,6 +13,7 @@ static const struct command_name top_names[] = {
     {.name = "info", .command = &info_command, .common = true},
     {.name = "events", .command = &events_command},
     {.name = "history", .command = &history_command},
+    {.name = "import", .command = &import_command},
     {.name = "inspect", .command = &inspect_command},
     {.name = "load", .command = &load_command},
     {.name = "rmi", .command = &rmi_command},
@@ -27,6 +28,7 @@ static const struct command_name container_names[] = {
 
 static const struct command_name image_names[] = {
     {.name = "history", .command = &history_command},
+    {.name = "import", .command = &import_command},
     {.name = "inspect", .command = &image_inspect_command},
     {.name = "load", .command = &load_command},
     {.name = "ls", .alias = "list", .command = &images_command},

@@ -59,6 +59,7 @@ extern const struct command history_command;
 extern const struct command image_inspect_command;
 extern const struct command image_prune_command;
 extern const struct command images_command;
+extern const struct command import_command;
 extern const struct command info_command;
 extern const struct command inspect_command;
 extern const struct command jobs_cancel_command;

@@ -4,12 +4,6 @@
 #include "client/upload.h"
 #include "proto/davit/v1/images.pb-c.h"
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static bool await_call(struct cli *cli, struct upload *upload, const char *file, struct error *err)
 {
     Davit__V1__LoadImagesRequest__LoadOptions options =
@@ -22,7 +16,7 @@ static bool await_call(struct cli *cli, struct upload *upload, const char *file,
         .what = "load",
     };
     options.bytes_total = upload->bytes_total;
-    options.subject = (char *)(file ? base_name(file) : "stdin");
+    options.subject = (char *)(file ? path_base(file) : "stdin");
     first.what_case = DAVIT__V1__LOAD_IMAGES_REQUEST__WHAT_OPTIONS;
     first.options = &options;
     piece.what_case = DAVIT__V1__LOAD_IMAGES_REQUEST__WHAT_DATA;

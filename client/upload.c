@@ -113,7 +113,9 @@ bool await_upload(struct cli *cli, struct upload *upload, const char *method,
         return cli_daemon_error(err);
     sending.call = call;
     sending.watcher = task_current();
-    if (!task_spawn(&group, "upload", NULL, send_task, &sending, err))
+    if (!upload && !await_grpc_close_send(call, err))
+        return cli_daemon_error(err);
+    if (upload && !task_spawn(&group, "upload", NULL, send_task, &sending, err))
         return false;
     if (await_watch(cli, call, watch, err))
         return true;

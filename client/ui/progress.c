@@ -244,7 +244,7 @@ static void add_item(struct strbuf *out, const struct progress_screen *screen,
     CLEANUP_STRBUF struct strbuf line = {0};
     const char *color = screen->color ? color_of(item) : NULL;
     progress_add_id(&line, item->id);
-    strbuf_add_str(&line, ": ");
+    strbuf_add_str(&line, str_empty(item->id) ? "" : ": ");
     const size_t id_width = MIN(line.length, width);
     strbuf_add(out, line.data, id_width);
     add_state(&line, screen, job, item, width);

@@ -100,6 +100,8 @@ static void say_pushed(struct progress_said *said, const job_item *item, struct 
 
 static void say_loaded(struct progress_said *said, const job_item *item, struct strbuf *out)
 {
+    if (str_empty(item->id))
+        return; /* what is imported has one thing only */
     if (item->state == ITEM(PRESENT)) {
         say(said, SAID_COMPLETE, item, "Already exists", out);
         return;
@@ -181,6 +183,16 @@ static void add_load_result(const Davit__V1__LoadResult *result, struct strbuf *
     }
 }
 
+static void add_import_result(const job_snapshot *last, struct strbuf *out)
+{
+    if (str_starts(last->subject, "http://") || str_starts(last->subject, "https://")) {
+        strbuf_add_str(out, "Downloading from ");
+        strbuf_add_printable(out, last->subject);
+        strbuf_add_char(out, '\n');
+    }
+    strbuf_addf(out, "%s\n", last->import_result->image_id);
+}
+
 void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_many,
                          struct strbuf *out)
 {
@@ -191,7 +203,7 @@ void progress_add_result(const job_snapshot *last, bool within_run, bool one_of_
     if (last->result_case == DAVIT__V1__JOB__RESULT_LOAD_RESULT)
         add_load_result(last->load_result, out);
     if (last->result_case == DAVIT__V1__JOB__RESULT_IMPORT_RESULT)
-        strbuf_addf(out, "%s\n", last->import_result->image_id);
+        add_import_result(last, out);
     if (last->result_case == DAVIT__V1__JOB__RESULT_PRUNE_RESULT)
         add_prune_result(last->prune_result, out);
     if (last->result_case != DAVIT__V1__JOB__RESULT_PULL_RESULT)

@@ -21,6 +21,7 @@ bool handle_inspect_image(struct grpc_call *call, void *context, struct error *e
 bool handle_image_history(struct grpc_call *call, void *context, struct error *err);
 bool handle_push(struct grpc_call *call, void *context, struct error *err);
 bool handle_save(struct grpc_call *call, void *context, struct error *err);
+bool handle_import(struct grpc_call *call, void *context, struct error *err);
 bool handle_load(struct grpc_call *call, void *context, struct error *err);
 bool handle_prune(struct grpc_call *call, void *context, struct error *err);
 bool handle_disk_usage(struct grpc_call *call, void *context, struct error *err);

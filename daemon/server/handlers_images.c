@@ -69,6 +69,7 @@ void handlers_images_add(struct grpc_server *server, const struct engines *engin
         {"Remove", handle_remove},
         {"Save", handle_save},
         {"Load", handle_load},
+        {"Import", handle_import},
     };
 
     grpc_server_add(server, &davit__v1__images__descriptor, methods, ARRAY_SIZE(methods),

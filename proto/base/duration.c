@@ -58,12 +58,12 @@ static bool take_part(const char **text, uint64_t *ret_ns)
     return true;
 }
 
-bool duration_parse(const char *text, uint64_t *ret_ms)
+bool duration_parse_ns(const char *text, uint64_t *ret_ns)
 {
     uint64_t total_ns = 0, part_ns;
 
     if (str_eq(text, "0")) {
-        *ret_ms = 0;
+        *ret_ns = 0;
         return true;
     }
     do {
@@ -71,6 +71,16 @@ bool duration_parse(const char *text, uint64_t *ret_ms)
             return false;
         total_ns += part_ns;
     } while (*text);
-    *ret_ms = (total_ns + 999999) / 1000000;
+    *ret_ns = total_ns;
+    return true;
+}
+
+bool duration_parse(const char *text, uint64_t *ret_ms)
+{
+    uint64_t ns;
+
+    if (!duration_parse_ns(text, &ns))
+        return false;
+    *ret_ms = (ns + 999999) / 1000000;
     return true;
 }
