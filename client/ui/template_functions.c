@@ -194,6 +194,14 @@ static bool do_and_or(evaluation *e UNUSED, arguments a, size_t count, struct va
     return true;
 }
 
+/* Without the pointer, if it is to one. */
+static const char *pointed_name(const struct template_type *type)
+{
+    if (type->kind == TYPE_POINTER)
+        return type->element->name;
+    return type->name + (type->kind == TYPE_ROW && *type->name == '*');
+}
+
 /* --- Parts -------------------------------------------------------------------------------------
  */
 
@@ -268,7 +276,7 @@ static bool do_index(evaluation *e, arguments a, size_t count, struct value *ret
             if (!index_list(e, &item, &a[i], ret))
                 return false;
         } else if (item.type->kind != TYPE_MAP) {
-            return function_failed(e, "can't index item of type %s", item.type->name);
+            return function_failed(e, "can't index item of type %s", pointed_name(item.type));
         } else if (!index_map(e, &item, &a[i], ret)) {
             return false;
         }
@@ -328,8 +336,7 @@ static bool do_len(evaluation *e, arguments a, size_t count UNUSED, struct value
     if (value_is_nil(&a[0]))
         return function_failed(e, "len of nil pointer");
     if (!value_is_text(&a[0]) && type->kind != TYPE_SLICE && type->kind != TYPE_MAP)
-        return function_failed(e, "len of type %s",
-                               type->kind == TYPE_POINTER ? type->element->name : type->name);
+        return function_failed(e, "len of type %s", pointed_name(type));
     *ret = value_int(e, (int64_t)value_length(&a[0]));
     return true;
 }

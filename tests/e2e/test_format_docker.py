@@ -1,7 +1,8 @@
 """Templates of --format as Docker's own command line evaluates them: the same output, error and
 exit code for each of a list of them, format_templates.txt, and for as many that a grammar makes
 up. `docker inspect` is given an image by a daemon that knows nothing else; davit's evaluator is
-asked by a small program, davit-template-program, for all of them at once.
+asked by a small program, davit-template-program, for all of them at once. Formats of lists are
+those of `images`, where davit is given the same images by a daemon of the same kind.
 """
 
 import concurrent.futures
@@ -20,6 +21,8 @@ import pytest
 
 from conftest import BIN_DIR
 from docker_engine import docker_path
+
+pytest_plugins = ("fake_daemon",)
 
 SEED = 20240117
 GENERATED = 150
@@ -45,6 +48,15 @@ DOCUMENT = {
               "nothing": None, "text": "t", "true": True, "empty": {}},
 }
 
+IMAGES = [
+    {"Id": "sha256:" + "0123456789abcdef" * 4, "RepoTags": ["busybox:1"],
+     "RepoDigests": ["busybox@sha256:" + "d" * 64], "Created": 1700000000, "Size": 4261502},
+    {"Id": "sha256:" + "1" * 64, "RepoTags": ["registry.example.com:5000/a/long/name:v1.2.3"],
+     "RepoDigests": [], "Created": 1600000000, "Size": 187912345},
+    {"Id": "sha256:" + "2" * 64, "RepoTags": [], "RepoDigests": [], "Created": 1500000000,
+     "Size": 999},
+]
+
 # What is not as in Docker, and why: davit counts characters, where Docker may leave half of one.
 DEVIATIONS = r"truncate \.(Author|Comment)"
 # What Docker shows of that is where it lies in memory.
@@ -65,9 +77,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         path = re.sub(r"^/v[0-9.]+", "", self.path).split("?")[0]
-        found = path in ("/_ping", "/images/image/json")
-        body = json.dumps(DOCUMENT).encode() if path.endswith("/json") else b"OK"
-        self.send_response(200 if found else 404)
+        documents = {"/_ping": "OK", "/images/image/json": DOCUMENT, "/images/json":
+                     [{**one, "SharedSize": -1, "VirtualSize": one["Size"]} for one in IMAGES]}
+        body = json.dumps(documents.get(path, {"message": "none"})).encode()
+        self.send_response(200 if path in documents else 404)
         self.send_header("Api-Version", "1.41")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -104,9 +117,12 @@ class Docker:
         self.server.server_close()
 
     def inspect(self, template):
+        return self.run("image", "inspect", "-f", template, "image")
+
+    def run(self, *arguments):
         """What it prints, its error and its exit code."""
-        done = subprocess.run([self.program, "image", "inspect", "-f", template, "image"],
-                              env=self.environment, capture_output=True, check=False)
+        done = subprocess.run([self.program, *arguments], env=self.environment,
+                              capture_output=True, check=False)
         # davit's errors are one line, whatever they are about.
         error = done.stderr.decode()[:-1].replace("\n", "\\n").replace("\t", "\\t")
         return (done.stdout.decode(errors="surrogateescape"), error and error + "\n",
@@ -287,3 +303,43 @@ def test_generated_templates(docker):
                  for _ in range(int(os.environ.get("DAVIT_TEST_TEMPLATES", GENERATED)))]
     found = differences(docker, list(dict.fromkeys(templates)))
     assert not found, f"{len(found)} differ:\n" + "\n".join(found)
+
+
+# --- Lists ---------------------------------------------------------------------------------------
+
+FORMATS = [
+    "", "table", "json", "raw", "pretty", "{{.ID}}", " {{.ID}} ", "{{json .}}", "{{.Repository}}:{{.Tag}}",
+    "table {{.ID}}\\t{{.Size}}", "table {{.ID}}\t{{.Size}}", "table{{.ID}}", "tables {{.ID}}",
+    "table {{.ID}}\\t{{.Repository}}\\t{{.Tag}}\\t{{.Size}}\\t{{.CreatedAt}}\\t{{.CreatedSince}}",
+    "{{.ID}}\\t{{.Tag}}", "{{.ID}}\\n{{.Tag}}", "{{.ID}}\n", "{{.Foo}}", "table {{.Foo}}",
+    "table {{.ID}}\\t{{.Foo}}", "{{foo}}", "table {{foo}}", "{{.ID", "table {{.ID}", "{{.ID 1}}",
+    "{{.ID.X}}", "{{.Tag | upper | printf \"%-10s|\"}}", "table {{upper .Repository}}\\t{{json .}}",
+    "table {{join (split .Repository \"b\") \"-\"}}\\t{{lower .ID}}\\t{{title .Tag}}",
+    "table {{len .ID}}\\t{{.Size}}", "table {{.ID | printf \"%.4s\"}} {{truncate .Repository 3}}",
+    "table {{pad .Tag 2 2}}|", "table {{.ID}}\\n{{.Tag}}\\tx", "table {{if eq .Tag \"1\"}}x\\ty{{end}}",
+    "{{if ne .Repository \"<none>\"}}{{.Repository}}{{else}}{{.ID}}{{end}}", "{{range .ID}}x{{end}}",
+    "table {{range .ID}}x{{end}}", "{{printf \"%T\" .}}", "{{printf \"%T %q\" .ID .ID}}", "{{len .}}",
+    "table {{index . \"ID\"}}", "table {{slice .ID 0 3}}\\t{{.Tag}}", "{{.Digest}}", "table {{.Digest}}",
+    "{{.VirtualSize}} {{.SharedSize}} {{.UniqueSize}}", "table {{.ID}} {{with .Tag}}{{.}}{{end}}",
+    "table {{html .Digest}}\\t{{.ID}}", "{{eq .Size 1}}", "table {{.ID}}\\t{{.Tag}}\\t", "table\\t{{.ID}}",
+]
+
+
+def test_formats_of_lists(docker, fake, cli):
+    def images(request, context):
+        return fake.images.ListImagesResponse(images=[
+            fake.images.Image(id=one["Id"], repo_tags=one["RepoTags"],
+                              repo_digests=one["RepoDigests"], size_bytes=one["Size"],
+                              created_unix_ns=one["Created"] * 10**9) for one in IMAGES])
+
+    fake.list = images
+    found = []
+    for text in FORMATS:
+        if text == "json" and docker.version < NEW_VERSION:
+            continue  # is no word yet
+        ours = cli("images", "--format", text, check=False, environment={"TZ": "UTC"})
+        theirs = docker.run("images", "--format", text)
+        if theirs != (ours.stdout, ours.stderr, ours.code):
+            found.append(f"{text!r}:\n  docker: {theirs}\n  davit:  "
+                         f"{(ours.stdout, ours.stderr, ours.code)}")
+    assert not found, "\n".join(found)
