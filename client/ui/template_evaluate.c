@@ -99,7 +99,26 @@ static bool set_variable(struct evaluation *e, const char *name, const struct va
     if (variable)
         *variable = *value;
     e->changes++;
+    e->assignments++;
     return variable != NULL;
+}
+
+/* How much functions have made up to now. */
+struct mark {
+    size_t count, bytes;
+};
+
+static struct mark mark_of(const struct evaluation *e)
+{
+    return (struct mark){json_array_size(e->made), e->made_bytes};
+}
+
+/* Frees what was made since. */
+static void release(struct evaluation *e, struct mark mark)
+{
+    while (json_array_size(e->made) > mark.count)
+        json_array_remove(e->made, json_array_size(e->made) - 1);
+    e->made_bytes = mark.bytes;
 }
 
 /* --- Fields ------------------------------------------------------------------------------------
@@ -508,10 +527,12 @@ static enum flow walk_if_or_with(struct evaluation *e, const struct value *dot,
     return flow;
 }
 
-/* One turn of a range. */
-static enum flow walk_element(struct evaluation *e, const struct node *range,
+/* One turn of a range. What was made for it goes, if no variable from outside was given any of it.
+ */
+static enum flow walk_element(struct evaluation *e, const struct node *range, struct mark made,
                               const struct value *key, const struct value *element)
 {
+    const unsigned assignments = e->assignments;
     const struct node *names = range->pipe->declarations;
     const struct value *values[] = {names && names->next ? key : element, element};
     const size_t count = names ? 1 + (names->next != NULL) : 0, variables = e->variable_count;
@@ -524,8 +545,11 @@ static enum flow walk_element(struct evaluation *e, const struct node *range,
             return FLOW_FAILED;
     }
     e->changes++;
+    e->at = range->pipe;
     flow = may_go_on(e) ? walk_list(e, element, range->list) : FLOW_FAILED;
     e->variable_count = variables;
+    if (assignments == e->assignments)
+        release(e, made);
     return flow == FLOW_CONTINUE ? FLOW_ON : flow;
 }
 
@@ -535,8 +559,9 @@ static enum flow range_over_slice(struct evaluation *e, const struct node *range
     enum flow flow = FLOW_ON;
 
     for (size_t i = 0; i < json_array_size(list->json) && flow == FLOW_ON; i++) {
+        const struct mark made = mark_of(e);
         const struct value key = value_int(e, (int64_t)i), element = value_at(e, list, i);
-        flow = walk_element(e, range, &key, &element);
+        flow = walk_element(e, range, made, &key, &element);
     }
     return flow;
 }
@@ -548,9 +573,10 @@ static enum flow range_over_map(struct evaluation *e, const struct node *range,
     enum flow flow = FLOW_ON;
 
     for (const char **name = keys; *name && flow == FLOW_ON; name++) {
+        const struct mark made = mark_of(e);
         const struct value key = value_text(e, *name, strlen(*name), map->foreign);
         const struct value element = value_member(e, map, *name, strlen(*name));
-        flow = walk_element(e, range, &key, &element);
+        flow = walk_element(e, range, made, &key, &element);
     }
     return flow;
 }
@@ -562,9 +588,10 @@ static enum flow range_over_int(struct evaluation *e, const struct node *range,
     enum flow flow = FLOW_ON;
 
     for (int64_t i = 0; i < value_integer(count) && flow == FLOW_ON; i++) {
+        const struct mark made = mark_of(e);
         struct value element = value_int(e, i);
         element.type = count->type;
-        flow = walk_element(e, range, &none, &element);
+        flow = walk_element(e, range, made, &none, &element);
     }
     return flow;
 }
@@ -640,7 +667,7 @@ static enum flow walk_template(struct evaluation *e, const struct value *dot,
 /* Prints a value, unless it is kept in variables. What was made for it goes. */
 static enum flow walk_action(struct evaluation *e, const struct value *dot, const struct node *node)
 {
-    const size_t made = json_array_size(e->made), made_bytes = e->made_bytes;
+    const struct mark made = mark_of(e);
     const unsigned changes = e->changes;
     struct value value;
     size_t length;
@@ -658,11 +685,8 @@ static enum flow walk_action(struct evaluation *e, const struct value *dot, cons
     } else {
         value_print_pointed(e, &value, e->out);
     }
-    if (changes == e->changes) {
-        while (json_array_size(e->made) > made)
-            json_array_remove(e->made, json_array_size(e->made) - 1);
-        e->made_bytes = made_bytes;
-    }
+    if (changes == e->changes)
+        release(e, made);
     return may_go_on(e) ? FLOW_ON : FLOW_FAILED;
 }
 

@@ -28,7 +28,7 @@ struct evaluation {
         struct value value;
     } * variables;                        /* the innermost last */
     size_t variable_count, variable_base; /* those before the base are another template's */
-    unsigned changes;                     /* of variables */
+    unsigned changes, assignments;        /* of variables; assignments are changes, too */
     struct strbuf *out;
     struct error *err;
 };

@@ -1,5 +1,5 @@
 """Templates of --format as Docker's own command line evaluates them: the same output, error and
-exit code for each of a list of them, format_templates.txt, and for as many that a grammar makes
+exit code for each of a list of them, format_templates.json, and for as many that a grammar makes
 up. `docker inspect` is given an image by a daemon that knows nothing else; davit's evaluator is
 asked by a small program, davit-template-program, for all of them at once. Formats of lists are
 those of `images`, where davit is given the same images by a daemon of the same kind.
@@ -30,24 +30,10 @@ BATCH = 40
 NEW_VERSION = 27  # Docker's command line whose Go and types davit follows
 SEPARATOR = "\x1e"
 
-DOCUMENT = {
-    "Id": "sha256:0123456789abcdef", "RepoTags": ["busybox:latest", "x:1"], "RepoDigests": [],
-    "Parent": "", "Comment": "a % of \"it\" <&> 'x'", "Created": "2024-01-02T03:04:05.678Z",
-    "DockerVersion": "", "Author": "Zo\u00eb \u4f60\u597d", "Architecture": "amd64", "Os": "linux",
-    "Size": 42, "GraphDriver": {"Data": None, "Name": "overlay2"},
-    "RootFS": {"Type": "layers", "Layers": ["sha256:aa", "sha256:bb", "sha256:cc"]},
-    "Metadata": {"LastTagTime": "2024-03-04T05:06:07.08+02:00"},
-    "Config": {
-        "Cmd": ["sh", "-c", "echo \"hi\""], "Entrypoint": None, "Env": ["PATH=/bin", "A=b=c"],
-        "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Hostname": "h",
-        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 90500000000, "Retries": 3},
-        "Labels": {"b": "2", "a": "1", "org.x": "y"}, "OnBuild": None, "User": "root",
-        "Volumes": {"/data": {}}, "WorkingDir": "/"},
-    # The command line knows nothing of these: it sees them as maps only.
-    "Extra": {"float": 1.5, "int": 7, "list": [1, "two", None, {"k": [True, False]}],
-              "nothing": None, "text": "t", "true": True, "empty": {}},
-}
-
+# "cases" are [template, its text, its error, whether it needs NEW_VERSION]; test_template.c has them,
+# too. Of "document", the command line knows nothing of "Extra": it sees that as a map only.
+KNOWN = json.loads(pathlib.Path(__file__).with_name("format_templates.json").read_text())
+DOCUMENT = KNOWN["document"]
 IMAGES = [
     {"Id": "sha256:" + "0123456789abcdef" * 4, "RepoTags": ["busybox:1"],
      "RepoDigests": ["busybox@sha256:" + "d" * 64], "Created": 1700000000, "Size": 4261502},
@@ -190,24 +176,16 @@ def differences(docker, templates):
             if theirs[one] != ours[one] and not POINTER.search(theirs[one][0] + theirs[one][1])]
 
 
-def read_corpus(version):
-    """Lines are templates; what "\\n\\" and "#27 " mean is said there."""
-    path = pathlib.Path(__file__).with_name("format_templates.txt")
-    for line in path.read_text().splitlines():
-        if version >= NEW_VERSION:
-            line = line.removeprefix(f"#{NEW_VERSION} ")
-        if line and not line.startswith("#"):
-            yield line.replace("\\n\\", "\n")
-
-
 def test_known_templates(docker):
-    found = differences(docker, list(dict.fromkeys(read_corpus(docker.version))))
+    templates = [template for template, *_, new in KNOWN["cases"]
+                 if new is not True or docker.version >= NEW_VERSION]
+    found = differences(docker, templates)
     assert not found, f"{len(found)} differ:\n" + "\n".join(found)
 
 
 class Grammar:
-    """Templates at random, of which about half are right. Those for an old Docker have nothing whose
-    type in Go has changed since."""
+    """Templates at random, of which about half are right. Those for an old Docker have nothing
+    whose type in Go has changed since."""
 
     OLD_FIELDS = [".ID", ".RepoTags", ".Size", ".Os", ".Config.Env", ".Config.Labels", ".Author",
                   ".Config.Labels.a", ".Config.Labels.none", ".RootFS.Layers", ".Comment",
@@ -308,20 +286,24 @@ def test_generated_templates(docker):
 # --- Lists ---------------------------------------------------------------------------------------
 
 FORMATS = [
-    "", "table", "json", "raw", "pretty", "{{.ID}}", " {{.ID}} ", "{{json .}}", "{{.Repository}}:{{.Tag}}",
-    "table {{.ID}}\\t{{.Size}}", "table {{.ID}}\t{{.Size}}", "table{{.ID}}", "tables {{.ID}}",
+    "", "table", "json", "raw", "pretty", "{{.ID}}", " {{.ID}} ", "{{json .}}",
+    "{{.Repository}}:{{.Tag}}", "table {{.ID}}\\t{{.Size}}", "table {{.ID}}\t{{.Size}}",
+    "table{{.ID}}", "tables {{.ID}}",
     "table {{.ID}}\\t{{.Repository}}\\t{{.Tag}}\\t{{.Size}}\\t{{.CreatedAt}}\\t{{.CreatedSince}}",
     "{{.ID}}\\t{{.Tag}}", "{{.ID}}\\n{{.Tag}}", "{{.ID}}\n", "{{.Foo}}", "table {{.Foo}}",
     "table {{.ID}}\\t{{.Foo}}", "{{foo}}", "table {{foo}}", "{{.ID", "table {{.ID}", "{{.ID 1}}",
     "{{.ID.X}}", "{{.Tag | upper | printf \"%-10s|\"}}", "table {{upper .Repository}}\\t{{json .}}",
     "table {{join (split .Repository \"b\") \"-\"}}\\t{{lower .ID}}\\t{{title .Tag}}",
     "table {{len .ID}}\\t{{.Size}}", "table {{.ID | printf \"%.4s\"}} {{truncate .Repository 3}}",
-    "table {{pad .Tag 2 2}}|", "table {{.ID}}\\n{{.Tag}}\\tx", "table {{if eq .Tag \"1\"}}x\\ty{{end}}",
-    "{{if ne .Repository \"<none>\"}}{{.Repository}}{{else}}{{.ID}}{{end}}", "{{range .ID}}x{{end}}",
-    "table {{range .ID}}x{{end}}", "{{printf \"%T\" .}}", "{{printf \"%T %q\" .ID .ID}}", "{{len .}}",
-    "table {{index . \"ID\"}}", "table {{slice .ID 0 3}}\\t{{.Tag}}", "{{.Digest}}", "table {{.Digest}}",
+    "table {{pad .Tag 2 2}}|", "table {{.ID}}\\n{{.Tag}}\\tx",
+    "table {{if eq .Tag \"1\"}}x\\ty{{end}}",
+    "{{if ne .Repository \"<none>\"}}{{.Repository}}{{else}}{{.ID}}{{end}}",
+    "{{range .ID}}x{{end}}", "table {{range .ID}}x{{end}}", "{{printf \"%T\" .}}",
+    "{{printf \"%T %q\" .ID .ID}}", "{{len .}}", "table {{index . \"ID\"}}",
+    "table {{slice .ID 0 3}}\\t{{.Tag}}", "{{.Digest}}", "table {{.Digest}}",
     "{{.VirtualSize}} {{.SharedSize}} {{.UniqueSize}}", "table {{.ID}} {{with .Tag}}{{.}}{{end}}",
-    "table {{html .Digest}}\\t{{.ID}}", "{{eq .Size 1}}", "table {{.ID}}\\t{{.Tag}}\\t", "table\\t{{.ID}}",
+    "table {{html .Digest}}\\t{{.ID}}", "{{eq .Size 1}}", "table {{.ID}}\\t{{.Tag}}\\t",
+    "table\\t{{.ID}}",
 ]
 
 

@@ -1,8 +1,10 @@
 /* Go's templates for --format, and JSON as Go lays it out. */
 #include "tests/unit/test.h"
 
+#include <stdio.h>
+
+#include "client/inspect_types.h"
 #include "client/ui/json_indent.h"
-#include "client/ui/template.h"
 
 static const char data[] =
     "{\"Name\":\"busybox\",\"Stars\":3300,\"Official\":true,\"Empty\":\"\",\"None\":null,"
@@ -97,6 +99,113 @@ static void test_broken_templates(void **state UNUSED)
     }
 }
 
+/* --- As Docker's ------------------------------------------------------------------------------
+ */
+
+#define CASES_MAX_BYTES MIB
+
+static json_t *read_cases(void)
+{
+    CLEANUP_FREE char *text = xmalloc(CASES_MAX_BYTES);
+    FILE *file = fopen(TEMPLATES_FILE, "r");
+    CLEANUP_ERROR struct error err = {0};
+    size_t size;
+    json_t *json;
+
+    assert_non_null(file);
+    size = fread(text, 1, CASES_MAX_BYTES, file);
+    fclose(file);
+    json = json_parse(text, size, CASES_MAX_BYTES, TEMPLATES_FILE, &err);
+    assert_ok(json != NULL, &err);
+    return json;
+}
+
+/* What Docker's command line makes of them: test_format_docker.py sees to it where there is one. */
+static void test_like_docker(void **state UNUSED)
+{
+    CLEANUP_JSON json_t *json = read_cases();
+    const json_t *document = json_object_get(json, "document"), *one;
+    unsigned failed = 0;
+    size_t i;
+
+    json_array_foreach (json_object_get(json, "cases"), i, one) {
+        const char *text = json_string_value(json_array_get(one, 0));
+        const char *expected = json_string_value(json_array_get(one, 1));
+        const char *problem = json_string_value(json_array_get(one, 2));
+        CLEANUP_STRBUF struct strbuf out = {0};
+        CLEANUP_ERROR struct error err = {0};
+        CLEANUP(template_cleanup) struct template *template = template_parse(text, &err);
+        CLEANUP_FREE char *message =
+            problem ? xasprintf("template parsing error: template: %s", problem) : NULL;
+        if (template)
+            template_render_inspected(template, &image_inspect_type, document, &out, &err);
+        if (str_eq(strbuf_text(&out), expected ? expected : "") && str_eq(err.message, message))
+            continue;
+        failed++;
+        print_error("%s: \"%s\" %s\n", text, strbuf_text(&out), err.message);
+    }
+    assert_true(i > 400);
+    assert_int_equal(failed, 0);
+}
+
+/* After one that had to be seen as a map nothing may be missing any more, as in Docker. */
+static void test_strict_afterwards(void **state UNUSED)
+{
+    CLEANUP_JSON json_t *first = json_pack("{s:{s:s}, s:i}", "Labels", "a", "1", "More", 1);
+    CLEANUP_JSON json_t *second = json_pack("{s:{}}", "Labels");
+    static const struct template_field fields[] = {{"Labels", "Labels", &template_string_map,
+                                                    false},
+                                                   {.name = NULL}};
+    static const struct template_type type = {.kind = TYPE_STRUCT, .name = "t", .fields = fields};
+    CLEANUP(template_cleanup)
+    struct template *template =
+        template_parse("{{.Labels.a}}{{if .Labels.a}}{{.More}}{{end}}", NULL);
+    CLEANUP_STRBUF struct strbuf out = {0};
+    CLEANUP_ERROR struct error err = {0};
+
+    assert_ok(template_render_inspected(template, &type, second, &out, &err), &err);
+    assert_ok(template_render_inspected(template, &type, first, &out, &err), &err);
+    assert_string_equal(strbuf_text(&out), "<no value>11");
+    assert_false(template_render_inspected(template, &type, second, &out, &err));
+    assert_non_null(strstr(err.message, "map has no entry for key \"a\""));
+    assert_string_equal(strbuf_text(&out), "<no value>11");
+}
+
+/* --- What would not end ------------------------------------------------------------------------
+ */
+
+static void test_limits(void **state UNUSED)
+{
+    static const struct {
+        const char *template, *message;
+    } cases[] = {
+        {"{{range 3000000}}{{end}}", "too many steps"},
+        {"{{range 2000}}{{range 2000}}{{end}}{{end}}", "too many steps"},
+        {"{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}", "maximum template depth"},
+        {"{{define \"a\"}}x{{template \"b\"}}{{end}}{{define \"b\"}}{{template \"a\"}}{{end}}"
+         "{{template \"a\"}}",
+         "maximum template depth"},
+        {"{{$x := \"abcdefgh\"}}{{range 40}}{{$x = print $x $x}}{{end}}", "too long"},
+        {"{{$x := pad \"x\" 1000000 0}}{{range 40}}{{$x}}{{end}}", "too long"},
+        {"{{pad \"x\" 99999999999 0}}", "too long"},
+        {"{{pad \"x\" 0 20000000}}", "too long"},
+        {"{{$x := printf \"%1000000d%1000000d\" 1 1}}{{range 40}}{{printf \"%s%s\" $x $x}}{{end}}",
+         "too long"},
+        {"{{split (pad \"x\" 200000 0) \"\"}}", "too many parts"},
+        {"{{join (split (pad \"x\" 90000 0) \" \") (pad \"x\" 9000 0)}}", "too long"},
+        {"{{$x := 0}}{{range 1000000}}{{$x = print .}}{{end}}", "too long"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_STRBUF struct strbuf text = {0};
+        CLEANUP_ERROR struct error err = {0};
+        if (render(cases[i].template, &text, &err))
+            fail_msg("%s", cases[i].template);
+        if (!strstr(err.message, cases[i].message))
+            fail_msg("%s: %s", cases[i].template, err.message);
+        assert_int_equal(text.length, 0);
+    }
+}
+
 /* As deep as one likes: an error, not a crash. */
 static void test_deep_templates(void **state UNUSED)
 {
@@ -175,9 +284,10 @@ static void test_json_indented(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_templates),      cmocka_unit_test(test_broken_templates),
-        cmocka_unit_test(test_deep_templates), cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_json_indented),
+        cmocka_unit_test(test_templates),   cmocka_unit_test(test_broken_templates),
+        cmocka_unit_test(test_like_docker), cmocka_unit_test(test_strict_afterwards),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_deep_templates),
+        cmocka_unit_test(test_formats),     cmocka_unit_test(test_json_indented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
