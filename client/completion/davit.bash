@@ -1,9 +1,20 @@
 # Completion of davit for bash. davit itself knows what can follow.
 _davit() {
-    local line=${COMP_LINE:0:COMP_POINT} candidate broken separator
+    local rest=${COMP_LINE:0:COMP_POINT} blank candidate broken separator i word
     local -a words
-    read -ra words <<<"$line"
-    [[ $line == *[[:space:]] ]] && words+=("")
+    # Bash breaks words at more than blanks: what no blank is between belongs together.
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        blank=${rest%%[![:space:]]*}
+        rest=${rest#"$blank"}
+        word=${COMP_WORDS[i]}
+        ((i < COMP_CWORD)) || word=$rest
+        rest=${rest#"$word"}
+        if [[ $i -eq 0 || -n $blank ]]; then
+            words+=("$word")
+        else
+            words[-1]+=$word
+        fi
+    done
     words[-1]=${words[-1]#[\"\']}
     # Readline replaces only what follows the last of these; of "@", that itself.
     local last=${words[-1]} kept=""

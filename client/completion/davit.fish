@@ -3,7 +3,7 @@ function __davit_complete
     set -l words (commandline -opc)
     set -l program $words[1]
     set -e words[1]
-    set -l current (commandline -ct)
+    set -l current (commandline -ct | string replace -r "^[\"']" "")
     for candidate in ($program __complete -- $words $current 2>/dev/null)
         if test "$candidate" = :files
             set -l flag (string match -r -- '^--[^=]*=' $current)

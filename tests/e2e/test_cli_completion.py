@@ -108,11 +108,18 @@ def test_words_are_completed(shell):
 def test_images_are_completed(shell):
     assert shell.completed("davit rmi busy") == "<rmi> <busybox:latest>"
     assert shell.completed("davit rmi busybox:l") == "<rmi> <busybox:latest>"
+    assert shell.completed('davit rmi "busy') == "<rmi> <busybox:latest>"
     assert shell.completed("davit rmi localhost:5") == "<rmi> <localhost:5000/app:1>"
     assert shell.completed("davit rmi busybox@") == f"<rmi> <busybox@sha256:{'e' * 64}>"
     assert shell.completed("davit rmi 3f") == f"<rmi> <{ID[:12]}>"
     assert shell.completed(f"davit rmi {OTHER[:13]}") == f"<rmi> <{OTHER}>"
     assert shell.completed("davit rmi sha256:3") == f"<rmi> <sha256:{ID}>"
+    shell.end()
+
+
+def test_a_word_is_completed_in_the_middle_of_a_line(shell):
+    back = "\x02" * len(" other")
+    assert shell.completed("davit rmi busy other" + back) == "<rmi> <busybox:latest> <other>"
     shell.end()
 
 
@@ -129,6 +136,9 @@ def test_values_of_flags_are_completed(shell):
     assert shell.completed("davit events --filter=typ") == "<events> <--filter=type=image>"
     assert shell.completed("davit run --env-file my") == "<run> <--env-file> <my images.tar>"
     assert shell.completed("davit run --env-file ~/de") == f"<run> <--env-file> <{shell.file}>"
+    assert shell.completed("davit load -i my\\ im") == "<load> <-i> <my images.tar>"
+    assert shell.completed("davit import my") == "<import> <my images.tar>"
+    assert shell.completed("davit import x busy") == "<import> <x> <busybox:latest>"
     assert shell.completed("davit run --env-file=my") == "<run> <--env-file=my images.tar>"
     shell.end()
 
