@@ -1,8 +1,7 @@
 #include "client/df.h"
 
-#include "client/cli.h"
+#include "client/show.h"
 #include "client/ui/moment.h"
-#include "client/ui/template.h"
 #include "client/ui/terminal.h"
 #include "client/ui/units.h"
 
@@ -250,6 +249,7 @@ static bool add_tables(const json_t *usage, size_t width, struct strbuf *out, st
 bool df_print_verbose(const disk_usage *usage, const struct df_view *view, struct strbuf *out,
                       struct error *err)
 {
+    static const struct template_type type = {TYPE_ROW, .name = "*formatter.diskUsageContext"};
     const bool tables = !view->format || str_eq(view->format, "table");
     CLEANUP_JSON json_t *json = verbose_json(usage, view, !tables);
     if (tables)
@@ -260,7 +260,7 @@ bool df_print_verbose(const disk_usage *usage, const struct df_view *view, struc
         return true;
     }
     CLEANUP(template_cleanup) struct template *template = template_parse(view->format, err);
-    return template && template_render(template, json, out, err);
+    return template && show_template(template, &type, json, out, err);
 }
 
 /* --- davit system df ---------------------------------------------------------------------------

@@ -25,21 +25,27 @@ bool showing_is_plain(const struct showing *showing)
     return !showing->template && !showing->json;
 }
 
+bool show_template(const struct template *template, const struct template_type *type,
+                   const json_t *data, struct strbuf *out, struct error *err)
+{
+    CLEANUP_ERROR struct error problem = {0};
+    if (template_render_as(template, type, data, out, &problem))
+        return true;
+    return error_set(err, problem.code, problem.reason, "%s",
+                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
+                                                          : problem.message);
+}
+
 bool showing_add(const struct showing *showing, const struct template_type *type,
                  const json_t *data, struct strbuf *out, struct error *err)
 {
-    CLEANUP_ERROR struct error problem = {0};
     bool shown = true;
     if (showing->json) {
         CLEANUP_FREE char *text = json_text(data);
         strbuf_add_str(out, text);
     } else {
-        shown = template_render_as(showing->template, type, data, out, &problem);
+        shown = show_template(showing->template, type, data, out, err);
     }
     strbuf_add_char(out, '\n'); /* also after an error, as Docker */
-    /* In Docker's words what is evaluated is not parsed here. */
-    return shown ||
-           error_set(err, problem.code, problem.reason, "%s",
-                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
-                                                          : problem.message);
+    return shown;
 }

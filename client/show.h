@@ -24,3 +24,8 @@ bool showing_is_plain(const struct showing *showing);
  * template cannot make of it. */
 bool showing_add(const struct showing *showing, const struct template_type *type,
                  const json_t *data, struct strbuf *out, struct error *err);
+
+/* The same by a template and without a newline. What it cannot make of it is said in the words that
+ * Docker has where it shows one thing. */
+bool show_template(const struct template *template, const struct template_type *type,
+                   const json_t *data, struct strbuf *out, struct error *err);

@@ -376,3 +376,7 @@ def test_disk_usage_in_detail(cli, used):
     assert usage["Volumes"] == usage["BuildCache"] == []
     template = "{{range .Images}}{{.Repository}}={{.SharedSize}} {{end}}"
     assert cli("system", "df", "-v", "--format", template).stdout == "busybox=1kB <none>=0B "
+    result = cli("system", "df", "-v", "--format", "{{.Foo}}", check=False)
+    assert (result.code, result.stdout, result.stderr) == (
+        1, "", 'template: :1:2: executing "" at <.Foo>: can\'t evaluate field Foo in type '
+               "*formatter.diskUsageContext\n")
