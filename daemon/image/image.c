@@ -155,7 +155,7 @@ static bool parse_name(const char *text, struct reference *ret, struct error *er
                            "letters, digits, and between them . _ - and /");
 }
 
-static bool check_tag(const struct reference *reference, struct error *err)
+bool image_check_tag(const struct reference *reference, struct error *err)
 {
     if (digest_is_set(&reference->digest))
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_REFERENCE",
@@ -178,7 +178,7 @@ bool await_image_tag_as(struct store *store, const char *source, const char *tar
     struct digest id;
 
     if ((!is_whole_id(source) && !parse_name(source, &source_reference, err)) ||
-        !parse_name(target, &reference, err) || !check_tag(&reference, err) ||
+        !parse_name(target, &reference, err) || !image_check_tag(&reference, err) ||
         !(image = image_resolve(store, source, err)))
         return false;
     id = image->id;

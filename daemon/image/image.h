@@ -21,6 +21,11 @@ char *image_familiar(const char *canonical);
 /* The same of several; NULL gives an empty list. The caller frees it with strv_free. */
 char **image_familiar_names(char *const *canonical);
 
+/* Whether a reference may be a tag: it has no digest and does not look like one. INVALID_ARGUMENT in
+ * Docker's words. */
+struct reference;
+bool image_check_tag(const struct reference *reference, struct error *err);
+
 /* Gives the image that `source` names, as image_resolve() finds it, the tag `target`. Suspends.
  * INVALID_ARGUMENT (INVALID_REFERENCE) for a target that is no name or has a digest. */
 bool await_image_tag_as(struct store *store, const char *source, const char *target,

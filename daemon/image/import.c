@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "daemon/build/change.h"
+#include "daemon/image/image.h"
 #include "daemon/image/layer_intake.h"
 #include "daemon/image/plain_manifest.h"
 #include "daemon/registry/download.h"
@@ -31,6 +32,7 @@ struct import {
     struct layer_info layer;
     bool stored, committing;
     uint64_t bytes_read, bytes_total, bytes_stored, begun_ms;
+    int64_t begun_unix_ns;
     struct digest id;
 };
 
@@ -63,7 +65,7 @@ static bool read_reference(struct import *import, const char *text, struct error
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_REFERENCE",
                          "cannot import digest reference");
     import->name = reference_canonical(&reference);
-    return true;
+    return image_check_tag(&reference, err);
 }
 
 static bool read_platform(struct import *import, const char *text, struct error *err)
@@ -303,7 +305,7 @@ static void layer_done_await(struct import **ptr)
 
     import->lease = layer_lease_free(import->lease);
     if (import->stored)
-        layers_drop_await(import->store, &import->layer.diff_id, 1);
+        layers_drop_await(import->store, &import->layer.diff_id, 1, import->begun_unix_ns);
 }
 
 bool await_import(struct import *import, struct error *err)
@@ -311,6 +313,7 @@ bool await_import(struct import *import, struct error *err)
     CLEANUP(layer_done_await) struct import *layer = import;
 
     import->begun_ms = now_ms();
+    import->begun_unix_ns = wall_clock_ns();
     if (!await_layer(import, err) || !await_commit(import, err))
         return false;
     log_info("imported image", LOG("image", import->id.text),

@@ -179,6 +179,9 @@ bool await_layer_intake_finish(struct layer_intake *intake, struct layer_receive
     *ret = (struct layer_received){0};
     if (intake->decompressor && !decompressor_finished(intake->decompressor, err))
         return false;
+    /* What follows takes a while, and others may be inflated meanwhile. */
+    intake->decompressor = decompressor_free(intake->decompressor);
+    free(TAKE(intake->output));
     if (intake->hasher)
         ret->digest = hasher_finish(intake->hasher);
     if (!intake->writer)

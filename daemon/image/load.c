@@ -13,6 +13,7 @@
 /* What may be in an archive beside its images. */
 #define OTHERS_MAX_BYTES (1 * GIB)
 #define SPACE_CHECK_MIN_BYTES (1 * MIB)
+#define FINISHING_MAX 8 /* layers that are made durable at the same time */
 
 struct load {
     struct store *store;
@@ -22,13 +23,17 @@ struct load {
     struct error source_error; /* why not all of the archive came */
     struct members members;
     uint64_t others_bytes;
-    struct layer_lease **leases; /* on each layer that was seen */
-    struct digest *stored;       /* by this load, in order */
-    size_t lease_count, stored_count;
+    struct layer_lease **leases; /* on each layer that was seen, */
+    struct digest *held;         /* and which that is */
+    size_t held_count;
+    struct group finishers; /* of layers that have come */
+    size_t finishing;
+    struct wait_queue finished;
     struct load_plan plan;
     struct image_commit *commits; /* as many as the plan's images, once they are committed */
     enum load_phase phase;
     uint64_t begun_ms;
+    int64_t begun_unix_ns;
     unsigned int percent;
 };
 
@@ -39,6 +44,7 @@ struct load *load_new(struct store *store, const struct archive_source *source)
     load->store = store;
     load->source = source;
     members_init(&load->members);
+    wait_queue_init(&load->finished);
     return load;
 }
 
@@ -59,7 +65,7 @@ struct load *load_free(struct load *load)
     platform_done(&load->platform);
     error_done(&load->source_error);
     free(load->leases);
-    free(load->stored);
+    free(load->held);
     free(load);
     return NULL;
 }
@@ -99,8 +105,12 @@ static bool feed_task(void *arg, struct error *err UNUSED)
 /* From now on nobody removes it. */
 static void hold_layer(struct load *load, const struct digest *diff_id)
 {
-    load->leases = xrealloc(load->leases, (load->lease_count + 1) * sizeof(struct layer_lease *));
-    load->leases[load->lease_count++] = layer_lease_new(load->store, diff_id, 1);
+    const size_t count = load->held_count + 1;
+
+    load->leases = xrealloc(load->leases, count * sizeof(struct layer_lease *));
+    load->held = xrealloc(load->held, count * sizeof(*load->held));
+    load->leases[load->held_count] = layer_lease_new(load->store, diff_id, 1);
+    load->held[load->held_count++] = *diff_id;
 }
 
 /* Whether the store has it already, by its name. */
@@ -155,10 +165,67 @@ static bool await_finish_layer(struct load *load, struct member *member,
     if (!member->present) {
         member->layer = received.info;
         hold_layer(load, &received.info.diff_id);
-        load->stored = xrealloc(load->stored, (load->stored_count + 1) * sizeof(*load->stored));
-        load->stored[load->stored_count++] = received.info.diff_id;
     }
     return check_digest(member, err);
+}
+
+/* What is wrong with a layer's bytes matters once an image has it: others may lie about that are
+ * no layers at all. */
+static bool note_failure(struct member *member, struct error *failure, struct error *err)
+{
+    if (failure->code == ERROR_DATA_LOSS) {
+        error_move(&member->failure, failure);
+        return true;
+    }
+    error_move(err, failure);
+    return error_prefix(err, "member \"%s\"", member->path);
+}
+
+/* A layer whose bytes are there: while it is made durable, others come. */
+struct finisher {
+    struct load *load;
+    struct member *member;
+    struct layer_intake *intake;
+};
+
+static void finisher_done_await(struct finisher **ptr)
+{
+    struct finisher *finisher = *ptr;
+
+    layer_intake_free_await(finisher->intake);
+    finisher->load->finishing--;
+    wake_all(&finisher->load->finished);
+    free(finisher);
+}
+
+static bool finish_task(void *arg, struct error *err)
+{
+    CLEANUP(finisher_done_await) struct finisher *finisher = arg;
+    CLEANUP_ERROR struct error failure = {0};
+
+    return await_finish_layer(finisher->load, finisher->member, finisher->intake, &failure) ||
+           note_failure(finisher->member, &failure, err);
+}
+
+/* Takes the intake over. */
+static bool await_finish_later(struct load *load, struct member *member,
+                               struct layer_intake *intake, struct error *err)
+{
+    struct finisher *finisher = xcalloc(1, sizeof(*finisher));
+    int r = 0;
+
+    *finisher = (struct finisher){load, member, intake};
+    load->finishing++;
+    while (r >= 0 && load->finishing > FINISHING_MAX)
+        r = await_wake(&load->finished, "storing layers");
+    if (r < 0)
+        await_error(err, r, "storing layers");
+    else if (error_is_set(&load->finishers.first_error))
+        error_copy(err, &load->finishers.first_error);
+    else if (task_spawn(&load->finishers, "layer", member->path, finish_task, finisher, err))
+        return true;
+    finisher_done_await(&finisher);
+    return false;
 }
 
 /* --- Members -----------------------------------------------------------------------------------
@@ -174,19 +241,6 @@ struct arrival {
 static void arrival_done_await(struct arrival *arrival)
 {
     layer_intake_free_await(arrival->intake);
-}
-
-/* What is wrong with a layer's bytes matters once an image has it: others may lie about that are
- * no layers at all. */
-static bool note_failure(struct arrival *arrival, struct error *failure, struct error *err)
-{
-    if (failure->code != ERROR_DATA_LOSS) {
-        error_move(err, failure);
-        return error_prefix(err, "member \"%s\"", arrival->member->path);
-    }
-    error_move(&arrival->member->failure, failure);
-    arrival->intake = layer_intake_free_await(arrival->intake);
-    return true;
 }
 
 static bool await_begin_layer(struct arrival *arrival, struct error *err)
@@ -222,13 +276,17 @@ static bool await_begin(struct arrival *arrival, const char *path, uint64_t size
     enum member_kind kind = member_kind_of(path, size, head, head_size);
     struct member *member;
 
-    if (kind == MEMBER_OTHER)
-        return check_others(load, path, size, err);
+    if (kind == MEMBER_OTHER && !check_others(load, path, size, err))
+        return false;
+    if (kind == MEMBER_OTHER && size <= DOCUMENT_MAX_BYTES)
+        return true; /* nobody will ask for it */
     member = member_new(path, kind, size);
     if (kind == MEMBER_LAYER)
         member->format = layer_format_of(head, head_size);
     if (!members_add(&load->members, member, err))
         return false;
+    if (kind == MEMBER_OTHER)
+        return true;
     arrival->member = member;
     if (kind == MEMBER_LAYER)
         return await_begin_layer(arrival, err);
@@ -248,17 +306,8 @@ static bool await_take(struct arrival *arrival, const void *data, size_t size, s
     member->done_bytes += size;
     if (!arrival->intake || await_layer_intake_add(arrival->intake, data, size, &failure))
         return true;
-    return note_failure(arrival, &failure, err);
-}
-
-static bool await_end(struct arrival *arrival, struct error *err)
-{
-    CLEANUP_ERROR struct error failure = {0};
-
-    if (!arrival->intake ||
-        await_finish_layer(arrival->load, arrival->member, arrival->intake, &failure))
-        return true;
-    return note_failure(arrival, &failure, err);
+    arrival->intake = layer_intake_free_await(arrival->intake);
+    return note_failure(member, &failure, err);
 }
 
 /* The next bytes of a member that is not at its end. */
@@ -302,7 +351,7 @@ static bool await_file(struct load *load, const char *path, uint64_t size, struc
             return false;
         left -= piece.size;
     }
-    return await_end(&arrival, err);
+    return !arrival.intake || await_finish_later(load, arrival.member, TAKE(arrival.intake), err);
 }
 
 static bool await_member(struct load *load, const struct frame_member *frame, struct error *err)
@@ -331,6 +380,17 @@ static bool await_members(struct load *load, struct error *err)
     return r == 0;
 }
 
+/* The same, and until their layers are stored. */
+static bool await_stored(struct load *load, struct error *err)
+{
+    bool ok;
+
+    group_init(&load->finishers);
+    ok = await_members(load, err) && await_group(&load->finishers, err);
+    group_done_await(&load->finishers);
+    return ok;
+}
+
 static bool empty_archive(struct error *err)
 {
     return error_set(err, ERROR_INVALID_ARGUMENT, "EMPTY_ARCHIVE", "the archive is empty");
@@ -344,8 +404,7 @@ static bool await_archive(struct load *load, struct error *err)
     bool ok;
 
     group_init(&feeder);
-    ok =
-        task_spawn(&feeder, "archive", NULL, feed_task, load, err) && await_members(load, &failure);
+    ok = task_spawn(&feeder, "archive", NULL, feed_task, load, err) && await_stored(load, &failure);
     group_cancel(&feeder);
     if (!await_group(&feeder, err))
         return false;
@@ -518,11 +577,10 @@ static void layers_done_await(struct load **ptr)
 {
     struct load *load = *ptr;
 
-    for (size_t i = 0; i < load->lease_count; i++)
+    for (size_t i = 0; i < load->held_count; i++)
         layer_lease_free(load->leases[i]);
-    load->lease_count = 0;
-    layers_drop_await(load->store, load->stored, load->stored_count);
-    load->stored_count = 0;
+    layers_drop_await(load->store, load->held, load->held_count, load->begun_unix_ns);
+    load->held_count = 0;
 }
 
 static void explain_failure_await(struct load *load, struct error *err)
@@ -547,6 +605,7 @@ static bool await_read_and_commit(struct load *load, struct error *err)
 bool await_load(struct load *load, struct error *err)
 {
     load->begun_ms = now_ms();
+    load->begun_unix_ns = wall_clock_ns();
     if (!platform_parse("", &load->platform, err))
         return false;
     if (!await_read_and_commit(load, err)) {

@@ -4,6 +4,7 @@
 #include "daemon/image/layer_intake.h"
 #include "daemon/image/load.h"
 #include "daemon/registry/manifest.h"
+#include "proto/base/json.h"
 #include "proto/base/map.h"
 
 /* --- load_members.c: what is in the archive; no I/O --------------------------------------------
@@ -65,14 +66,16 @@ struct planned_image {
     char **names;           /* canonical tags; or NULL */
     struct digest parent;   /* among the others; or unset */
     struct member **layers; /* as many as the config has diff_ids */
-    /* The manifest that came with it; NULL: one is to be made. */
+    /* The manifest that came with it; NULL: one is to be made. The plan's. */
     const struct member *manifest_member;
-    struct manifest *manifest;
+    const struct manifest *manifest;
+    json_t *history; /* of the configuration; NULL: not looked at yet */
 };
 
 struct load_plan {
     struct planned_image *images;
     size_t count;
+    struct map *manifests; /* by digest: each is parsed once, however many lines name it */
 };
 void load_plan_done(struct load_plan *plan);
 

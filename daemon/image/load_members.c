@@ -65,7 +65,7 @@ enum member_kind member_kind_of(const char *path, uint64_t size_bytes, const voi
     const char *base = base_of(path);
     bool named_layer = str_starts(path, "blobs/") || str_ends(base, ".tar");
 
-    if (looks_like_json(head, head_size)) {
+    if (looks_like_json(head, head_size) || str_ends(base, ".json")) {
         /* Docker's older archives have one for each layer; nobody reads them. */
         bool wanted = size_bytes <= DOCUMENT_MAX_BYTES && !str_eq(base, "json");
         return wanted ? MEMBER_DOCUMENT : MEMBER_OTHER;

@@ -1,5 +1,6 @@
 /* What the documents of an archive say. Docker: image/spec (manifest.json); OCI image-spec:
  * image-layout.md, image-index.md. */
+#include "daemon/image/image.h"
 #include "daemon/image/load_internal.h"
 #include "daemon/registry/reference.h"
 #include "proto/base/json.h"
@@ -11,16 +12,22 @@
 static void image_done(struct planned_image *image)
 {
     image_config_free(image->config);
-    manifest_free(image->manifest);
+    json_decref(image->history);
     strv_free(image->names);
     free(image->layers);
 }
 
 void load_plan_done(struct load_plan *plan)
 {
+    size_t iterator = 0;
+    void *value;
+
     for (size_t i = 0; i < plan->count; i++)
         image_done(&plan->images[i]);
     free(plan->images);
+    while (plan->manifests && map_next(plan->manifests, &iterator, NULL, &value))
+        manifest_free(value);
+    map_free(plan->manifests);
     *plan = (struct load_plan){0};
 }
 
@@ -29,6 +36,8 @@ struct planner {
     const struct members *members;
     const struct platform *platform;
     struct map *by_id; /* to one more than an index of the plan's images */
+    bool optional;     /* manifests that are none are left out, */
+    struct map *none;  /* and which that was */
 };
 
 static bool invalid(struct error *err, const char *path, const char *why)
@@ -139,20 +148,15 @@ static bool check_layer_count(const struct planned_image *image, size_t count, c
                      path, count, image->id.text, image->config->diff_id_count);
 }
 
-/* A name that an archive gives an image; of one without tag nothing comes. */
 static bool add_name(struct planned_image *image, const char *text, const char *path,
                      struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
     CLEANUP_FREE char *name = NULL;
 
-    if (!reference_parse(text, &reference, err)) {
-        error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "member \"%s\": invalid tag \"%.300s\"",
-                  path, text);
-        return false;
-    }
-    if (!reference.tag || digest_is_set(&reference.digest))
-        return true;
+    if (!reference_parse(text, &reference, err) || !image_check_tag(&reference, err))
+        return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                         "member \"%s\": invalid tag \"%.300s\"", path, text);
     name = reference_canonical(&reference);
     strv_add(&image->names, name);
     return true;
@@ -161,32 +165,63 @@ static bool add_name(struct planned_image *image, const char *text, const char *
 /* --- OCI image layout --------------------------------------------------------------------------
  */
 
-/* The image manifest that a descriptor leads to, through indexes. */
-static struct manifest *find_manifest(const struct planner *planner, const struct digest *digest,
-                                      const char *media_type, unsigned int depth,
-                                      const struct member **ret_member, struct error *err)
+static bool check_size(const struct member *member, uint64_t size, struct error *err)
 {
-    CLEANUP_FREE char *path = xasprintf("blobs/sha256/%s", digest_hex(digest));
-    const struct member *member = find_document(planner, path, err);
-    CLEANUP(manifest_cleanup)
-    struct manifest *manifest =
-        member ? manifest_parse(member->data, member->size_bytes, media_type, err) : NULL;
+    return member->size_bytes == size ||
+           error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                     "member \"%s\": it has %llu bytes, what names it says %llu", member->path,
+                     (unsigned long long)member->size_bytes, (unsigned long long)size);
+}
+
+/* The document that a descriptor names. */
+static struct member *find_blob(const struct planner *planner, const struct descriptor *descriptor,
+                                struct error *err)
+{
+    CLEANUP_FREE char *path = xasprintf("blobs/sha256/%s", digest_hex(&descriptor->digest));
+    struct member *member = find_document(planner, path, err);
+
+    return member && check_size(member, descriptor->size_bytes, err) ? member : NULL;
+}
+
+static const struct manifest *parse_manifest(struct planner *planner, const struct member *member,
+                                             const char *media_type, struct error *err)
+{
+    struct map *manifests = planner->plan->manifests;
+    struct manifest *manifest = map_get(manifests, member->digest.text);
+
+    if (manifest || map_get(planner->none, member->digest.text))
+        return manifest;
+    manifest = manifest_parse(member->data, member->size_bytes, media_type, err);
+    if (manifest)
+        map_put(manifests, member->digest.text, manifest);
+    else
+        error_prefix(err, "member \"%s\"", member->path);
+    if (!manifest && planner->optional)
+        map_put(planner->none, member->digest.text, planner);
+    return manifest;
+}
+
+/* The image manifest that a descriptor leads to, through indexes. */
+static const struct manifest *find_manifest(struct planner *planner,
+                                            const struct descriptor *descriptor, unsigned int depth,
+                                            const struct member **ret_member, struct error *err)
+{
+    const struct member *member = find_blob(planner, descriptor, err);
+    const struct manifest *manifest =
+        member ? parse_manifest(planner, member, descriptor->media_type, err) : NULL;
     const struct index_entry *entry = NULL;
 
     *ret_member = member;
-    if (!member)
-        return NULL;
-    if (manifest && manifest->kind == MANIFEST_IMAGE)
-        return TAKE(manifest);
-    if (manifest && depth < INDEX_DEPTH_MAX)
+    if (!manifest || manifest->kind == MANIFEST_IMAGE)
+        return manifest;
+    if (depth < INDEX_DEPTH_MAX)
         entry = manifest->entry_count == 1 ? manifest->entries
                                            : manifest_choose(manifest, planner->platform, err);
-    else if (manifest)
+    else
         error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "indexes lie in each other too deep");
     if (entry)
-        return find_manifest(planner, &entry->descriptor.digest, entry->descriptor.media_type,
-                             depth + 1, ret_member, err);
-    error_prefix(err, "member \"%s\"", path);
+        return find_manifest(planner, &entry->descriptor, depth + 1, ret_member, err);
+    error_prefix(err, "member \"%s\"", member->path);
     return NULL;
 }
 
@@ -198,7 +233,7 @@ static bool find_layers(const struct planner *planner, struct planned_image *ima
         CLEANUP_FREE char *path =
             xasprintf("blobs/sha256/%s", digest_hex(&manifest->layers[i].digest));
         image->layers[i] = find_layer(planner, path, &image->config->diff_ids[i], err);
-        if (!image->layers[i])
+        if (!image->layers[i] || !check_size(image->layers[i], manifest->layers[i].size_bytes, err))
             return false;
     }
     return true;
@@ -206,10 +241,11 @@ static bool find_layers(const struct planner *planner, struct planned_image *ima
 
 /* An entry of index.json. */
 struct layout_entry {
-    struct digest digest;
-    const char *media_type, *name; /* NULL: none; borrowed */
-    int rank;                      /* how well it runs here; negative: not at all */
-    bool dropped;                  /* another of its name runs better */
+    struct descriptor descriptor; /* its type is borrowed; NULL: none */
+    const char *name;             /* NULL: none; borrowed */
+    bool has_platform;
+    int rank;     /* how well it runs here; negative: not at all */
+    bool dropped; /* another of its name runs better */
 };
 
 struct layout {
@@ -224,7 +260,8 @@ static void layout_done(struct layout *layout)
     free(layout->entries);
 }
 
-/* A tag alone (OCI's meaning of the second annotation) is no name of an image. */
+/* A tag alone (OCI's meaning of the second annotation) is no name of an image, nor is what names it
+ * by its digest. */
 static const char *entry_name(const json_t *item)
 {
     const json_t *annotations = json_object_get(item, "annotations");
@@ -232,21 +269,22 @@ static const char *entry_name(const json_t *item)
 
     if (str_empty(name))
         name = json_str(annotations, REF_ANNOTATION);
-    return str_empty(name) || !strpbrk(name, ":/") ? NULL : name;
+    return str_empty(name) || !strpbrk(name, ":/") || strchr(name, '@') ? NULL : name;
 }
 
-static int entry_rank(const struct planner *planner, const json_t *item)
+static void read_platform(const struct planner *planner, const json_t *item,
+                          struct layout_entry *ret)
 {
     const json_t *platform = json_object_get(item, "platform");
     struct platform offered = {(char *)json_str(platform, "os"),
                                (char *)json_str(platform, "architecture"),
                                (char *)json_str(platform, "variant")};
 
-    if (str_empty(offered.os) || str_empty(offered.architecture))
-        return 0;
     if (str_eq(offered.variant, ""))
         offered.variant = NULL;
-    return platform_rank(planner->platform, &offered);
+    ret->has_platform = !str_empty(offered.os) && !str_empty(offered.architecture);
+    if (ret->has_platform)
+        ret->rank = platform_rank(planner->platform, &offered);
 }
 
 /* buildkit's attestations. */
@@ -259,18 +297,22 @@ static bool read_entry(const struct planner *planner, const json_t *item, struct
                        struct error *err)
 {
     const char *digest = json_str(item, "digest");
+    const json_t *size = json_object_get(item, "size");
 
     if (!digest)
         return invalid(err, "index.json", "a descriptor has no digest");
-    ret->media_type = json_str(item, "mediaType");
+    if (!json_is_integer(size) || json_integer_value(size) < 0)
+        return invalid(err, "index.json", "a descriptor has no valid size");
+    ret->descriptor.media_type = (char *)json_str(item, "mediaType");
+    ret->descriptor.size_bytes = (uint64_t)json_integer_value(size);
     ret->name = entry_name(item);
-    ret->rank = entry_rank(planner, item);
-    return digest_parse(digest, &ret->digest, err) ||
+    read_platform(planner, item, ret);
+    return digest_parse(digest, &ret->descriptor.digest, err) ||
            error_prefix(err, "member \"%s\"", "index.json");
 }
 
-/* Of those of one name the one that runs best counts, if it is for a platform at all; of those
- * without a name all that run, and if none does, all. */
+/* Of those of one name that are for platforms the one that runs best counts; of those without a
+ * name all that run, and if none does, all. What is for no platform counts always. */
 static void choose_entries(struct layout *layout)
 {
     CLEANUP(map_cleanup) struct map *best = map_new();
@@ -280,7 +322,7 @@ static void choose_entries(struct layout *layout)
         struct layout_entry *entry = &layout->entries[i];
         struct layout_entry *other = entry->name ? map_get(best, entry->name) : NULL;
         unnamed_runs |= !entry->name && entry->rank >= 0;
-        if (!entry->name)
+        if (!entry->name || !entry->has_platform)
             continue;
         if (other && (entry->rank < 0 || (other->rank >= 0 && other->rank <= entry->rank))) {
             entry->dropped = true;
@@ -323,16 +365,11 @@ static bool read_layout(const struct planner *planner, struct layout *ret, struc
 static bool plan_entry(struct planner *planner, const struct layout_entry *entry, struct error *err)
 {
     const struct member *manifest_member = NULL, *config_member;
-    CLEANUP(manifest_cleanup)
-    struct manifest *manifest =
-        find_manifest(planner, &entry->digest, entry->media_type, 0, &manifest_member, err);
-    CLEANUP_FREE char *config_path = NULL;
+    const struct manifest *manifest =
+        find_manifest(planner, &entry->descriptor, 0, &manifest_member, err);
     struct planned_image *image;
 
-    if (!manifest)
-        return false;
-    config_path = xasprintf("blobs/sha256/%s", digest_hex(&manifest->config.digest));
-    config_member = find_document(planner, config_path, err);
+    config_member = manifest ? find_blob(planner, &manifest->config, err) : NULL;
     image = config_member ? add_image(planner, config_member, err) : NULL;
     if (!image || (entry->name && !add_name(image, entry->name, "index.json", err)))
         return false;
@@ -342,7 +379,7 @@ static bool plan_entry(struct planner *planner, const struct layout_entry *entry
         !find_layers(planner, image, manifest, err))
         return false;
     image->manifest_member = manifest_member;
-    image->manifest = TAKE(manifest);
+    image->manifest = manifest;
     return true;
 }
 
@@ -403,13 +440,20 @@ static bool plan_item(struct planner *planner, const json_t *item, struct error 
     return true;
 }
 
-/* Whether an image is one step of history beyond another, as Docker judges it. */
-static bool is_parent(const struct planned_image *parent, const struct planned_image *child)
+static const json_t *history_of(struct planned_image *image)
 {
-    CLEANUP_JSON json_t *ours = parse_document(parent->config_member, NULL);
-    CLEANUP_JSON json_t *theirs = parse_document(child->config_member, NULL);
-    const json_t *before = json_object_get(ours, "history"),
-                 *after = json_object_get(theirs, "history");
+    if (!image->history) {
+        CLEANUP_JSON json_t *config = parse_document(image->config_member, NULL);
+        json_t *history = json_object_get(config, "history");
+        image->history = json_is_array(history) ? json_incref(history) : json_array();
+    }
+    return image->history;
+}
+
+/* Whether an image is one step of history beyond another, as Docker judges it. */
+static bool is_parent(struct planned_image *parent, struct planned_image *child)
+{
+    const json_t *before = history_of(parent), *after = history_of(child);
     size_t count = json_array_size(before);
 
     if (count == 0 && json_array_size(after) == 0)
@@ -423,7 +467,7 @@ static bool is_parent(const struct planned_image *parent, const struct planned_i
     return true;
 }
 
-/* One that is not in the archive counts as none. */
+/* One that is not in the archive counts as none; of several the first counts. */
 static bool plan_parent(struct planner *planner, const json_t *item, struct error *err)
 {
     const char *text = json_str(item, "Parent");
@@ -436,7 +480,7 @@ static bool plan_parent(struct planner *planner, const json_t *item, struct erro
         return str_empty(text) || config_member;
     parent = &planner->plan->images[there - 1];
     child = &planner->plan->images[(size_t)map_get(planner->by_id, config_member->digest.text) - 1];
-    if (parent == child)
+    if (parent == child || digest_is_set(&child->parent))
         return true;
     if (!is_parent(parent, child))
         return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
@@ -452,7 +496,8 @@ static bool fits(const struct planned_image *image, const struct manifest *manif
     if (manifest->layer_count != image->config->diff_id_count)
         return false;
     for (size_t i = 0; i < manifest->layer_count; i++) {
-        if (!digest_eq(&manifest->layers[i].digest, &image->layers[i]->digest))
+        if (!digest_eq(&manifest->layers[i].digest, &image->layers[i]->digest) ||
+            manifest->layers[i].size_bytes != image->layers[i]->size_bytes)
             return false;
     }
     return true;
@@ -464,19 +509,19 @@ static void take_manifests(struct planner *planner)
 {
     CLEANUP(layout_done) struct layout layout = {0};
 
+    planner->optional = true;
     if (!read_layout(planner, &layout, NULL))
         return;
     for (size_t i = 0; i < layout.count; i++) {
         const struct member *member = NULL;
-        CLEANUP(manifest_cleanup)
-        struct manifest *manifest = find_manifest(planner, &layout.entries[i].digest,
-                                                  layout.entries[i].media_type, 0, &member, NULL);
+        const struct manifest *manifest =
+            find_manifest(planner, &layout.entries[i].descriptor, 0, &member, NULL);
         size_t there = manifest ? (size_t)map_get(planner->by_id, manifest->config.digest.text) : 0;
         struct planned_image *image = there ? &planner->plan->images[there - 1] : NULL;
         if (!image || image->manifest || !fits(image, manifest))
             continue;
         image->manifest_member = member;
-        image->manifest = TAKE(manifest);
+        image->manifest = manifest;
     }
 }
 
@@ -506,8 +551,11 @@ bool load_plan_make(struct load_plan *plan, const struct members *members,
                     const struct platform *platform, struct error *err)
 {
     CLEANUP(map_cleanup) struct map *by_id = map_new();
-    struct planner planner = {plan, members, platform, by_id};
+    CLEANUP(map_cleanup) struct map *none = map_new();
+    struct planner planner = {
+        .plan = plan, .members = members, .platform = platform, .by_id = by_id, .none = none};
 
+    plan->manifests = map_new();
     if (map_get(members->by_path, "manifest.json"))
         return plan_items(&planner, err);
     if (map_get(members->by_path, "index.json"))

@@ -72,7 +72,8 @@ bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct laye
     return true;
 }
 
-void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count)
+void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count,
+                       int64_t since_unix_ns)
 {
     CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
     CLEANUP_ERROR struct error failure = {0};
@@ -84,7 +85,8 @@ void layers_drop_await(struct store *store, const struct digest *diff_ids, size_
 
     for (size_t i = 0; locked && i < count; i++) {
         struct layer *layer = layer_get(store, &diff_ids[i]);
-        if (layer && !map_put(seen, diff_ids[i].text, layer) && !layer_in_use(store, layer, 0))
+        if (layer && layer->verified_unix_ns >= since_unix_ns &&
+            !map_put(seen, diff_ids[i].text, layer) && !layer_in_use(store, layer, 0))
             unused[unused_count++] = layer;
     }
     if (unused_count > 0 && !await_layers_delete(store, unused, unused_count, &dropped, &failure))

@@ -116,9 +116,10 @@ bool await_layers_prune(struct store *store, int64_t before_unix_ns, struct laye
 struct layers_pruned layers_unused(const struct store *store, int64_t before_unix_ns);
 void layers_pruned_done(struct layers_pruned *pruned);
 
-/* Removes those of some layers that nothing uses; what fails is logged. Suspends, also for a
- * cancelled task. */
-void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count);
+/* Removes those of some layers that nothing uses and that have not been there for longer than since
+ * a moment; what fails is logged. Suspends, also for a cancelled task. */
+void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count,
+                       int64_t since_unix_ns);
 
 /* --- Space -------------------------------------------------------------------------------------
  *
