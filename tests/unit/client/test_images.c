@@ -82,6 +82,37 @@ static void test_nameless(void **state UNUSED)
     assert_non_null(strstr(digest, "\nlocalhost:5000/b   <none>    aaaaaaaaaaaa"));
 }
 
+/* Where nobody looks at digests, those of one repository are one row. */
+static void test_digests_of_one_repository(void **state UNUSED)
+{
+    Davit__V1__Image image = make_image();
+    image.repo_digests = (char *[]){"a@sha256:12", "a@sha256:34", "b@sha256:12"};
+    image.n_repo_digests = 3;
+    CLEANUP_FREE char *ids = print(&image, (struct images_view){.only_ids = true});
+    assert_string_equal(ids, "aaaaaaaaaaaa\naaaaaaaaaaaa\n");
+    CLEANUP_FREE char *rows =
+        print(&image,
+              (struct images_view){.digests = true, .format = "{{.Repository}}@{{.Digest}}"});
+    assert_string_equal(rows, "a@sha256:12\na@sha256:34\nb@sha256:12\n");
+}
+
+/* A format that has them shows them without being told to. */
+static void test_digests_in_formats(void **state UNUSED)
+{
+    Davit__V1__Image image = make_image();
+    image.repo_tags = (char *[]){"a:1"};
+    image.n_repo_tags = 1;
+    image.repo_digests = (char *[]){"a@sha256:12", "a@sha256:34"};
+    image.n_repo_digests = 2;
+    CLEANUP_FREE char *shown = print(&image, (struct images_view){.format = "{{.Digest}}"});
+    assert_string_equal(shown, "sha256:12\nsha256:34\n");
+    CLEANUP_FREE char *blanks = print(&image, (struct images_view){.format = "{{ .Digest }}"});
+    assert_string_equal(blanks, "<none>\n");
+    CLEANUP_FREE char *table =
+        print(&image, (struct images_view){.digests = true, .format = "table {{.Tag}}"});
+    assert_string_equal(table, "TAG       DIGEST\n1         sha256:12\n1         sha256:34\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -89,6 +120,8 @@ int main(void)
         cmocka_unit_test(test_tags),
         cmocka_unit_test(test_digests),
         cmocka_unit_test(test_nameless),
+        cmocka_unit_test(test_digests_of_one_repository),
+        cmocka_unit_test(test_digests_in_formats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
