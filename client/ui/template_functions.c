@@ -71,6 +71,12 @@ static bool is_empty_value(const struct value *value)
            (!value->json && (value->type->kind == TYPE_SLICE || value->type->kind == TYPE_MAP));
 }
 
+static bool are_incompatible(evaluation *e, arguments a, arguments b)
+{
+    return function_failed(e, "incompatible types for comparison: %s and %s", a->type->name,
+                           b->type->name);
+}
+
 /* Of two that are no numbers, strings or truths: only nil can be told. */
 static bool others_are_equal(evaluation *e, arguments a, arguments b, bool *ret)
 {
@@ -104,8 +110,7 @@ static bool are_equal(evaluation *e, arguments a, arguments b, bool *ret)
     if (kind == kind_of(b) && kind == KIND_OTHER)
         return others_are_equal(e, a, b, ret);
     if (kind != kind_of(b))
-        return value_is_nil(a) || value_is_nil(b) ||
-               function_failed(e, "incompatible types for comparison");
+        return value_is_nil(a) || value_is_nil(b) || are_incompatible(e, a, b);
     *ret = compare(a, b) == 0;
     return true;
 }
@@ -140,7 +145,7 @@ static bool order(evaluation *e, arguments a, int *ret)
     if (kind == KIND_OTHER || other == KIND_OTHER || (kind == other && kind == KIND_BOOL))
         return function_failed(e, "invalid type for comparison");
     if (kind != other)
-        return function_failed(e, "incompatible types for comparison");
+        return are_incompatible(e, &a[0], &a[1]);
     *ret = compare(&a[0], &a[1]);
     return true;
 }
