@@ -543,14 +543,14 @@ bool changes_apply(json_t *config, char *const *changes, size_t count, struct er
 
     if (count == 0)
         return true;
-    if (!json_strv(json_object_get(config, "Env"), "Env", &change.env, err))
-        return false;
     for (size_t i = 0; i < count; i++) {
-        if (text.length + strlen(changes[i]) > DOCKERFILE_MAX_BYTES)
-            return invalid(err, "", "the changes are longer than 1 MiB");
+        if (text.length + strlen(changes[i]) > CHANGES_MAX_BYTES)
+            return invalid(err, "", "the changes are longer than 64 KiB");
         strbuf_add_str(&text, changes[i]);
         strbuf_add_char(&text, '\n');
     }
+    if (!json_strv(json_object_get(config, "Env"), "Env", &change.env, err))
+        return false;
     ok = apply_text(&change, text.data, err);
     strv_free(change.env);
     return ok;

@@ -286,23 +286,23 @@ static bool take_health_check(const char *text, struct instruction *ret, struct 
     return take_command(rest, ret, err);
 }
 
-/* What it is about to trigger must be an instruction that a build may have there. */
+/* What it is about to trigger must be an instruction that a build may have there. Its name is
+ * looked at before anything is parsed: that does not end in an ONBUILD of ONBUILDs. */
 static bool check_trigger(const char *text, struct error *err)
 {
     static const char *const refused[] = {"MAINTAINER", "FROM"};
     struct instruction_reader reader = {text};
     CLEANUP(instruction_done) struct instruction trigger = {0};
+    CLEANUP_FREE char *name = xstrndup(text, strcspn(text, " \t\v\f\r"));
 
-    if (instruction_next(&reader, &trigger, err) < 0)
-        return false;
-    if (trigger.kind == INSTRUCTION_ONBUILD)
+    if (strcasecmp(name, "ONBUILD") == 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_INSTRUCTION",
                          "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed");
-    for (size_t i = 0; trigger.name && i < ARRAY_SIZE(refused); i++) {
-        if (strcasecmp(trigger.name, refused[i]) == 0)
+    for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+        if (strcasecmp(name, refused[i]) == 0)
             return invalid(err, refused[i], "isn't allowed as an ONBUILD trigger");
     }
-    return true;
+    return instruction_next(&reader, &trigger, err) >= 0;
 }
 
 static bool take_args(const char *text, struct instruction *ret, struct error *err)

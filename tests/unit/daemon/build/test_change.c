@@ -238,15 +238,33 @@ static void test_bombs(void **state UNUSED)
 
 static void test_long(void **state UNUSED)
 {
-    CLEANUP_FREE char *text = xmalloc(DOCKERFILE_MAX_BYTES + 10);
+    CLEANUP_FREE char *text = xmalloc(CHANGES_MAX_BYTES + 2);
     CLEANUP_JSON json_t *config = json_object();
     CLEANUP_ERROR struct error err = {0};
 
-    memset(text, 'a', DOCKERFILE_MAX_BYTES + 9);
+    memset(text, 'a', CHANGES_MAX_BYTES + 1);
     memcpy(text, "ENV x=", 6);
-    text[DOCKERFILE_MAX_BYTES + 9] = '\0';
+    text[CHANGES_MAX_BYTES + 1] = '\0';
     assert_false(changes_apply(config, &text, 1, &err));
-    assert_string_equal(err.message, "the changes are longer than 1 MiB");
+    assert_string_equal(err.message, "the changes are longer than 64 KiB");
+    text[CHANGES_MAX_BYTES] = '\0';
+    error_done(&err);
+    assert_true(changes_apply(config, &text, 1, &err));
+}
+
+/* As deep as a text is long, it took all of the stack. */
+static void test_onbuild_of_onbuilds(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP(instruction_done) struct instruction instruction = {0};
+    CLEANUP_ERROR struct error err = {0};
+    struct instruction_reader reader;
+
+    while (text.length < DOCKERFILE_MAX_BYTES - 8)
+        strbuf_add_str(&text, "ONBUILD ");
+    reader.rest = text.data;
+    assert_int_equal(instruction_next(&reader, &instruction, &err), -1);
+    assert_string_equal(err.message, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed");
 }
 
 int main(void)
@@ -255,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_as_docker),
         cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_long),
+        cmocka_unit_test(test_onbuild_of_onbuilds),
     };
 
     return cmocka_run_group_tests_name("change", tests, NULL, NULL);
