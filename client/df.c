@@ -1,31 +1,24 @@
 #include "client/df.h"
 
 #include "client/show.h"
-#include "client/ui/moment.h"
+#include "client/ui/row.h"
 #include "client/ui/terminal.h"
-#include "client/ui/units.h"
+#include "proto/base/size.h"
 
-#define SHORT_ID 12
 #define NONE "<none>"
-
-static void set_text(json_t *object, const char *key, const char *text)
-{
-    json_t *json = json_string(text);
-    json_object_set_new(object, key, json ? json : json_string("")); /* no UTF-8 */
-}
 
 /* As Docker's clients have them: numbers as text. */
 static void set_count(json_t *object, const char *key, unsigned count)
 {
     CLEANUP_FREE char *text = xasprintf("%u", count);
-    set_text(object, key, text);
+    row_set_text(object, key, text);
 }
 
 /* And for programs the bytes: "SharedSize": "1.5kB", "SharedSizeBytes": 1512. */
 static void set_size(json_t *object, const char *key, uint64_t bytes)
 {
     CLEANUP_FREE char *exact = xasprintf("%sBytes", key);
-    set_text(object, key, size_text(bytes).text);
+    row_set_text(object, key, size_text(bytes).text);
     json_object_set_new(object, exact, json_integer((json_int_t)bytes));
 }
 
@@ -61,12 +54,12 @@ static json_t *kind_json(const struct kind *kind)
     json_t *object = json_object();
     add_reclaimable(kind, &reclaimable);
     set_count(object, "Active", kind->active);
-    set_text(object, "Reclaimable", strbuf_text(&reclaimable));
+    row_set_text(object, "Reclaimable", strbuf_text(&reclaimable));
     json_object_set_new(object, "ReclaimableBytes",
                         json_integer((json_int_t)kind->reclaimable_bytes));
     set_size(object, "Size", kind->size_bytes);
     set_count(object, "TotalCount", kind->total);
-    set_text(object, "Type", kind->name);
+    row_set_text(object, "Type", kind->name);
     return object;
 }
 
@@ -103,25 +96,6 @@ bool df_print(const disk_usage *usage, const struct df_view *view, struct strbuf
 /* --- One by one --------------------------------------------------------------------------------
  */
 
-static void set_id(json_t *object, const char *id, bool full)
-{
-    const char *colon = strchr(id, ':');
-    CLEANUP_FREE char *text = full ? xstrdup(id) : xstrndup(colon ? colon + 1 : id, SHORT_ID);
-    set_text(object, "ID", text);
-}
-
-static void set_times(json_t *object, const char *since_key, int64_t unix_ns, int64_t now_unix)
-{
-    CLEANUP_STRBUF struct strbuf at = {0}, since = {0};
-    add_moment(&at, unix_ns);
-    set_text(object, "CreatedAt", strbuf_text(&at));
-    if (unix_ns != MOMENT_LONG_AGO) { /* else the image does not say */
-        add_duration(&since, now_unix - unix_ns / 1000000000);
-        strbuf_add_str(&since, " ago");
-    }
-    set_text(object, since_key, strbuf_text(&since));
-}
-
 /* Of an image with several names the first, as Docker has it here. */
 static void set_name(json_t *object, const Davit__V1__Image *image)
 {
@@ -130,8 +104,8 @@ static void set_name(json_t *object, const Davit__V1__Image *image)
     const char *colon = tag ? strrchr(tag, ':') : NULL;
     CLEANUP_FREE char *repository =
         colon ? xstrndup(tag, (size_t)(colon - tag)) : xstrndup(digest, strcspn(digest, "@"));
-    set_text(object, "Repository", repository);
-    set_text(object, "Tag", colon ? colon + 1 : NONE);
+    row_set_text(object, "Repository", repository);
+    row_set_text(object, "Tag", colon ? colon + 1 : NONE);
 }
 
 /* Keys are in the order of the alphabet, as Docker's own are. */
@@ -142,35 +116,35 @@ static json_t *image_json(const Davit__V1__ImageUsage *usage, const struct df_vi
     const char *at = image->n_repo_digests ? strchr(image->repo_digests[0], '@') : NULL;
     json_t *object = json_object();
     set_count(object, "Containers", usage->containers);
-    set_times(object, "CreatedSince", image->created_unix_ns, view->now_unix);
-    set_text(object, "Digest", at ? at + 1 : "");
-    set_id(object, image->id, full);
+    row_set_times(object, "CreatedSince", image->created_unix_ns, view->now_unix);
+    row_set_text(object, "Digest", at ? at + 1 : "");
+    row_set_id(object, "ID", image->id, full);
     set_name(object, image);
     set_size(object, "SharedSize", usage->shared_bytes);
     set_size(object, "Size", size_bytes);
-    set_text(object, "Size", short_size_text(size_bytes).text);
+    row_set_text(object, "Size", short_size_text(size_bytes).text);
     set_size(object, "UniqueSize", usage->unique_bytes);
-    set_text(object, "VirtualSize", size_text(size_bytes).text);
+    row_set_text(object, "VirtualSize", size_text(size_bytes).text);
     return object;
 }
 
 static json_t *container_json(const Davit__V1__ContainerUsage *usage, const struct df_view *view,
                               bool full)
 {
-    CLEANUP_FREE char *short_image =
-        xstrndup(strchr(usage->image_id, ':') ? strchr(usage->image_id, ':') + 1 : usage->image_id,
-                 SHORT_ID);
     json_t *object = json_object();
-    set_text(object, "Command", "");
-    set_times(object, "RunningFor", usage->created_unix * 1000000000, view->now_unix);
-    set_id(object, usage->id, full);
-    set_text(object, "Image", str_empty(usage->image) ? short_image : usage->image);
-    set_text(object, "ImageID", usage->image_id);
-    set_text(object, "LocalVolumes", "0");
-    set_text(object, "Names", "");
+    row_set_text(object, "Command", "");
+    row_set_times(object, "RunningFor", usage->created_unix * 1000000000, view->now_unix);
+    row_set_id(object, "ID", usage->id, full);
+    if (str_empty(usage->image))
+        row_set_id(object, "Image", usage->image_id, false);
+    else
+        row_set_text(object, "Image", usage->image);
+    row_set_text(object, "ImageID", usage->image_id);
+    row_set_text(object, "LocalVolumes", "0");
+    row_set_text(object, "Names", "");
     set_size(object, "Size", usage->size_bytes);
-    set_text(object, "State", usage->running ? "running" : "exited");
-    set_text(object, "Status", usage->running ? "Up" : "Exited");
+    row_set_text(object, "State", usage->running ? "running" : "exited");
+    row_set_text(object, "Status", usage->running ? "Up" : "Exited");
     return object;
 }
 

@@ -1,5 +1,5 @@
 #include "client/cli.h"
-#include "client/ui/moment.h"
+#include "client/ui/row.h"
 #include "client/ui/template.h"
 #include "client/ui/terminal.h"
 #include "client/ui/units.h"
@@ -7,7 +7,6 @@
 
 typedef Davit__V1__ImageHistoryResponse__Step history_step;
 
-#define SHORT_ID 12
 #define CREATED_BY_COLUMNS 45
 #define YEAR_2000 946684800 /* Docker shows no age of what is said to be from before then */
 
@@ -19,18 +18,12 @@ struct view {
 /* --- Rows --------------------------------------------------------------------------------------
  */
 
-static void set_text(json_t *object, const char *key, const char *text)
-{
-    json_t *json = json_string(text);
-    json_object_set_new(object, key, json ? json : json_string("")); /* no UTF-8 */
-}
-
 static void set_times(json_t *object, const history_step *step, const struct view *view)
 {
     const int64_t seconds = step->created_unix_ns / 1000000000;
     CLEANUP_STRBUF struct strbuf at = {0}, since = {0};
     add_date(&at, step->created_unix_ns);
-    set_text(object, "CreatedAt", strbuf_text(&at));
+    row_set_text(object, "CreatedAt", strbuf_text(&at));
     if (!view->human) {
         strbuf_add_str(&since, strbuf_text(&at));
     } else if (seconds <= YEAR_2000) {
@@ -39,7 +32,7 @@ static void set_times(json_t *object, const history_step *step, const struct vie
         add_duration(&since, view->now_unix - seconds);
         strbuf_add_str(&since, " ago");
     }
-    set_text(object, "CreatedSince", strbuf_text(&since));
+    row_set_text(object, "CreatedSince", strbuf_text(&since));
 }
 
 static void set_created_by(json_t *object, const history_step *step, bool whole)
@@ -48,25 +41,18 @@ static void set_created_by(json_t *object, const history_step *step, bool whole)
     for (char *c = text; *c; c++)
         *c = *c == '\t' ? ' ' : *c;
     shown = whole ? TAKE(text) : terminal_shortened(text, CREATED_BY_COLUMNS);
-    set_text(object, "CreatedBy", shown);
-}
-
-static void set_id(json_t *object, const history_step *step, bool whole)
-{
-    const char *hex = strchr(step->id, ':');
-    CLEANUP_FREE char *id = whole || !hex ? xstrdup(step->id) : xstrndup(hex + 1, SHORT_ID);
-    set_text(object, "ID", *id ? id : "<missing>");
+    row_set_text(object, "CreatedBy", shown);
 }
 
 static json_t *row_of(const history_step *step, const struct view *view)
 {
     CLEANUP_FREE char *bytes = xasprintf("%llu", (unsigned long long)step->size_bytes);
     json_t *object = json_object();
-    set_text(object, "Comment", step->comment);
+    row_set_text(object, "Comment", step->comment);
     set_times(object, step, view);
     set_created_by(object, step, view->whole);
-    set_id(object, step, view->whole);
-    set_text(object, "Size", view->human ? short_size_text(step->size_bytes).text : bytes);
+    row_set_id(object, "ID", *step->id ? step->id : "<missing>", view->whole);
+    row_set_text(object, "Size", view->human ? short_size_text(step->size_bytes).text : bytes);
     return object;
 }
 

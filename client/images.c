@@ -2,12 +2,11 @@
 
 #include "client/cli.h"
 #include "client/filters.h"
-#include "client/ui/moment.h"
+#include "client/ui/row.h"
 #include "client/ui/template.h"
 #include "client/ui/terminal.h"
-#include "client/ui/units.h"
+#include "proto/base/size.h"
 
-#define SHORT_ID 12
 #define NONE "<none>"
 #define RAW_NAME "repository: {{.Repository}}\ntag: {{.Tag}}\n"
 #define RAW_REST "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
@@ -27,48 +26,22 @@ struct rows {
 /* --- Rows --------------------------------------------------------------------------------------
  */
 
-static void set_text(json_t *object, const char *key, const char *text)
-{
-    json_t *json = json_string(text);
-    json_object_set_new(object, key, json ? json : json_string("")); /* no UTF-8 */
-}
-
-static void set_id(json_t *object, const char *id, bool full)
-{
-    const char *hex = strchr(id, ':');
-    CLEANUP_FREE char *text = full || !hex ? xstrdup(id) : xstrndup(hex + 1, SHORT_ID);
-    set_text(object, "ID", text);
-}
-
-/* Nothing for what has no date. */
-static void set_times(json_t *object, int64_t unix_ns, int64_t now_unix)
-{
-    CLEANUP_STRBUF struct strbuf at = {0}, since = {0};
-    add_moment(&at, unix_ns);
-    set_text(object, "CreatedAt", strbuf_text(&at));
-    if (unix_ns != MOMENT_LONG_AGO) {
-        add_duration(&since, now_unix - unix_ns / 1000000000);
-        strbuf_add_str(&since, " ago");
-    }
-    set_text(object, "CreatedSince", strbuf_text(&since));
-}
-
 /* Under Docker's names, in the order of the alphabet, as Docker's own are. */
 static void add_row(struct rows *rows, const struct row *row)
 {
     const Davit__V1__Image *image = row->image;
     CLEANUP_FREE char *containers = xasprintf("%u", image->containers);
     json_t *object = json_object();
-    set_text(object, "Containers", containers);
-    set_times(object, image->created_unix_ns, rows->view->now_unix);
-    set_text(object, "Digest", row->digest);
-    set_id(object, image->id, rows->view->full_ids);
-    set_text(object, "Repository", row->repository);
-    set_text(object, "SharedSize", "N/A"); /* as in Docker, where `system df -v` has them */
-    set_text(object, "Size", short_size_text(image->size_bytes).text);
-    set_text(object, "Tag", row->tag);
-    set_text(object, "UniqueSize", "N/A");
-    set_text(object, "VirtualSize", size_text(image->size_bytes).text);
+    row_set_text(object, "Containers", containers);
+    row_set_times(object, "CreatedSince", image->created_unix_ns, rows->view->now_unix);
+    row_set_text(object, "Digest", row->digest);
+    row_set_id(object, "ID", image->id, rows->view->full_ids);
+    row_set_text(object, "Repository", row->repository);
+    row_set_text(object, "SharedSize", "N/A"); /* as in Docker, where `system df -v` has them */
+    row_set_text(object, "Size", short_size_text(image->size_bytes).text);
+    row_set_text(object, "Tag", row->tag);
+    row_set_text(object, "UniqueSize", "N/A");
+    row_set_text(object, "VirtualSize", size_text(image->size_bytes).text);
     json_array_append_new(rows->array, object);
 }
 
