@@ -266,6 +266,54 @@ static bool body_removed(void *arg UNUSED, struct error *err)
     return true;
 }
 
+/* Beyond so many bytes configs are read again when it is their turn: they may have gone. */
+static bool body_large_configs(void *arg UNUSED, struct error *err)
+{
+    enum { SIZE = 3 * MIB };
+    CLEANUP_STRBUF struct strbuf archive = {0};
+    CLEANUP_FREE char *configs[2] = {xmalloc(SIZE), xmalloc(SIZE)};
+    struct image_deletion deletions[2] = {{.whole = true}, {.whole = true}};
+    struct sample samples[2];
+    struct shelf shelf;
+    struct save *save;
+    ssize_t n;
+
+    await_shelf(&shelf, "large", err);
+    for (size_t i = 0; i < 2; i++) {
+        struct image *image = &samples[i].image;
+        uint64_t size;
+        const char *entry;
+        CLEANUP_FREE char *name = NULL;
+        sample_make(&samples[i], "large", 1, shelf.diff_ids, 1);
+        memset(configs[i], ' ', SIZE);
+        configs[i][0] = '{';
+        configs[i][SIZE - 1 - i] = '}';
+        image->config_data = configs[i];
+        image->config_size = SIZE;
+        image->id = deletions[i].id = digest_of(configs[i], SIZE);
+        CHECK(await_image_commit(shelf.store, image, NULL, NULL, NULL, err));
+        name = xasprintf("blobs/sha256/%s", digest_hex(&image->id));
+        strbuf_clear(&archive);
+        await_archive(&shelf, REFERENCES(samples[0].image.id.text, image->id.text), 100000,
+                      &archive, err);
+        entry = find_entry(&archive, name, &size);
+        CHECK(entry && size == SIZE);
+        assert_memory_equal(entry, configs[i], SIZE);
+    }
+    save = save_new(shelf.store, REFERENCES(deletions[0].id.text, deletions[1].id.text), err);
+    CHECK(save && await_save_prepare(save, err));
+    CHECK(await_images_delete(shelf.store, deletions, 2, NULL, err));
+    strbuf_clear(&archive);
+    while ((n = await_save_read(save, archive.data, 100000, err)) > 0)
+        ;
+    CHECK(n < 0 && error_is(err, "IMAGE_REMOVED"));
+    CHECK(strstr(err->message, "was removed while it was being saved"));
+    error_done(err);
+    save_free(save);
+    store_close_await(shelf.store);
+    return true;
+}
+
 #define TEST(name)                      \
     static void test_##name(void **arg) \
     {                                   \
@@ -279,13 +327,15 @@ TEST(names)
 TEST(alone)
 TEST(not_found)
 TEST(removed)
+TEST(large_configs)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_names),      cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_not_found),  cmocka_unit_test(test_removed),
+        cmocka_unit_test(test_same_bytes),    cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_not_found),     cmocka_unit_test(test_removed),
+        cmocka_unit_test(test_large_configs),
     };
 
     own_mounts();
