@@ -34,7 +34,8 @@ static bool await_call(struct cli *cli, struct upload *upload, const char *sourc
     first.options = &options;
     piece.what_case = DAVIT__V1__IMPORT_IMAGE_REQUEST__WHAT_DATA;
     return await_upload(cli, upload, "/davit.v1.Images/Import", &first.base, &piece.base,
-                        &piece.data, &watch, err);
+                        &piece.data, &watch, err) ||
+           cli_reference_error(err);
 }
 
 static bool await_import_command(struct cli *cli, struct error *err)
