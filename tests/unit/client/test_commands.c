@@ -175,7 +175,7 @@ static void completes(char *const *words, bool images, const char *expected)
 
 static void test_completion(void **state UNUSED)
 {
-    completes(WORDS("im"), false, "images image");
+    completes(WORDS("im"), false, "images import image");
     completes(WORDS("-H", "unix:///x", "ver"), false, "version");
     completes(WORDS("--host=unix:///x", "ver"), false, "version");
     completes(WORDS("--"), false, "--host --version --help");
