@@ -86,6 +86,7 @@ static bool add_rows(const struct flags *flags, const Davit__V1__ImageHistoryRes
                             : "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
         .type_name = "*image.historyContext",
         .width = view.whole ? 0 : terminal_table_width(),
+        .free_texts = (const char *const[]){"CREATED BY", "COMMENT", NULL},
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };

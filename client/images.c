@@ -148,8 +148,8 @@ bool images_print(const Davit__V1__ListImagesResponse *list, const struct images
                : view->digests ? RAW_NAME "digest: {{.Digest}}\n" RAW_REST
                                : RAW_NAME RAW_REST,
         .type_name = "*formatter.imageContext",
-        /* Who asks for long columns wants them whole. */
-        .width = view->full_ids || view->digests ? 0 : view->width,
+        .width = view->full_ids ? 0 : view->width,
+        .free_texts = (const char *const[]){"REPOSITORY", NULL},
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),
     };

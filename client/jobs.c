@@ -164,6 +164,7 @@ static bool add_rows(const struct flags *flags, const json_t *rows, struct strbu
         .text = flag_string(flags, "format"),
         .type_name = "*job",
         .width = terminal_table_width(),
+        .free_texts = (const char *const[]){"SUBJECT", "ERROR", NULL},
         .table = "{{.ID}}\t{{.Kind}}\t{{.Subject}}\t{{.State}}\t{{.Progress}}\t{{.Started}}",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),

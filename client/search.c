@@ -113,6 +113,7 @@ static bool add_results(const struct flags *flags, const Davit__V1__SearchRespon
         .text = flag_string(flags, "format"),
         .type_name = "*registry.searchContext",
         .width = flag_bool(flags, "no-trunc") ? 0 : terminal_table_width(),
+        .free_texts = (const char *const[]){"NAME", "DESCRIPTION", NULL},
         .table = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
         .columns = columns,
         .column_count = ARRAY_SIZE(columns),

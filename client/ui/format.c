@@ -61,7 +61,8 @@ static bool format_table(const struct format *format, const char *columns, const
     render_heading(template, format, &heading);
     strbuf_add_char(&heading, '\n');
     strbuf_add(&heading, strbuf_text(&text), text.length);
-    add_table(out, strbuf_text(&heading), heading.length, format->width);
+    add_table(out, strbuf_text(&heading), heading.length,
+              &(struct table_fit){format->width, format->free_texts});
     return true;
 }
 

@@ -4,7 +4,8 @@
 
 #define TABLE_MIN_WIDTH 10
 #define TABLE_PADDING 3
-#define SHORTEST 12    /* IDs stay whole */
+#define SHORTEST 12 /* IDs stay whole */
+#define LONG 40     /* what is so long and no free text is wanted whole */
 #define CELLS_MAX 4096 /* of a line: more is left as it is */
 
 void table_init(struct table *table, size_t columns)
@@ -28,7 +29,7 @@ void table_row(struct table *table, const char *const *cells)
 
 void table_print(const struct table *table, struct strbuf *out)
 {
-    add_table(out, strbuf_text(&table->text), table->text.length, table->width);
+    add_table(out, strbuf_text(&table->text), table->text.length, &(struct table_fit){0});
 }
 
 /* --- Lines and cells ---------------------------------------------------------------------------
@@ -137,40 +138,72 @@ static void shorten_column(struct lines *lines, size_t column, size_t columns)
     }
 }
 
-/* Takes from the widest columns first, so that short ones, as IDs and sizes, stay whole. */
-static void fit(struct lines *lines, size_t width, size_t min_width, size_t padding)
+static bool is_free_text(const struct lines *lines, size_t column, const struct table_fit *fit)
 {
-    CLEANUP_FREE size_t *columns = xcalloc(lines->most + 1, sizeof(*columns));
-    size_t total = 0;
+    const char *heading = column < lines->lines[0].count ? lines->lines[0].cells[column].text : "";
 
-    for (size_t i = 0; i < lines->most; i++)
-        columns[i] = column_columns(lines, i);
-    for (;;) {
-        size_t widest = 0;
-        total = 0;
-        for (size_t i = 0; i < lines->most; i++) {
-            total += i + 1 < lines->most ? MAX(columns[i] + padding, min_width) : columns[i];
-            widest = columns[i] > columns[widest] ? i : widest;
-        }
-        if (total <= width || columns[widest] <= SHORTEST)
-            break;
-        columns[widest]--;
+    for (size_t i = 0; fit->free_texts && fit->free_texts[i]; i++) {
+        if (str_eq(fit->free_texts[i], heading))
+            return true;
     }
+    return false;
+}
+
+struct column {
+    size_t columns;
+    bool free_text;
+};
+
+/* Takes from the widest columns first, of the ones or the others. What then is still too much. */
+static size_t shrink(struct column *columns, size_t count, bool free_text, size_t excess)
+{
+    while (excess) {
+        struct column *widest = NULL;
+        for (size_t i = 0; i < count; i++) {
+            struct column *column = &columns[i];
+            const bool may =
+                column->free_text == free_text && (free_text || column->columns <= LONG);
+            if (may && (!widest || column->columns > widest->columns))
+                widest = column;
+        }
+        if (!widest || widest->columns <= SHORTEST)
+            break;
+        widest->columns--;
+        excess--;
+    }
+    return excess;
+}
+
+static void fit_lines(struct lines *lines, const struct table_fit *fit, size_t min_width,
+                      size_t padding)
+{
+    CLEANUP_FREE struct column *columns = xcalloc(lines->most + 1, sizeof(*columns));
+    size_t total = 0, excess;
+
+    for (size_t i = 0; i < lines->most; i++) {
+        columns[i] = (struct column){column_columns(lines, i), is_free_text(lines, i, fit)};
+        total +=
+            i + 1 < lines->most ? MAX(columns[i].columns + padding, min_width) : columns[i].columns;
+    }
+    if (total <= fit->width)
+        return;
+    excess = shrink(columns, lines->most, true, total - fit->width);
+    shrink(columns, lines->most, false, excess);
     for (size_t i = 0; i < lines->most; i++)
-        shorten_column(lines, i, columns[i]);
+        shorten_column(lines, i, columns[i].columns);
 }
 
 /* --- Printing ----------------------------------------------------------------------------------
  */
 
-void add_table_with(struct strbuf *out, const char *text, size_t length, size_t width,
-                    size_t min_width, size_t padding)
+void add_table_with(struct strbuf *out, const char *text, size_t length,
+                    const struct table_fit *fit, size_t min_width, size_t padding)
 {
     CLEANUP(lines_done) struct lines lines = {0};
 
     split_lines(&lines, text, length);
-    if (width)
-        fit(&lines, width, min_width, padding);
+    if (fit->width && lines.count)
+        fit_lines(&lines, fit, min_width, padding);
     for (size_t i = 0; i + 1 < lines.most; i++)
         set_widths(&lines, i, min_width, padding);
     for (size_t i = 0; i < lines.count; i++) {
@@ -184,7 +217,7 @@ void add_table_with(struct strbuf *out, const char *text, size_t length, size_t 
     }
 }
 
-void add_table(struct strbuf *out, const char *text, size_t length, size_t width)
+void add_table(struct strbuf *out, const char *text, size_t length, const struct table_fit *fit)
 {
-    add_table_with(out, text, length, width, TABLE_MIN_WIDTH, TABLE_PADDING);
+    add_table_with(out, text, length, fit, TABLE_MIN_WIDTH, TABLE_PADDING);
 }

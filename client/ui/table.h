@@ -9,7 +9,6 @@
 struct table {
     size_t columns;
     struct strbuf text; /* rows as lines, cells with tabs between */
-    size_t width;       /* of the terminal: longer rows are shortened; 0: as wide as they are */
 };
 
 #define CLEANUP_TABLE CLEANUP(table_done)
@@ -22,11 +21,18 @@ void table_row(struct table *table, const char *const *cells);
 
 void table_print(const struct table *table, struct strbuf *out);
 
+/* How a table is made to fit a terminal: columns of free text give way first, the widest of them
+ * before others, then short ones as times and sizes; what is long and no free text, as digests, is
+ * never cut. What is cut ends with an ellipsis. */
+struct table_fit {
+    size_t width;                  /* 0: as wide as it is */
+    const char *const *free_texts; /* headings of such columns, terminated by NULL; or NULL */
+};
+
 /* Appends lines with their cells one below the other. A column ends with a line that has none: what
- * comes after that has widths of its own. With a width of a terminal, cells of the widest columns
- * are shortened, with an ellipsis, until rows fit; 0: none. */
-void add_table(struct strbuf *out, const char *text, size_t length, size_t width);
+ * comes after that has widths of its own. */
+void add_table(struct strbuf *out, const char *text, size_t length, const struct table_fit *fit);
 
 /* The same with other sizes of columns. */
-void add_table_with(struct strbuf *out, const char *text, size_t length, size_t width,
-                    size_t min_width, size_t padding);
+void add_table_with(struct strbuf *out, const char *text, size_t length,
+                    const struct table_fit *fit, size_t min_width, size_t padding);

@@ -99,7 +99,8 @@ struct format {
     const char *type_name;               /* "*search.searchContext"; NULL: "row" */
     const struct format_column *columns; /* all that there are headings for */
     size_t column_count;
-    size_t width; /* of the terminal that a table has to fit; 0: none */
+    size_t width;                  /* of the terminal that a table has to fit; 0: none */
+    const char *const *free_texts; /* headings of what is shortened first then, or NULL */
 };
 
 /* Whether a table is wanted, of which Docker shortens what it shows. */

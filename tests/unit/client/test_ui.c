@@ -75,6 +75,7 @@ static void test_table(void **state UNUSED)
 /* Expected texts are what Docker's tabwriter makes of the same. */
 static void test_tables(void **state UNUSED)
 {
+    static const char *const free_texts[] = {"NONE", "TEXT", NULL};
     static const struct {
         const char *text, *table;
         size_t width;
@@ -96,6 +97,15 @@ static void test_tables(void **state UNUSED)
         /* The widest gives way to what fits; what is short stays. */
         {"NAME\tID\nabcdefghijklmnopqrstuvwxyz\t0123456789ab\n",
          "NAME                       ID\nabcdefghijklmnopqrstuvw\u2026   0123456789ab\n", 39},
+        /* Free text first, and what is long and none never. */
+        {"AGE\tTEXT\n14 minutes ago\tabcdefghijklmn\n",
+         "AGE              TEXT\n14 minutes ago   abcdefghijk\u2026\n", 29},
+        {"AGE\tTEXT\n14 minutes ago\tabcdefghijklmn\n",
+         "AGE             TEXT\n14 minutes a\u2026   abcdefghijk\u2026\n", 28},
+        {"DIGEST\tTEXT\n0123456789012345678901234567890123456789x\tabcdefghijklmn\n",
+         "DIGEST                                      TEXT\n"
+         "0123456789012345678901234567890123456789x   abcdefghijk\u2026\n",
+         30},
         {"abcdefghijklmnopqrstuvwxyz\t0123456789abcdefghij\n",
          "abcdefghijk\u2026   0123456789a\u2026\n", 5},
         {"\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d\tx\n",
@@ -104,7 +114,8 @@ static void test_tables(void **state UNUSED)
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         CLEANUP_STRBUF struct strbuf text = {0};
-        add_table(&text, cases[i].text, strlen(cases[i].text), cases[i].width);
+        add_table(&text, cases[i].text, strlen(cases[i].text),
+                  &(struct table_fit){cases[i].width, free_texts});
         if (!str_eq(strbuf_text(&text), cases[i].table))
             fail_msg("%s:\n%s", cases[i].text, strbuf_text(&text));
     }
