@@ -140,17 +140,17 @@ static bool check_conflicts(const struct removal *removal, const struct image *i
 static bool check_reference(const struct removal *removal, const struct image *image,
                             const char *text, struct error *err)
 {
-    const char *container = image_holder(removal->store, &image->id, true);
+    const char *running = image_holder(removal->store, &image->id, true);
+    const char *container = running ? running : image_holder(removal->store, &image->id, false);
 
-    if (!container)
-        container = image_holder(removal->store, &image->id, false);
     if (!container)
         return true;
     error_set(err, ERROR_FAILED_PRECONDITION, "IMAGE_IN_USE",
               "conflict: unable to remove repository reference \"%s\" (must force) - container "
               "%.12s is using its referenced image %.12s",
               text, container, digest_hex(&image->id));
-    return error_hint(err, "use --force to remove the name; the image stays");
+    return error_hint(err, running ? "use --force to remove the name only: the image stays"
+                                   : "use --force to remove it nevertheless");
 }
 
 /* --- Lines -------------------------------------------------------------------------------------

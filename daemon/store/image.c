@@ -115,9 +115,6 @@ void image_add(struct store *store, struct image *image)
             (store->image_count - place) * sizeof(struct image *));
     store->images[place] = image;
     count_in(store, image);
-    /* It may have come after those that were made from it. */
-    for (size_t i = 0; store->child_count > 0 && i < store->image_count; i++)
-        image->children += digest_eq(&store->images[i]->parent, &image->id);
 }
 
 void image_set_parent(struct store *store, struct image *image, const struct digest *parent)
@@ -126,9 +123,7 @@ void image_set_parent(struct store *store, struct image *image, const struct dig
 
     if (before)
         before->children--;
-    store->child_count -= digest_is_set(&image->parent);
     image->parent = *parent;
-    store->child_count += digest_is_set(&image->parent);
     if (after)
         after->children++;
 }

@@ -110,7 +110,6 @@ struct store {
     struct list leases;
     struct image **images; /* newest first; its room is a power of two */
     size_t image_count;
-    size_t child_count;       /* images that have a parent */
     struct map *images_by_id; /* also hidden ones */
     struct map *names;        /* of images, by canonical name */
     struct list holds;
@@ -230,6 +229,7 @@ void image_add(struct store *store, struct image *image); /* takes it over */
 void image_drop(struct store *store, struct image *image);
 void image_add_name(struct store *store, struct image *image, const char *name, bool is_tag);
 void image_drop_name(struct store *store, const char *name);
+/* The parent is there: it goes after its children only. Unset: none. */
 void image_set_parent(struct store *store, struct image *image, const struct digest *parent);
 
 /* The same for many: in any order, to be sorted in the end. */

@@ -208,8 +208,10 @@ static bool body_by_id(void *arg UNUSED, struct error *err)
     CHECK(await_image_tag(family.store, &family.child.image.id, name, NULL, err));
     await_check_conflict(&family, prefix, false, "IMAGE_CONFLICT", conflict, err);
     untagged = xasprintf("U%s:latest", prefix);
+    CHECK(await_image_tag(family.store, &family.child.image.id, B ":1", NULL, err));
+    CHECK(await_image_pushed(family.store, &family.child.image.id, B DIGEST, NULL, err));
     await_check_removal(&family, prefix, true, true,
-                        (const char *[]){untagged, "Ua:1", "Ua:2", "Ua" DIGEST,
+                        (const char *[]){untagged, "Ua:1", "Ua:2", "Ua" DIGEST, "Ub:1", "Ub" DIGEST,
                                          deleted(lines[0], &family.child.image.id),
                                          deleted(lines[1], &family.chain[2]), NULL},
                         err);
@@ -395,13 +397,14 @@ static bool body_prune(void *arg UNUSED, struct error *err)
     deleted(lines[3], &family.chain[1]);
     deleted(lines[4], &family.grandparent.image.id);
     deleted(lines[5], &family.chain[0]);
-    /* Intermediate images are not dangling. */
+    /* Intermediate images are not dangling, also those with a digest. */
+    CHECK(await_image_pushed(family.store, &family.parent.image.id, B DIGEST, NULL, err));
     await_check_prune(&family, &dangling, nothing, err);
     await_check_prune(&family, &planned, nothing, err);
     hold = image_hold_new(family.store, &family.child.image.id, CONTAINER, false);
     await_check_prune(&family, &all, nothing, err);
     image_hold_free(hold);
-    CHECK(await_untag(family.store, A ":1", err));
+    CHECK(await_untag(family.store, B DIGEST, err) && await_untag(family.store, A ":1", err));
     /* A digest is no tag: the whole chain of parents goes, in a dry run on paper only. */
     await_check_prune(&family, &planned, everything + 1, err);
     CHECK(count_images(family.store) == 3);
