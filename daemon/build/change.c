@@ -160,18 +160,15 @@ static bool apply_pair(struct change *change, enum instruction_kind kind, const 
 /* All words of one instruction see the variables as they were before it. */
 static bool apply_pairs(struct change *change, const struct instruction *one, struct error *err)
 {
-    CLEANUP(strv_cleanup) char **before = strv_dup(change->env);
+    const size_t count = strv_count(one->args);
+    CLEANUP(strv_cleanup) char **words = xcalloc(count + 1, sizeof(*words));
+    bool ok = true;
 
-    for (char **arg = one->args; arg[0]; arg += 2) {
-        CLEANUP_FREE char *name = NULL;
-        CLEANUP_FREE char *value = NULL;
-        if (!expand_word(arg[0], before, &name, err) || !expand_word(arg[1], before, &value, err) ||
-            !apply_pair(change, one->kind, name, value, err))
-            return false;
-    }
-    if (one->kind == INSTRUCTION_ENV)
-        json_object_set_new(change->config, "Env", array_of(change->env));
-    return true;
+    for (size_t i = 0; i < count && ok; i++)
+        ok = expand_word(one->args[i], change->env, &words[i], err);
+    for (size_t i = 0; i + 1 < count && ok; i += 2)
+        ok = apply_pair(change, one->kind, words[i], words[i + 1], err);
+    return ok;
 }
 
 /* --- Ports -------------------------------------------------------------------------------------
@@ -521,7 +518,7 @@ static bool apply(struct change *change, const struct instruction *one, struct e
 
 static bool apply_text(struct change *change, const char *text, struct error *err)
 {
-    struct instruction_reader reader = {text};
+    struct instruction_reader reader = {.rest = text};
     size_t count = 0;
     int r = 1;
 
@@ -552,6 +549,8 @@ bool changes_apply(json_t *config, char *const *changes, size_t count, struct er
     if (!json_strv(json_object_get(config, "Env"), "Env", &change.env, err))
         return false;
     ok = apply_text(&change, text.data, err);
+    if (ok && change.env)
+        json_object_set_new(config, "Env", array_of(change.env));
     strv_free(change.env);
     return ok;
 }

@@ -154,15 +154,32 @@ static const char *take_flags(const char *text, struct instruction *ret)
     return text;
 }
 
+static size_t word_length(const char *text)
+{
+    size_t length = 0;
+
+    while (text[length] && !is_space(text[length]))
+        length++;
+    return length;
+}
+
+/* As many as the text can have, however short; for lists that are filled without counting them anew
+ * for each. */
+static char **words_new(const char *text)
+{
+    return xcalloc(strlen(text) / 2 + 2, sizeof(char *));
+}
+
 static void take_words(const char *text, char ***ret)
 {
+    size_t count = 0;
+
+    if (!*text)
+        return;
+    *ret = words_new(text);
     while (*text) {
-        size_t length = 0;
-        CLEANUP_FREE char *word = NULL;
-        while (text[length] && !is_space(text[length]))
-            length++;
-        word = xstrndup(text, length);
-        strv_add(ret, word);
+        const size_t length = word_length(text);
+        (*ret)[count++] = xstrndup(text, length);
         text = skip_spaces(text + length);
     }
 }
@@ -174,6 +191,7 @@ static void take_words(const char *text, char ***ret)
 static bool take_json(const char *text, struct instruction *ret, bool *ret_is, struct error *err)
 {
     CLEANUP_JSON json_t *json = NULL;
+    const size_t before = strv_count(ret->args);
     const json_t *item;
     size_t i;
 
@@ -183,12 +201,16 @@ static bool take_json(const char *text, struct instruction *ret, bool *ret_is, s
     json = json_parse(text, strlen(text), DOCKERFILE_MAX_BYTES, "it", NULL);
     if (!json_is_array(json))
         return true;
+    if (json_array_size(json) > 0)
+        ret->args = xrealloc(ret->args, (before + json_array_size(json) + 1) * sizeof(char *));
     json_array_foreach (json, i, item) {
+        ret->args[before + i] = NULL;
         if (!json_is_string(item))
             return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_INSTRUCTION",
                              "when using JSON array syntax, arrays must be comprised of strings "
                              "only");
-        strv_add(&ret->args, json_string_value(item));
+        ret->args[before + i] = xstrdup(json_string_value(item));
+        ret->args[before + i + 1] = NULL;
     }
     return *ret_is = true;
 }
@@ -222,14 +244,6 @@ static bool no_equals(const char *word, struct error *err)
                      strbuf_text(&quoted));
 }
 
-static void add_pair(struct instruction *ret, const char *word, const char *equals)
-{
-    CLEANUP_FREE char *name = xstrndup(word, (size_t)(equals - word));
-
-    strv_add(&ret->args, name);
-    strv_add(&ret->args, equals + 1);
-}
-
 /* "name value and all that follows", as ENV was once. */
 static bool take_old_pair(const char *what, const char *text, struct instruction *ret,
                           struct error *err)
@@ -248,19 +262,21 @@ static bool take_pairs(const char *what, const char *text, struct instruction *r
                        struct error *err)
 {
     const char *rest = text;
-    bool first = true;
+    size_t count = 0;
 
     while (*rest) {
         CLEANUP_FREE char *word = take_word(&rest);
         const char *equals = strchr(word, '=');
-        if (!equals && first)
+        if (!equals && count == 0)
             return take_old_pair(what, text, ret, err);
         if (!equals)
             return no_equals(word, err);
         if (equals == word)
             return invalid(err, what, "names can not be blank");
-        add_pair(ret, word, equals);
-        first = false;
+        if (!ret->args)
+            ret->args = xcalloc(strlen(text) + 3, sizeof(char *)); /* two for each two bytes */
+        ret->args[count++] = xstrndup(word, (size_t)(equals - word));
+        ret->args[count++] = xstrdup(equals + 1);
     }
     return true;
 }
@@ -271,11 +287,9 @@ static bool take_pairs(const char *what, const char *text, struct instruction *r
 static bool take_health_check(const char *text, struct instruction *ret, struct error *err)
 {
     const char *rest = text;
-    size_t length = 0;
+    const size_t length = word_length(text);
     CLEANUP_FREE char *type = NULL;
 
-    while (text[length] && !is_space(text[length]))
-        length++;
     if (length == 0)
         return true;
     type = xstrndup(text, length);
@@ -291,7 +305,7 @@ static bool take_health_check(const char *text, struct instruction *ret, struct 
 static bool check_trigger(const char *text, struct error *err)
 {
     static const char *const refused[] = {"MAINTAINER", "FROM"};
-    struct instruction_reader reader = {text};
+    struct instruction_reader reader = {.rest = text};
     CLEANUP(instruction_done) struct instruction trigger = {0};
     CLEANUP_FREE char *name = xstrndup(text, strcspn(text, " \t\v\f\r"));
 
@@ -385,11 +399,12 @@ int instruction_next(struct instruction_reader *reader, struct instruction *ret,
     CLEANUP(instruction_done) struct instruction parsed = {0};
 
     *ret = (struct instruction){0};
-    if (strlen(reader->rest) > DOCKERFILE_MAX_BYTES) {
+    if (!reader->checked && strlen(reader->rest) > DOCKERFILE_MAX_BYTES) {
         error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_INSTRUCTION",
                   "the instructions are longer than 1 MiB");
         return -1;
     }
+    reader->checked = true;
     take_logical_line(reader, &line);
     if (line.length == 0)
         return 0;

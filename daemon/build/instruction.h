@@ -39,9 +39,10 @@ struct instruction {
 };
 void instruction_done(struct instruction *instruction);
 
-/* Where the reading of a text is. Begin with {text}. */
+/* Where the reading of a text is. Begin with {.rest = text}. */
 struct instruction_reader {
     const char *rest;
+    bool checked; /* the length of it */
 };
 
 /* The next instruction: 1; 0 at the end of the text; or -1: INVALID_ARGUMENT (INVALID_INSTRUCTION),

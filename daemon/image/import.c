@@ -13,6 +13,7 @@
 #include "daemon/registry/reference.h"
 #include "daemon/store/archive_opener.h"
 #include "daemon/store/event.h"
+#include "proto/async/await.h"
 #include "proto/base/json.h"
 #include "proto/base/log.h"
 
@@ -90,9 +91,36 @@ static bool read_message(struct import *import, const char *text, struct error *
                      "the message is not valid UTF-8, or longer than 64 KiB");
 }
 
-struct import *import_new(struct store *store, struct registry_client *client,
-                          const struct archive_source *source, const struct import_request *request,
+/* Short texts can be much work. */
+struct changes_work {
+    json_t *config;
+    const struct import_request *request;
+    bool ok;
+    struct error err;
+};
+
+static void apply_changes(void *arg)
+{
+    struct changes_work *work = arg;
+
+    work->ok = changes_apply(work->config, work->request->changes, work->request->change_count,
+                             &work->err);
+}
+
+static bool await_changes(struct import *import, const struct import_request *request,
                           struct error *err)
+{
+    struct changes_work work = {.config = import->config, .request = request};
+    int r = request->change_count ? await_work(apply_changes, &work, "reading instructions") : 0;
+
+    if (r < 0)
+        return await_error(err, r, "reading instructions");
+    return request->change_count == 0 || work.ok || error_move(err, &work.err);
+}
+
+struct import *await_import_new(struct store *store, struct registry_client *client,
+                                const struct archive_source *source,
+                                const struct import_request *request, struct error *err)
 {
     struct import *import = xcalloc(1, sizeof(*import));
 
@@ -107,8 +135,7 @@ struct import *import_new(struct store *store, struct registry_client *client,
         import->bytes_total = source->bytes_total;
     if (read_reference(import, request->reference, err) &&
         read_platform(import, request->platform, err) &&
-        read_message(import, request->message, err) &&
-        changes_apply(import->config, request->changes, request->change_count, err))
+        read_message(import, request->message, err) && await_changes(import, request, err))
         return import;
     return import_free(import);
 }

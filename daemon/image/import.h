@@ -18,8 +18,8 @@ struct import;
 
 /* Reads the request, which is copied; nothing else happens yet. Store, client and source (of which
  * one is NULL where the other is used) are borrowed and outlive it. INVALID_ARGUMENT in Docker's
- * words for a name, platform or instruction that is none. */
-struct import *import_new(struct store *store, struct registry_client *client,
+ * words for a name, platform or instruction that is none. Suspends. */
+struct import *await_import_new(struct store *store, struct registry_client *client,
                           const struct archive_source *source, const struct import_request *request,
                           struct error *err);
 struct import *import_free(struct import *import); /* takes NULL; returns NULL */

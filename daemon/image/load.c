@@ -377,6 +377,8 @@ static bool await_members(struct load *load, struct error *err)
         if (!await_member(load, &piece.member, err))
             return false;
     }
+    if (r < 0 && err && err->code == ERROR_DATA_LOSS && !str_starts(err->message, "member "))
+        error_prefix(err, "%s", load->source->name);
     return r == 0;
 }
 

@@ -14,6 +14,7 @@ struct archive_source {
     ssize_t (*await_next)(void *arg, const void **ret, struct error *err);
     void *arg;
     uint64_t bytes_total; /* 0: not known */
+    const char *name;     /* for people: "images.tar" */
 };
 
 struct load;

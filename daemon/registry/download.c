@@ -31,6 +31,8 @@ struct http_response *await_download(struct registry_client *client, const char 
                               &(struct exchange){.url = url, .attempts = ATTEMPTS}, NULL, err);
     if (!response) {
         error_prefix(err, "Get \"%.1000s\"", url);
+        if (err && error_is(err, "CONNECTION_REFUSED"))
+            error_hint(err, "is the server running, and are its name and port right?");
         return NULL;
     }
     status = http_status(response);

@@ -94,8 +94,8 @@ static bool is_url(const char *source)
 }
 
 static struct import_job *
-import_job_new(const struct engines *engines,
-               const Davit__V1__ImportImageRequest__ImportOptions *options, struct error *err)
+await_import_job_new(const struct engines *engines,
+                     const Davit__V1__ImportImageRequest__ImportOptions *options, struct error *err)
 {
     struct import_job *job = xcalloc(1, sizeof(*job));
     const bool url = is_url(options->source);
@@ -113,8 +113,8 @@ import_job_new(const struct engines *engines,
                                           .arg = job->upload,
                                           .bytes_total = options->bytes_total};
     job->subject = xstrdup(str_empty(options->source) ? "-" : options->source);
-    job->import = import_new(engines->store, engines->pull.registry, url ? NULL : &job->source,
-                             &request, err);
+    job->import = await_import_new(engines->store, engines->pull.registry,
+                                   url ? NULL : &job->source, &request, err);
     if (job->import)
         return job;
     import_job_free(job);
@@ -136,7 +136,7 @@ bool handle_import(struct grpc_call *call, void *context, struct error *err)
     if (!request || request->what_case != DAVIT__V1__IMPORT_IMAGE_REQUEST__WHAT_OPTIONS)
         return error_set(err, ERROR_INVALID_ARGUMENT, "UNEXPECTED_MESSAGE",
                          "the first message has no options");
-    import_job = import_job_new(engines, request->options, err);
+    import_job = await_import_job_new(engines, request->options, err);
     if (!import_job)
         return false;
     upload = upload_ref(import_job->upload);

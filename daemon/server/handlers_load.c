@@ -156,11 +156,12 @@ static struct load_job *load_job_new(const struct engines *engines,
     struct load_job *job = xcalloc(1, sizeof(*job));
 
     job->upload = upload_new(data_of);
+    job->subject = xstrdup(str_empty(options->subject) ? "stdin" : options->subject);
     job->source = (struct archive_source){.await_next = await_upload_next,
                                           .arg = job->upload,
                                           .bytes_total = options->bytes_total};
+    job->source.name = job->subject;
     job->load = load_new(engines->store, &job->source);
-    job->subject = xstrdup(str_empty(options->subject) ? "stdin" : options->subject);
     return job;
 }
 

@@ -221,7 +221,7 @@ static bool archive_failed(struct opener *opener, const char *path, struct error
         return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE", "member \"%s\": %s",
                          path_quote(path).text, why ? why : "it is damaged");
     if (opener->members == 0 && opener->tar && str_eq(why, "Unrecognized archive format"))
-        return refuse(err, "it is no tar archive, nor one that gzip, zstd, xz or bzip2 compressed");
+        return refuse(err, "no tar archive, nor one that gzip, zstd, xz or bzip2 compressed");
     return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
                      "the archive is damaged after %llu members: %s",
                      (unsigned long long)opener->members, why ? why : "unknown error");
