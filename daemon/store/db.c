@@ -289,7 +289,9 @@ static bool migrate(struct db *db, int target, struct error *err)
     return true;
 }
 
-/* The memory is the daemon's: a small page cache, a small lookaside. */
+/* The memory is the daemon's: a small page cache, a small lookaside. What is temporary (journals of
+ * single statements in large transactions) stays there: /var/tmp may be full, or not to be written
+ * to. */
 static bool configure(struct db *db, struct error *err)
 {
     sqlite3_busy_timeout(db->sqlite, BUSY_TIMEOUT_MS);
@@ -297,6 +299,7 @@ static bool configure(struct db *db, struct error *err)
     sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     return db_run_script(db,
                          "PRAGMA cache_size = -256;"
+                         "PRAGMA temp_store = MEMORY;"
                          "PRAGMA journal_mode = WAL;"
                          "PRAGMA synchronous = FULL;"
                          "PRAGMA foreign_keys = ON;"
