@@ -34,15 +34,6 @@ char **image_familiar_names(char *const *canonical)
     return names;
 }
 
-char *image_repository(const char *canonical)
-{
-    CLEANUP_REFERENCE struct reference reference = {0};
-
-    if (!reference_parse(canonical, &reference, NULL))
-        return xstrdup(canonical);
-    return reference_name(&reference);
-}
-
 /* --- Finding ---------------------------------------------------------------------------------- */
 
 /* The name under which text stands in the store, or NULL; the caller frees it. */

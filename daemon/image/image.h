@@ -12,17 +12,14 @@ const struct image *image_resolve(const struct store *store, const char *text, s
 const struct image *image_resolve_name(const struct store *store, const char *text, char **ret_name,
                                        struct error *err);
 
-/* "docker.io/library/busybox" of a canonical tag or digest; the caller frees it. */
-char *image_repository(const char *canonical);
-
 /* Familiar forms of a canonical tag or digest reference: "docker.io/library/busybox:latest" is
  * "busybox:latest". The caller frees it. */
 char *image_familiar(const char *canonical);
 /* The same of several; NULL gives an empty list. The caller frees it with strv_free. */
 char **image_familiar_names(char *const *canonical);
 
-/* Whether a reference may be a tag: it has no digest and does not look like one. INVALID_ARGUMENT in
- * Docker's words. */
+/* Whether a reference may be a tag: it has no digest and does not look like one. INVALID_ARGUMENT
+ * in Docker's words. */
 struct reference;
 bool image_check_tag(const struct reference *reference, struct error *err);
 

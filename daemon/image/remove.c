@@ -37,12 +37,21 @@ static char **names_of(const struct image *image)
     return names;
 }
 
+/* Without a parser: canonical names have a digest or a tag. */
+static size_t repository_length(const char *name)
+{
+    const char *end = strchr(name, '@');
+
+    if (!end)
+        end = strrchr(name, ':');
+    return end ? (size_t)(end - name) : strlen(name);
+}
+
 static bool same_repository(const char *name, const char *other)
 {
-    CLEANUP_FREE char *repository = image_repository(name);
-    CLEANUP_FREE char *other_repository = image_repository(other);
+    size_t length = repository_length(name);
 
-    return str_eq(repository, other_repository);
+    return length == repository_length(other) && memcmp(name, other, length) == 0;
 }
 
 /* At most one tag, and all digests of that one repository: as if it were one name. */
