@@ -4,6 +4,7 @@
 #include "daemon/server/handlers.h"
 #include "daemon/server/job_message.h"
 #include "daemon/server/upload.h"
+#include "proto/async/await.h"
 #include "proto/base/log.h"
 
 /* Of the names in a result, which is one message. */
@@ -15,6 +16,7 @@ struct load_job {
     struct load *load;
     char *subject;
     bool loaded;
+    struct strbuf result;          /* as it is told; once it is loaded */
     struct load_progress progress; /* large: not for a stack */
 };
 
@@ -24,16 +26,9 @@ static void load_job_free(void *arg)
 
     load_free(job->load);
     upload_unref(job->upload);
+    strbuf_done(&job->result);
     free(job->subject);
     free(job);
-}
-
-static bool run_load(void *arg, struct error *err)
-{
-    struct load_job *job = arg;
-
-    job->loaded = await_load(job->load, err);
-    return job->loaded;
 }
 
 static enum job_item_state item_state(enum load_layer_state state)
@@ -108,17 +103,15 @@ static Davit__V1__LoadResult__Loaded *loaded_message(const struct loaded_image *
     return message;
 }
 
-static void add_details(void *arg, struct strbuf *ret)
+/* Names can be many: not for the loop. */
+static void pack_result(void *arg)
 {
-    const struct load_job *job = arg;
-    const size_t count = job->loaded ? load_count(job->load) : 0;
+    struct load_job *job = arg;
+    const size_t count = load_count(job->load);
     Davit__V1__Job message = DAVIT__V1__JOB__INIT;
-    Davit__V1__LoadResult *result;
+    Davit__V1__LoadResult *result = xcalloc(1, sizeof(*result));
     size_t bytes = 0;
 
-    if (!job->loaded)
-        return;
-    result = xcalloc(1, sizeof(*result));
     davit__v1__load_result__init(result);
     result->images = xcalloc(count + 1, sizeof(Davit__V1__LoadResult__Loaded *));
     for (size_t i = 0; i < count && bytes < RESULT_MAX_BYTES; i++) {
@@ -129,8 +122,27 @@ static void add_details(void *arg, struct strbuf *ret)
     }
     message.result_case = DAVIT__V1__JOB__RESULT_LOAD_RESULT;
     message.load_result = result;
-    job_details_add(ret, &message);
+    job_details_add(&job->result, &message);
     davit__v1__load_result__free_unpacked(result, NULL);
+}
+
+static bool run_load(void *arg, struct error *err)
+{
+    struct load_job *job = arg;
+    bool ok = await_load(job->load, err);
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
+
+    if (ok)
+        await_work(pack_result, job, "telling what was loaded");
+    return job->loaded = ok;
+}
+
+static void add_details(void *arg, struct strbuf *ret)
+{
+    const struct load_job *job = arg;
+
+    if (job->loaded)
+        strbuf_add(ret, job->result.data, job->result.length);
 }
 
 static const struct job_ops load_ops = {
