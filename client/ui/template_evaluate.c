@@ -60,8 +60,14 @@ bool function_failed(struct evaluation *e, const char *format, ...)
     return fail(e, strbuf_text(&text));
 }
 
+/* Each list and pipeline within another takes some of the stack; {{template}} makes more levels
+ * than the parser let through. */
+#define LEVELS_MAX (2 * TEMPLATE_DEPTH_MAX)
+
 static bool may_go_on(struct evaluation *e)
 {
+    if (e->depth > LEVELS_MAX)
+        return evaluation_failed(e, "exceeded maximum template depth (%d)", LEVELS_MAX);
     if (++e->steps > TEMPLATE_STEPS_MAX)
         return evaluation_failed(e, "too many steps: the limit is %d", TEMPLATE_STEPS_MAX);
     if (e->made_bytes + e->out->length - e->out_before > TEMPLATE_OUTPUT_MAX)
@@ -314,6 +320,7 @@ static bool evaluate_pipe(struct evaluation *e, const struct value *dot, const s
     struct piped piped = nothing_piped;
 
     e->at = pipe;
+    e->depth++;
     for (const struct node *command = pipe->children; command; command = command->next) {
         struct value value = {.json = NULL};
         if (!may_go_on(e) || !evaluate_command(e, dot, command, &piped, &value))
@@ -321,6 +328,7 @@ static bool evaluate_pipe(struct evaluation *e, const struct value *dot, const s
         unbox(&value);
         piped = (struct piped){true, value};
     }
+    e->depth--;
     *ret = piped.value;
     for (const struct node *name = pipe->declarations; name; name = name->next) {
         if (!pipe->is_assignment)
@@ -505,8 +513,10 @@ static enum flow walk_list(struct evaluation *e, const struct value *dot, const 
     enum flow flow = FLOW_ON;
 
     e->at = list;
+    e->depth++;
     for (const struct node *node = list->children; node && flow == FLOW_ON; node = node->next)
         flow = walk(e, dot, node);
+    e->depth--;
     return flow;
 }
 
@@ -645,14 +655,11 @@ static enum flow walk_template(struct evaluation *e, const struct value *dot,
         evaluation_failed(e, "template \"%s\" not defined", node->value);
         return FLOW_FAILED;
     }
-    if (e->depth >= TEMPLATE_DEPTH_MAX) {
-        evaluation_failed(e, "exceeded maximum template depth (%d)", TEMPLATE_DEPTH_MAX);
+    if (!may_go_on(e))
         return FLOW_FAILED;
-    }
     if (node->pipe && !evaluate_pipe(e, dot, node->pipe, &value))
         return FLOW_FAILED;
     const size_t count = e->variable_count;
-    e->depth++;
     e->variable_base = count;
     push_variable(e, "$", &value);
     e->definition = definition->name;
@@ -660,7 +667,6 @@ static enum flow walk_template(struct evaluation *e, const struct value *dot,
     e->definition = name;
     e->variable_base = base;
     e->variable_count = count;
-    e->depth--;
     return flow;
 }
 

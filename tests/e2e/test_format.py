@@ -59,3 +59,20 @@ def test_templates_that_would_not_end(one_image, cli):
     assert result.code == 1 and "too many steps: the limit is 2000000" in result.stderr
     result = cli("images", "--format", "{{pad .Tag 1000000000 0}}", check=False)
     assert result.code == 1 and "the result is too long: the limit is 16777216" in result.stderr
+
+
+def test_deep_templates(cli):
+    """davit's stack is that of a task, not a thread's."""
+    ifs = "{{if true}}" * 60 + '{{template "%s"}}' + "{{end}}" * 60
+    each_other = "{{define \"a\"}}%s{{end}}{{define \"b\"}}%s{{end}}{{template \"a\"}}" % (
+        ifs % "b", ifs % "a")
+    parens = "(" * 62 + "print 1" + ")" * 62
+    calls = "(print " * 61 + "1" + ")" * 61
+    nested = '{{define "b"}}{{%s}}{{end}}%s{{template "b"}}%s' % (
+        calls, "{{with 1}}" * 60, "{{end}}" * 60)
+    for template, code in [(each_other, 64), (nested, 1), ("{{%s}}" % parens, 1), ("(" * 99999, 1),
+                           ("{{" + "(" * 99999, 64), ("{{if 1}}" * 9999, 64)]:
+        result = cli("events", "--format", template, check=False)
+        assert result.code == code, result.stderr[:1000]
+    assert "exceeded maximum template depth (128)" in cli(
+        "events", "--format", each_other, check=False).stderr
