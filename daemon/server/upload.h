@@ -2,7 +2,7 @@
  * on them: no more than a few messages of them at a time. */
 #pragma once
 
-#include "daemon/image/load.h"
+#include "daemon/job/job.h"
 #include "proto/grpc/grpc.h"
 
 struct upload;
@@ -17,8 +17,8 @@ static inline void upload_cleanup(struct upload **upload)
     *upload = upload_unref(*upload);
 }
 
-/* For the job: as an archive_source does it; the argument is the upload. */
-ssize_t await_upload_next(void *upload, const void **ret, struct error *err);
+/* For the job: as an archive_source does it; arg is the upload. */
+ssize_t await_upload_next(void *arg, const void **ret, struct error *err);
 
 /* For the call: receives until the client has sent all, or it goes. One that does not get so far
  * ends the job's reading with an error, too. */
@@ -26,6 +26,5 @@ void await_upload_receive(struct upload *upload, struct grpc_call *call);
 
 /* Follows the job, which is cancelled if the client leaves, while its bytes are received. Whatever
  * the client still sends when the job has ended is not waited for. */
-struct job;
 bool await_upload_job(struct grpc_call *call, struct upload *upload, struct job *job,
                       struct error *err);
