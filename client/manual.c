@@ -267,7 +267,8 @@ static const char formats[] =
     "    davit inspect --format \"{{json .Config.Labels}}\" busybox\n"
     "\n"
     "A template has fields and fields of them, \"if\" and \"else\", \"range\", \"with\", "
-    "\"break\" and \"continue\", variables, pipes and comments. Its functions are and, or, not, "
+    "\"break\" and \"continue\", \"define\" and \"template\", variables, pipes and comments. Its "
+    "functions are and, or, not, "
     "eq, ne, lt, le, gt, ge, index, slice, len, print, printf, println, html, js, urlquery, json, "
     "join, split, lower, upper, title, truncate and pad.";
 
