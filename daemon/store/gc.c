@@ -85,8 +85,10 @@ void layers_drop_await(struct store *store, const struct digest *diff_ids, size_
 
     for (size_t i = 0; locked && i < count; i++) {
         struct layer *layer = layer_get(store, &diff_ids[i]);
-        if (layer && layer->verified_unix_ns >= since_unix_ns &&
-            !map_put(seen, diff_ids[i].text, layer) && !layer_in_use(store, layer, 0))
+        if (!layer || map_put(seen, diff_ids[i].text, layer))
+            continue;
+        layer->doomed |= layer->verified_unix_ns >= since_unix_ns;
+        if (layer->doomed && !layer_in_use(store, layer, 0))
             unused[unused_count++] = layer;
     }
     if (unused_count > 0 && !await_layers_delete(store, unused, unused_count, &dropped, &failure))

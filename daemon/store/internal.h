@@ -36,6 +36,7 @@ struct layer {
     unsigned int mounts, image_uses;
     unsigned int marks;   /* of a count that is going on */
     int64_t used_unix_ns; /* when a lease or mount last let go of it, or it came */
+    bool doomed;          /* who stored it has dropped it, while another one held it */
     bool hidden;          /* being removed: nothing finds it any more */
     bool mounting;        /* a task mounts or unmounts it right now */
     bool mounted;         /* by this daemon, or found so when it started */

@@ -15,9 +15,9 @@ struct event_note;
 
 struct store_options {
     const char *data_root;
-    const char *driver;       /* NULL: the best that works here */
-    const char *programs_dir; /* of davit-untar and so on; NULL: this program's, or libexec */
-    uint64_t reserve_bytes;   /* what layers leave free on the disk: the smaller of this and */
+    const char *driver;           /* NULL: the best that works here */
+    const char *programs_dir;     /* of davit-untar and so on; NULL: this program's, or libexec */
+    uint64_t reserve_bytes;       /* what layers leave free on the disk: the smaller of this and */
     unsigned int reserve_percent; /* of this part of it */
     uint64_t layer_grace_ms; /* how long a layer that nothing uses is kept, for a pull that is tried
                                 again; 0: a day */
@@ -117,7 +117,8 @@ struct layers_pruned layers_unused(const struct store *store, int64_t before_uni
 void layers_pruned_done(struct layers_pruned *pruned);
 
 /* Removes those of some layers that nothing uses and that have not been there for longer than since
- * a moment; what fails is logged. Suspends, also for a cancelled task. */
+ * a moment, or that another call would have removed if they had not been held; what fails is
+ * logged. Suspends, also for a cancelled task. */
 void layers_drop_await(struct store *store, const struct digest *diff_ids, size_t count,
                        int64_t since_unix_ns);
 
