@@ -39,7 +39,13 @@ class Api:
 
     def list(self):
         stub = self.stub("Images/List", "unary_unary", self.images.ListImagesResponse)
-        return stub(self.images.ListImagesRequest(), timeout=WAIT).images
+        images, token = [], ""
+        while True:
+            page = stub(self.images.ListImagesRequest(all=True, page_token=token), timeout=WAIT)
+            images += page.images
+            token = page.next_page_token
+            if not token:
+                return images
 
     def load(self, pieces, timeout=WAIT, **options):
         """An archive from an iterable of its pieces: the stream of updates."""

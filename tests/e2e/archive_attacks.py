@@ -658,12 +658,13 @@ def framing(make):
         for where, at in (("1-byte", 1), ("in-the-header", 5), ("in-the-middle", len(blob) // 2),
                           ("last-byte", len(blob) - 1), ("trailer", len(blob) - 6)):
             image = make.image(f"cut-{outer}-{where}")
-            cut = squeeze(pack(archives.docker_members((image, [tag_of("cut")]))), outer)
+            tag = tag_of(f"cut-{outer}-{where}")
+            cut = squeeze(pack(archives.docker_members((image, [tag]))), outer)
             at = at if at < 6 else len(cut) - (len(blob) - at)
             # What is lost after the archive's end is not missed: gzip's sum, the last of zstd's.
             if where == "last-byte" and outer in ("gzip", "zstd") or \
                     (where, outer) == ("trailer", "gzip"):
-                make(f"cut-{outer}-{where}", cut[:at], outers=(), images={image.id: [tag_of("cut")]})
+                make(f"cut-{outer}-{where}", cut[:at], outers=(), images={image.id: [tag]})
             else:
                 make(f"cut-{outer}-{where}", cut[:at], outers=(),
                      **(DAMAGED if outer in ("gzip", "zstd") and at > 4 else {"error": "."}))
