@@ -31,8 +31,8 @@ def load_messages(directory):
 
 class FakeDaemon:
     """Handlers are attributes: pull(request, context), verify and run(requests, context) generate
-    responses; kill(request, context), list, remove, plan, list_tags, list_jobs, cancel_job, version, info and
-    disk_usage return one."""
+    responses; kill(request, context), list, remove, plan, list_tags, search, list_jobs, cancel_job,
+    version, info and disk_usage return one."""
 
     def __init__(self, root, messages):
         self.root = pathlib.Path(root)
@@ -44,6 +44,7 @@ class FakeDaemon:
         self.process = types.SimpleNamespace(send_signal=lambda number: None)
         self.pull = self.run = self.kill = self.list = self.remove = self.version = self.info = None
         self.disk_usage = self.verify = self.plan = self.list_tags = self.cancel_job = None
+        self.search = None
         self.list_jobs = None
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
         images, containers, system = self.images, self.containers, self.system
@@ -54,7 +55,9 @@ class FakeDaemon:
             "Remove": (grpc.unary_unary_rpc_method_handler, "remove", images.RemoveImageRequest)})
         self._serve("Registries", {
             "ListTags": (grpc.unary_unary_rpc_method_handler, "list_tags",
-                         self.registries.ListTagsRequest)})
+                         self.registries.ListTagsRequest),
+            "Search": (grpc.unary_unary_rpc_method_handler, "search",
+                       self.registries.SearchRequest)})
         self._serve("Jobs", {
             "List": (grpc.unary_unary_rpc_method_handler, "list_jobs", self.jobs.ListJobsRequest),
             "Cancel": (grpc.unary_unary_rpc_method_handler, "cancel_job",
