@@ -5,6 +5,9 @@
 #include "client/ui/terminal.h"
 #include "proto/davit/v1/images.pb-c.h"
 
+/* What may be on its way while a piece is written. */
+#define WINDOW_BYTES (1 * MIB)
+
 struct save {
     struct cli *cli;
     const char *output; /* NULL: standard output */
@@ -56,11 +59,12 @@ static bool await_take(struct save *save, const void *data, size_t size, struct 
            error_prefix(err, "failed to save image");
 }
 
-static bool await_message(struct save *save, const Davit__V1__SaveImagesResponse *message,
-                          struct error *err)
+static bool await_message(struct save *save, struct grpc_call *call,
+                          const Davit__V1__SaveImagesResponse *message, struct error *err)
 {
     switch (message->what_case) {
     case DAVIT__V1__SAVE_IMAGES_RESPONSE__WHAT_START:
+        grpc_call_set_window(call, WINDOW_BYTES);
         save->total_bytes = message->start->bytes_total;
         save->began_ms = now_ms();
         return true;
@@ -76,7 +80,8 @@ static bool await_receive(struct save *save, struct grpc_call *call, struct erro
     ProtobufCMessage *message = NULL;
     int r;
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
-        const bool taken = await_message(save, (const Davit__V1__SaveImagesResponse *)message, err);
+        const bool taken =
+            await_message(save, call, (const Davit__V1__SaveImagesResponse *)message, err);
         protobuf_c_message_free_unpacked(message, NULL);
         if (!taken)
             return false;

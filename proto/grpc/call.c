@@ -392,6 +392,18 @@ static void grant_window(struct grpc_call *call, size_t keep)
 }
 
 /* Unpacked messages can be many times larger than packed ones. */
+void grpc_call_set_window(struct grpc_call *call, size_t bytes)
+{
+    nghttp2_session *session = call->connection->session;
+
+    if (!call->attached)
+        return;
+    nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, (int32_t)bytes);
+    nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, call->stream_id,
+                                          (int32_t)bytes);
+    connection_flush(call->connection);
+}
+
 struct budget {
     ProtobufCAllocator allocator;
     size_t left;

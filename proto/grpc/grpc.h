@@ -107,6 +107,10 @@ struct grpc_call *grpc_client_call(struct grpc_client *client, const char *metho
                                    const ProtobufCMessageDescriptor *response_type,
                                    const struct grpc_call_options *options, struct error *err);
 
+/* For what is long and wanted as a whole: so many bytes may come before they are taken, instead of
+ * 64 KiB. Once the first message has come. */
+void grpc_call_set_window(struct grpc_call *call, size_t bytes);
+
 /* No more requests will be sent (half-close). */
 bool await_grpc_close_send(struct grpc_call *call, struct error *err);
 
