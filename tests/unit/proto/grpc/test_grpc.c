@@ -411,6 +411,30 @@ static void body_slow_reader(struct fixture *f)
     assert_int_equal(received, request.count);
 }
 
+/* As much as its reader allows, and no more. */
+static void body_wide_reader(struct fixture *f)
+{
+    enum { WINDOW = 512 * 1024 };
+    CLEANUP_ERROR struct error err = {0};
+    Request request = DAVIT__TEST__ECHO_REQUEST__INIT;
+    uint32_t received = 1;
+
+    request.count = 20000;
+    request.size = 1000;
+    CLEANUP(grpc_call_cleanup)
+    struct grpc_call *call = start_call(f, METHOD("Count"), &request, NULL);
+    assert_int_equal(await_response(call, NULL, NULL, &err), 1);
+    grpc_call_set_window(call, WINDOW);
+    for (size_t i = 0; i < 50; i++)
+        check_unary(f, 50000);
+    assert_in_range(fifo_size(&call->in), WINDOW - 66000, WINDOW);
+    assert_in_range(f->echo.sent * 1000, WINDOW, WINDOW + UNDER_WAY);
+    while (await_response(call, NULL, NULL, &err) == 1)
+        received++;
+    assert_false(error_is_set(&err));
+    assert_int_equal(received, request.count);
+}
+
 struct sender {
     struct grpc_call *call;
     size_t sent;
@@ -791,6 +815,7 @@ static void body_reflection(struct fixture *f)
     X(server_deadline)   \
     X(client_deadline)   \
     X(slow_reader)       \
+    X(wide_reader)       \
     X(slow_server)       \
     X(many_slow)         \
     X(drain) X(no_daemon) X(server_dies) X(not_grpc) X(keepalive) X(health) X(reflection)
