@@ -138,52 +138,39 @@ static bool do_ne(evaluation *e, arguments a, size_t count UNUSED, struct value 
     return known;
 }
 
-static bool order(evaluation *e, arguments a, int *ret)
+/* Whether the first is less than, equal to or greater than the second, as far as asked for. */
+static bool order(evaluation *e, arguments a, const char *wanted, struct value *ret)
 {
     const enum kind kind = kind_of(&a[0]), other = kind_of(&a[1]);
+    int difference;
 
     if (kind == KIND_OTHER || other == KIND_OTHER || (kind == other && kind == KIND_BOOL))
         return function_failed(e, "invalid type for comparison");
     if (kind != other)
         return are_incompatible(e, &a[0], &a[1]);
-    *ret = compare(&a[0], &a[1]);
+    difference = compare(&a[0], &a[1]);
+    *ret = value_bool(strchr(wanted, difference < 0 ? '<' : difference > 0 ? '>' : '=') != NULL);
     return true;
 }
 
 static bool do_lt(evaluation *e, arguments a, size_t count UNUSED, struct value *ret)
 {
-    int difference = 0;
-    const bool known = order(e, a, &difference);
-
-    *ret = value_bool(difference < 0);
-    return known;
+    return order(e, a, "<", ret);
 }
 
 static bool do_le(evaluation *e, arguments a, size_t count UNUSED, struct value *ret)
 {
-    int difference = 0;
-    const bool known = order(e, a, &difference);
-
-    *ret = value_bool(difference <= 0);
-    return known;
+    return order(e, a, "<=", ret);
 }
 
 static bool do_gt(evaluation *e, arguments a, size_t count UNUSED, struct value *ret)
 {
-    int difference = 0;
-    const bool known = order(e, a, &difference);
-
-    *ret = value_bool(difference > 0);
-    return known;
+    return order(e, a, ">", ret);
 }
 
 static bool do_ge(evaluation *e, arguments a, size_t count UNUSED, struct value *ret)
 {
-    int difference = 0;
-    const bool known = order(e, a, &difference);
-
-    *ret = value_bool(difference >= 0);
-    return known;
+    return order(e, a, ">=", ret);
 }
 
 static bool do_not(evaluation *e UNUSED, arguments a, size_t count UNUSED, struct value *ret)

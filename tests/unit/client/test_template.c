@@ -228,6 +228,7 @@ static char *rows_as(const char *format, const char *rows)
     static const struct format_column columns[] = {{"Name", "NAME"}, {"Stars", "STARS"}};
     const struct format what = {.text = format,
                                 .table = "{{.Name}}\t{{.Stars}}",
+                                .raw = "name: {{.Name}}\n",
                                 .columns = columns,
                                 .column_count = ARRAY_SIZE(columns)};
     CLEANUP_ERROR struct error err = {0};
@@ -250,6 +251,15 @@ static void test_formats(void **state UNUSED)
          "STARS     NAME\n12        BUSYBOX\n          "
          "B\n"},
         {"table {{.Name}}", "[]", "NAME\n"},
+        /* In the heading Docker's functions do nothing, Go's do, and what fails there ends it. */
+        {"table {{lower .Name}}\\t{{len .Name}}\\t{{json .}}\\tx", rows,
+         "NAME      4         \n"
+         "busybox   7         {\"Name\":\"busybox\",\"Stars\":\"12\"}   x\n"
+         "b         1         {\"Name\":\"b\",\"Stars\":\"\"}           x\n"},
+        {"table {{.Name}}{{if eq .Stars \"12\"}}\\n{{end}}", rows, "NAME\nbusybox\n\nb\n"},
+        {"tables {{.Name}}", "[]", "s NAME\n"},
+        {" {{.Name}} ", rows, "busybox\nb\n"},
+        {"raw", rows, "name: busybox\n\nname: b\n\n"},
         {"json", rows,
          "{\"Name\":\"busybox\",\"Stars\":\"12\"}\n{\"Name\":\"b\",\"Stars\":\"\"}\n"},
         {"{{.Name}}", rows, "busybox\nb\n"},
