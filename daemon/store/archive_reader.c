@@ -52,7 +52,8 @@ struct archive_reader *await_archive_reader_start(const char *program, const int
         options.fds[STDIN_FILENO] = input_fd;
         options.fds[STDOUT_FILENO] = report_fd;
         options.fds[STDERR_FILENO] = STDERR_FILENO;
-        memcpy(options.fds + FIRST_FD, fds, fd_count * sizeof(*fds));
+        if (fd_count > 0)
+            memcpy(options.fds + FIRST_FD, fds, fd_count * sizeof(*fds));
         reader->process = await_process_start(&options, err);
     } else
         error_set_errno(err, r, "cannot make a pipe");
