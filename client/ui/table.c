@@ -4,8 +4,8 @@
 
 #define TABLE_MIN_WIDTH 10
 #define TABLE_PADDING 3
-#define SHORTEST 12 /* IDs stay whole */
-#define LONG 40     /* what is so long and no free text is wanted whole */
+#define SHORTEST 12    /* IDs stay whole */
+#define LONG 40        /* what is so long and no free text is wanted whole */
 #define CELLS_MAX 4096 /* of a line: more is left as it is */
 
 void table_init(struct table *table, size_t columns)
