@@ -271,7 +271,8 @@ static bool body_large_configs(void *arg UNUSED, struct error *err)
 {
     enum { SIZE = 3 * MIB };
     CLEANUP_STRBUF struct strbuf archive = {0};
-    CLEANUP_FREE char *configs[2] = {xmalloc(SIZE), xmalloc(SIZE)};
+    CLEANUP_FREE char *one = xmalloc(SIZE), *other = xmalloc(SIZE);
+    char *const configs[2] = {one, other};
     struct image_deletion deletions[2] = {{.whole = true}, {.whole = true}};
     struct sample samples[2];
     struct shelf shelf;
