@@ -6,6 +6,7 @@ import pathlib
 import stat
 import tempfile
 
+import archives
 import images
 import trees
 
@@ -80,6 +81,11 @@ class Shelf:
         self.layers = {layer.diff_id: layer for made in self.images.values()
                        for layer in made.layers}
         self.trees = {diff_id: self._tree(layer) for diff_id, layer in self.layers.items()}
+
+    def archive(self, letters, form, outer):
+        """Of these images, under their names."""
+        named = [(self.images[letter], [self.names[letter]]) for letter in letters]
+        return archives.squeeze(archives.pack(archives.FORMS[form](*named)), outer)
 
     @staticmethod
     def _tree(layer):

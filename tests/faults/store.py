@@ -156,8 +156,8 @@ def event_problems(rows, shelf):
     for letter, name in shelf.names.items():
         image = shelf.images[letter].id
         told = [action for action, actor in rows.events
-                if (action, actor) in (("pull", name), ("delete", image))]
-        if (image in rows.image_layers) != (told[-1:] == ["pull"]):
+                if (action, actor) in (("pull", name), ("load", image), ("delete", image))]
+        if (image in rows.image_layers) != (told[-1:] in (["pull"], ["load"])):
             found.append(f"image {name}: told of it was {told[-3:]}")
     return found
 

@@ -41,6 +41,7 @@ class Life:
         self.victim = victim
         self.present = set()
         self.uncertain = set()
+        self.together = set()  # all of them, or none
         self.damaged = False
 
     def begin(self, point):
@@ -60,7 +61,8 @@ class Life:
     def go_on(self):
         """True once it has died."""
         steps = [(self.pull, "a"), (self.run, "r"), (self.remove, "a"), (self.pull, "c"),
-                 (self.repair, "c"), (self.remove, "b"), (self.pull, "a")]
+                 (self.repair, "c"), (self.remove, "b"), (self.load, "ab"), (self.save, "ab"),
+                 (self.load, "ac")]
         for step, letter in steps:
             try:
                 step(letter)
@@ -76,6 +78,16 @@ class Life:
         self.victim.pull(letter)
         self.uncertain = set()
         self.present.add(letter)
+
+    def load(self, letters):
+        """Several images of one archive, of which some may be there."""
+        self.uncertain = self.together = set(letters) - self.present
+        self.victim.load(letters)
+        self.uncertain = self.together = set()
+        self.present |= set(letters)
+
+    def save(self, letters):
+        self.victim.save(letters)
 
     def remove(self, letter):
         self.uncertain = {letter}
@@ -102,6 +114,7 @@ class Life:
         """After the next start: what was answered holds, and everything can be done again."""
         listed = self.victim.listed()
         assert listed - self.uncertain == self.present - self.uncertain
+        assert listed & self.together in (set(), self.together)
         if self.damaged:
             assert self.victim.verify(repair=True) == []
         self.victim.check()

@@ -100,6 +100,67 @@ def test_pull(victim, control, kind, seed):
                                                      may_succeed=may_succeed))
 
 
+@pytest.mark.parametrize("kind", ("write", "sync", "rename", "open"))
+def test_load(victim, control, kind, seed):
+    """Of two images at once: both or none."""
+    def then():
+        assert victim.listed() in (set(), {"a", "b"})
+        victim.load("ab")
+        victim.check_listed("ab")
+        victim.remove("a")
+        victim.remove("b")
+
+    def may_succeed(name):
+        return kind != "sync" or "sync_file_range" in name or "davit.db" in name
+
+    chance = random.Random(f"{seed} load {kind}")
+    report(f"load, {kind}", seed, run_until_unharmed(victim, control, kind, chance,
+                                                     lambda: victim.load("ab"), then,
+                                                     may_succeed=may_succeed))
+
+
+@pytest.mark.parametrize("kind", ("read", "open"))
+def test_save(victim, control, kind, seed):
+    """What comes out is the archive, or an error."""
+    saved = []
+
+    def save():
+        saved[:] = [victim.save("ab")]
+
+    def then():
+        assert saved == [whole]
+        assert victim.verify() == []  # what could not be read leaves quarantine
+        saved.clear()
+        save()
+        assert saved == [whole]
+
+    victim.load("ab")
+    whole = victim.save("ab")
+    chance = random.Random(f"{seed} save {kind}")
+
+    def then_after_failure():
+        if not saved:
+            saved.append(victim.save("ab") if victim.verify() == [] else b"")
+        then()
+
+    report(f"save, {kind}", seed, run_until_unharmed(victim, control, kind, chance, save,
+                                                     then_after_failure, whole_at_once=False))
+
+
+@pytest.mark.parametrize("kind", ("write", "sync"))
+def test_tag(victim, control, kind, seed):
+    numbers = iter(range(10_000))
+
+    def tag():
+        victim.tag("a", f"tagged:{next(numbers)}")
+
+    victim.pull("a")
+    chance = random.Random(f"{seed} tag {kind}")
+    report(f"tag, {kind}", seed, run_until_unharmed(
+        victim, control, kind, chance, tag, lambda: victim.tag("a", "tagged:again"),
+        may_succeed=lambda name: "davit.db" in name))
+
+
 @pytest.mark.parametrize("kind", ("write", "sync", "rename", "mount", "open", "unlink"))
 def test_remove(victim, control, kind, seed):
     def remove():

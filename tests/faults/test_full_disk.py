@@ -1,4 +1,4 @@
-"""Disks that are full, of bytes or of inodes, at any moment of a pull."""
+"""Disks that are full, of bytes or of inodes, at any moment of a pull or load."""
 
 import contextlib
 import os
@@ -45,13 +45,13 @@ def make_room(disk):
     subprocess.run(["rm", "-rf", disk.path / "ballast"], check=True)
 
 
-def pull_until_it_fits(victim, disk, limit, leave_room):
-    """Pulls with ever more room: a clear error, until it succeeds. Returns how many failed."""
+def fill_until_it_fits(store_image, victim, disk, limit, leave_room):
+    """Pulls or loads with ever more room: a clear error, until it succeeds. Returns how many failed."""
     failed = 0
     for room in limit:
         leave_room(room)
         try:
-            victim.pull("a")
+            store_image("a")
         except Failure as failure:
             failed += 1
             failure.check_typed()
@@ -64,31 +64,44 @@ def pull_until_it_fits(victim, disk, limit, leave_room):
             make_room(disk)
         victim.check()
         victim.check_listed("b")
-    victim.pull("a")
+    store_image("a")
     victim.check()
     return failed
 
 
+@pytest.mark.parametrize("verb", ("pull", "load"))
 @pytest.mark.parametrize(("driver", "kind"), PLACES, ids=IDS)
-def test_out_of_bytes(make_volume, make_victim, driver, kind):
+def test_out_of_bytes(make_volume, make_victim, driver, kind, verb):
     disk = make_volume(kind, size_mib=24)
     victim = make_victim(driver, data_root=disk.data_root)
     victim.pull("b")
-    failed = pull_until_it_fits(victim, disk, range(0, 6 * MIB, MIB // 8),
+    failed = fill_until_it_fits(getattr(victim, verb), victim, disk, range(0, 6 * MIB, MIB // 8),
                                 lambda room: fill(disk, room))
     assert failed >= 3
     victim.check_listed("ab")
 
 
+@pytest.mark.parametrize("verb", ("pull", "load"))
 @pytest.mark.parametrize(("driver", "kind"), PLACES, ids=IDS)
-def test_out_of_inodes(make_volume, make_victim, driver, kind):
+def test_out_of_inodes(make_volume, make_victim, driver, kind, verb):
     disk = make_volume(kind, size_mib=24, inodes=500)
     victim = make_victim(driver, data_root=disk.data_root)
     victim.pull("b")
-    failed = pull_until_it_fits(victim, disk, range(0, 100, 5),
+    failed = fill_until_it_fits(getattr(victim, verb), victim, disk, range(0, 100, 5),
                                 lambda room: fill_inodes(disk, room))
     assert failed >= 2
     victim.check_listed("ab")
+
+
+@pytest.mark.parametrize(("driver", "kind"), PLACES, ids=IDS)
+def test_saving_takes_no_space(make_volume, make_victim, driver, kind):
+    disk = make_volume(kind, size_mib=24)
+    victim = make_victim(driver, data_root=disk.data_root)
+    victim.pull("a")
+    before = victim.save("a")
+    fill(disk, 0)
+    assert victim.save("a") == before
+    victim.check(verify=False)  # it could not note that all is well
 
 
 @pytest.mark.parametrize(("driver", "kind"), PLACES, ids=IDS)

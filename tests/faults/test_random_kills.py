@@ -1,4 +1,4 @@
-"""kill -9 at random moments of pulls and removals: DAVIT_FAULT_KILLS times (200), half with each
+"""kill -9 at random moments of pulls, loads and removals: DAVIT_FAULT_KILLS times (200), half with each
 driver, one after the other in the same data root."""
 
 import os
@@ -19,12 +19,13 @@ class Life:
         self.chance = chance
         self.present = set()
         # How long such a call takes, about: that is when to kill.
-        self.seconds = {"pull": 0.1, "remove": 0.01}
+        self.seconds = {"pull": 0.1, "load": 0.1, "remove": 0.01}
 
     def choose(self):
         """[(verb, letter)] of one or two calls at the same time, of different images."""
         letters = self.chance.sample(LETTERS, self.chance.choice((1, 1, 2)))
-        return [("remove" if letter in self.present else "pull", letter) for letter in letters]
+        return [("remove" if letter in self.present else self.chance.choice(("pull", "load")),
+                 letter) for letter in letters]
 
     def begin(self, verb, letter):
         return getattr(self.victim, f"begin_{verb}")(letter)
@@ -36,7 +37,7 @@ class Life:
         self.note(verb, letter)
 
     def note(self, verb, letter):
-        (self.present.add if verb == "pull" else self.present.discard)(letter)
+        (self.present.discard if verb == "remove" else self.present.add)(letter)
 
     def settle(self, work, calls):
         """Notes what was answered before the kill: it must be found again. Returns what was not."""
@@ -71,7 +72,7 @@ class Life:
         if self.chance.random() < 0.5:  # else at once, while the litter is still there
             self.victim.check()
         for verb, letter in undone:
-            if verb == "pull" or letter in self.present:
+            if verb != "remove" or letter in self.present:
                 self.do(verb, letter)
         self.victim.check()
         return len(undone)

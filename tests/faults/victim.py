@@ -14,6 +14,7 @@ from e2e_conftest import orphans as orphan_processes
 from e2e_conftest import wait_until
 
 CALL_SECONDS = 60
+PIECE = 1 << 16
 RESTART_SECONDS = 2.0
 DETAIL = b"type.googleapis.com/davit.v1.ErrorDetail"
 # The daemon says so when a directory of a row has gone: the row came before what it names.
@@ -127,6 +128,25 @@ class Victim:
         request = self.messages.images.RemoveImageRequest(reference=self.shelf.names[letter])
         return stub.future(request, timeout=CALL_SECONDS).result
 
+    def begin_load(self, letters, form="docker", outer="gzip"):
+        """Of one archive of all these images."""
+        data = self.shelf.archive(letters, form, outer)
+        request = self.messages.images.LoadImagesRequest
+
+        def requests():
+            yield request(options=request.LoadOptions(bytes_total=len(data)))
+            for at in range(0, len(data), PIECE):
+                yield request(data=data[at:at + PIECE])
+
+        stub = self._stub("Images/Load", "stream_stream", self.messages.jobs.JobUpdate)
+        stream = stub(requests(), timeout=CALL_SECONDS)
+        return lambda: collections.deque(stream, 0)
+
+    def begin_tag(self, letter, name):
+        stub = self._stub("Images/Tag", "unary_unary", self.messages.images.TagImageResponse)
+        request = self.messages.images.TagImageRequest(source=self.shelf.names[letter], target=name)
+        return stub.future(request, timeout=CALL_SECONDS).result
+
     def end(self, call):
         """Waits for the end of a call that was begun; raises Failure."""
         try:
@@ -136,6 +156,22 @@ class Victim:
 
     def pull(self, letter):
         self.end(self.begin_pull(letter))
+
+    def load(self, letters, **options):
+        self.end(self.begin_load(letters, **options))
+
+    def save(self, letters):
+        """The archive."""
+        stub = self._stub("Images/Save", "unary_stream", self.messages.images.SaveImagesResponse)
+        request = self.messages.images.SaveImagesRequest(
+            references=[self.shelf.names[letter] for letter in letters])
+        try:
+            return b"".join(one.data for one in stub(request, timeout=CALL_SECONDS))
+        except grpc.RpcError as error:
+            raise Failure(self.messages, error) from None
+
+    def tag(self, letter, name):
+        self.end(self.begin_tag(letter, name))
 
     def remove(self, letter):
         self.end(self.begin_remove(letter))
