@@ -72,6 +72,11 @@ struct sending {
     struct error read_error;
 };
 
+static void sending_done(struct sending *sending)
+{
+    error_done(&sending->read_error);
+}
+
 /* A call that has ended takes no more: whoever watches it learns why. */
 static bool await_send(struct sending *sending, size_t size)
 {
@@ -103,8 +108,9 @@ bool await_upload(struct cli *cli, struct upload *upload, const char *method,
                   ProtobufCBinaryData *data, const struct watch_options *watch, struct error *err)
 {
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
-    CLEANUP(group_done_await) struct group group;
+    CLEANUP(sending_done)
     struct sending sending = {.upload = upload, .message = message, .data = data};
+    CLEANUP(group_done_await) struct group group;
     group_init(&group);
     if (!await_cli_connect(cli, err))
         return false;

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void read_all(const char *text)
 {
-    struct instruction_reader reader = {text};
+    struct instruction_reader reader = {.rest = text};
     int r;
 
     do {

@@ -258,7 +258,7 @@ static void test_onbuild_of_onbuilds(void **state UNUSED)
     CLEANUP_STRBUF struct strbuf text = {0};
     CLEANUP(instruction_done) struct instruction instruction = {0};
     CLEANUP_ERROR struct error err = {0};
-    struct instruction_reader reader;
+    struct instruction_reader reader = {0};
 
     while (text.length < DOCKERFILE_MAX_BYTES - 8)
         strbuf_add_str(&text, "ONBUILD ");
