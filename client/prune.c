@@ -154,10 +154,27 @@ static bool await_prune(struct cli *cli, bool images_only, struct error *err)
     return await_cli_print(cli, text.data, text.length, err);
 }
 
-/* --- davit image prune -------------------------------------------------------------------------
+/* --- Flags -------------------------------------------------------------------------------------
  */
 
-#define FILTERS "label=|label!=|until="
+#define PRUNE_FLAGS(all_help, filter_example)                                 \
+    {.name = "all", .shorthand = 'a', .type = FLAG_BOOL, .help = (all_help)}, \
+        {.name = "dry-run",                                                   \
+         .type = FLAG_BOOL,                                                   \
+         .help = "Remove nothing, say what would be removed"},                \
+        {.name = "filter",                                                    \
+         .type = FLAG_LIST,                                                   \
+         .kind = "filter",                                                    \
+         .help = "Provide filter values (e.g. \"" filter_example "\")",       \
+         .suggestions = "label=|label!=|until=",                              \
+         .check = filter_check},                                              \
+    {                                                                         \
+        .name = "force", .shorthand = 'f', .type = FLAG_BOOL,                 \
+        .help = "Do not prompt for confirmation"                              \
+    }
+
+/* --- davit image prune -------------------------------------------------------------------------
+ */
 
 static bool await_image_prune(struct cli *cli, struct error *err)
 {
@@ -165,21 +182,7 @@ static bool await_image_prune(struct cli *cli, struct error *err)
 }
 
 static const struct flag image_flags[] = {
-    {.name = "all",
-     .shorthand = 'a',
-     .type = FLAG_BOOL,
-     .help = "Remove all unused images, not just dangling ones"},
-    {.name = "dry-run", .type = FLAG_BOOL, .help = "Remove nothing, say what would be removed"},
-    {.name = "filter",
-     .type = FLAG_LIST,
-     .kind = "filter",
-     .help = "Provide filter values (e.g. \"until=<timestamp>\")",
-     .suggestions = FILTERS,
-     .check = filter_check},
-    {.name = "force",
-     .shorthand = 'f',
-     .type = FLAG_BOOL,
-     .help = "Do not prompt for confirmation"},
+    PRUNE_FLAGS("Remove all unused images, not just dangling ones", "until=<timestamp>"),
 };
 
 const struct command image_prune_command = {
@@ -209,21 +212,7 @@ static bool await_system_prune(struct cli *cli, struct error *err)
 }
 
 static const struct flag flags[] = {
-    {.name = "all",
-     .shorthand = 'a',
-     .type = FLAG_BOOL,
-     .help = "Remove all unused images not just dangling ones"},
-    {.name = "dry-run", .type = FLAG_BOOL, .help = "Remove nothing, say what would be removed"},
-    {.name = "filter",
-     .type = FLAG_LIST,
-     .kind = "filter",
-     .help = "Provide filter values (e.g. \"label=<key>=<value>\")",
-     .suggestions = FILTERS,
-     .check = filter_check},
-    {.name = "force",
-     .shorthand = 'f',
-     .type = FLAG_BOOL,
-     .help = "Do not prompt for confirmation"},
+    PRUNE_FLAGS("Remove all unused images not just dangling ones", "label=<key>=<value>"),
     {.name = "volumes", .type = FLAG_BOOL, .unsupported = true},
 };
 
