@@ -238,7 +238,9 @@ bool job_interrupted_error(const struct job *job, const char *why, struct error 
     if (job_will_resume(job))
         return error_hint(err, "it goes on when the daemon runs again: 'davit jobs watch %s'",
                           job->id);
-    return error_hint(err, "run the command again: it goes on where this one was");
+    if (job->kind == JOB_PULL || job->kind == JOB_PUSH) /* what came or went is kept */
+        return error_hint(err, "run the command again: it goes on where this one was");
+    return error_hint(err, "run the command again");
 }
 
 static enum job_state end_state(struct job *job, bool ok)
