@@ -63,7 +63,7 @@ static bool is_unused(const struct prune *prune, const struct image *image)
 /* It may have gone, got a name or a container since it was listed. */
 static bool await_prune_image(struct prune *prune, const struct digest *id, struct error *err)
 {
-    for (;;) {
+    for (int tries = 1;; tries++) {
         CLEANUP(removal_done) struct removal removal = {.store = prune->store};
         CLEANUP_ERROR struct error failure = {0};
         const struct image *image = image_find_id(prune->store, id->text, NULL);
@@ -75,7 +75,7 @@ static bool await_prune_image(struct prune *prune, const struct digest *id, stru
             image_removals_move(&prune->images, &removal.lines);
             return true;
         }
-        if (!error_is(&failure, "IMAGE_CHANGED") && failure.code != ERROR_NOT_FOUND)
+        if (!removal_try_again(&failure, tries))
             return error_move(err, &failure);
     }
 }

@@ -371,10 +371,16 @@ bool await_removal(struct store *store, const struct removal *removal, uint64_t 
     return true;
 }
 
+bool removal_try_again(const struct error *failure, int tries)
+{
+    return tries < REMOVAL_TRIES &&
+           (error_is(failure, "IMAGE_CHANGED") || failure->code == ERROR_NOT_FOUND);
+}
+
 bool await_image_remove(struct store *store, const char *text, const struct image_remove *options,
                         struct image_removals *ret, struct error *err)
 {
-    for (;;) {
+    for (int tries = 1;; tries++) {
         CLEANUP_ERROR struct error failure = {0};
         CLEANUP(removal_done)
         struct removal removal = {
@@ -388,7 +394,7 @@ bool await_image_remove(struct store *store, const char *text, const struct imag
             image_removals_move(ret, &removal.lines);
             return true;
         }
-        if (!error_is(&failure, "IMAGE_CHANGED") && failure.code != ERROR_NOT_FOUND)
+        if (!removal_try_again(&failure, tries))
             return error_move(err, &failure);
     }
 }

@@ -26,3 +26,7 @@ uint64_t removal_bytes(const struct removal *removal);
 /* Does it. ABORTED (IMAGE_CHANGED), NOT_FOUND: something changed, plan again. */
 bool await_removal(struct store *store, const struct removal *removal, uint64_t *ret_freed_bytes,
                    struct error *err);
+
+/* Whether that is so after a failure; not for ever. */
+#define REMOVAL_TRIES 100
+bool removal_try_again(const struct error *failure, int tries);
