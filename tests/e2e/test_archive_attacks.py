@@ -12,6 +12,7 @@ import time
 import archive_attacks
 import grpc
 import pytest
+import tars
 import trees
 from api import Api, detail
 from archives import squeeze
@@ -223,3 +224,71 @@ def test_a_fifo(davit, scratch):
     said, errors = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, said) == (0, "Loaded image: attack/fifo:x\n"), errors
     assert davit("images", "-aq", "--no-trunc").stdout == image.id + "\n"
+
+
+# --- What one can give to `davit import` ---------------------------------------------------------
+
+
+def import_outcome(davit, api, source="-", data=b"", **options):
+    request = api.images.ImportImageRequest
+
+    def requests():
+        yield request(options=request.ImportOptions(source=source, **options))
+        if data:
+            yield request(data=data)
+    stub = api.stub("Images/Import", "stream_stream", api.jobs.JobUpdate)
+    try:
+        last = list(stub(requests(), timeout=2 * SECONDS_MAX))[-1]
+        return last.job.import_result.image_id
+    except grpc.RpcError as error:
+        assert davit.daemon.process.poll() is None
+        assert davit("images", "-aq").stdout == ""
+        return f"{error.code().name} {error.details()}"
+
+
+TREE = tars.archive(tars.file("f", b"1"))
+CHANGES = {
+    "onbuild": (["ONBUILD " * 8000], "Chaining ONBUILD"),
+    "words": (["EXPOSE " + "80 " * 20_000], "sha256:"),
+    "pairs": (["LABEL " + " ".join(f"a{one}=1" for one in range(7000))], "sha256:"),
+    "variables": (["ENV " + " ".join(f"A{one}=$A{one - 1}" for one in range(4000))], "sha256:"),
+    "doubling": (["ENV A=0123456789"] + 40 * ["ENV A=$A$A"], "expands to more than 1 MiB"),
+    "json": (["CMD [" + '"a",' * 16_000 + '"b"]'], "sha256:"),
+    "deep": (["CMD " + "[" * 30_000], "sha256:"),
+    "braces": (["ENV A=" + "${A:-" * 10_000], "too deep|missing"),
+    "too-long": (["USER x"] * 20_000, "longer than 64 KiB"),
+    "control": (["LABEL a=\x1b[2J"], "sha256:"),
+    "from": (["FROM /etc/passwd"], "is not|not supported"),
+    "copy": (["COPY /etc/passwd /"], "is not|not supported"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_hostile_changes(davit, api, name):
+    changes, expected = CHANGES[name]
+    started = time.monotonic()
+    outcome = import_outcome(davit, api, data=TREE, changes=changes)
+    assert re.search(expected, outcome), outcome
+    assert time.monotonic() - started < SECONDS_MAX
+
+
+@pytest.mark.parametrize("source", (
+    "file:///etc/passwd", "FILE:///etc/passwd", "ftp://127.0.0.1:1/x", "gopher://127.0.0.1:1/x",
+    "unix:///run/x", "dict://127.0.0.1:1/", "http://", "http:///etc/passwd", "http://a b/"))
+def test_only_the_web_is_fetched_from(davit, api, source):
+    """Anything else is the name of what the client sends, which here is nothing."""
+    outcome = import_outcome(davit, api, source)
+    if source.startswith("http"):
+        assert outcome.startswith("INVALID_ARGUMENT"), outcome
+    else:
+        assert [(one.id, one.size_bytes) for one in api.list()] == [(outcome, 0)]
+
+
+@pytest.mark.parametrize("data", (archive_attacks.zstd_zeros(2 << 30), b"no tar" * 1000, TREE[:700],
+                                  tars.archive(tars.file("../escape", b"x")),
+                                  archive_attacks.gzip_zeros(2 << 30)),
+                         ids=("zstd-bomb", "no-tar", "cut", "dotdot", "gzip-bomb"))
+def test_hostile_trees(davit, api, data):
+    outcome = import_outcome(davit, api, data=data)
+    assert re.match("DATA_LOSS|INVALID_ARGUMENT", outcome), outcome
+    assert os.listdir(davit.daemon.data_root / "layers") == []
