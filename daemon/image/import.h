@@ -20,8 +20,8 @@ struct import;
  * one is NULL where the other is used) are borrowed and outlive it. INVALID_ARGUMENT in Docker's
  * words for a name, platform or instruction that is none. Suspends. */
 struct import *await_import_new(struct store *store, struct registry_client *client,
-                          const struct archive_source *source, const struct import_request *request,
-                          struct error *err);
+                                const struct archive_source *source,
+                                const struct import_request *request, struct error *err);
 struct import *import_free(struct import *import); /* takes NULL; returns NULL */
 
 /* Suspends for as long as the source takes. On an error or cancel nothing is left. INVALID_LAYER
