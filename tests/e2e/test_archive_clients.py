@@ -140,6 +140,39 @@ def test_a_client_stalls_while_it_loads(davit, archive):
     load_works(davit, archive)
 
 
+def children(pid):
+    """{name of its program: path in /proc}"""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            path = pathlib.Path("/proc", child)
+            found[(path / "comm").read_text().strip()] = path
+    return found
+
+
+def test_who_reads_the_archive_is_confined(davit):
+    """It has no privilege, sees no files, and cannot open, connect or fork. That the calls fail is
+    shown in tests/unit/daemon/store/test_confine.c."""
+    process, _ = feed_half(davit)
+    reader = wait_until(lambda: children(davit.daemon.pid).get("davit-archive"), "the reader")
+    status = dict(line.split(":\t", 1) for line in
+                  (reader / "status").read_text().splitlines() if ":\t" in line)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[kind], 16) == 0, (kind, status[kind])
+    assert status["NoNewPrivs"] == "1"
+    assert os.listdir(reader / "root") == []
+    for kind in ("net", "mnt", "ipc"):
+        assert os.readlink(reader / "ns" / kind) != os.readlink(f"/proc/self/ns/{kind}"), kind
+    if not SANITIZED:
+        assert status["Seccomp"] == "2"
+        assert sorted(os.listdir(reader / "fd"), key=int) == ["0", "1", "2"]
+        assert (reader / "environ").read_bytes() == b""
+    process.kill()
+    end(process)
+    wait_for_no_job(davit)
+    assert not reader.exists()
+
+
 def test_an_archive_ends_in_the_middle(davit, archive):
     process, _ = feed_half(davit)
     code, said, errors = end(process)
