@@ -46,7 +46,8 @@ class DockerEngine:
 
     def environment(self):
         return {"PATH": docker_path(), "HOME": str(self.home), "DOCKER_HOST": self.host,
-                "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "false", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+                "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "false", "TZ": "UTC",
+                "LC_ALL": "C.UTF-8"}
 
     def start(self):
         (self.root / "docker.json").write_text(json.dumps({}))
@@ -114,7 +115,7 @@ class Side:
     """One of the two engines: its shell, and what makes its answers comparable."""
 
     def __init__(self, program, environment, directory, known, since, registry):
-        """known: the hashes that the images define; since: when this began, as 2026-01-02T03:04:05."""
+        """known: the hashes that the images define; since: when this began, 2026-01-02T03:04:05."""
         self.program = program
         self.environment = environment
         self.directory = directory
@@ -156,8 +157,8 @@ class Side:
         self.collect(process)
 
     def normalise(self, text):
-        """Takes away what is no difference: the program's name; davit's hints, which Docker has not;
-        hashes of what was made during the test; times and ages since it began; how, and in how
+        """Takes away what is no difference: the program's name; davit's hints, which Docker has
+        not; hashes of what was made during the test; times and ages since it began; how, and in how
         many bytes of the disk, layers are kept; Docker's three forms of "Run 'docker --help'"."""
         if self.program == "davit":
             text = re.sub(r"^Hint: .*\n", "", text, flags=re.M)
@@ -171,10 +172,10 @@ class Side:
         for short in self.fresh:
             text = re.sub(rf"\b{short}\b", FRESH_ID[:12], text)
         text = re.sub(r"\bcontainer [0-9a-f]{12}\b", f"container {FRESH_ID[:12]}", text)
-        text = re.sub(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)", self._fresh_time,
-                      text)
-        text, fresh_ages = re.subn(r"(Less than a second|About a minute|\b\d+ seconds?) ago", "just now",
-                                   text)
+        text = re.sub(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)",
+                      self._fresh_time, text)
+        text, fresh_ages = re.subn(r"(Less than a second|About a minute|\b\d+ seconds?) ago",
+                                   "just now", text)
         if fresh_ages:
             text = re.sub(r" +", " ", text)  # they decide how wide a column is
         return re.sub(r'"GraphDriver": ?\{.*?\n?\s*\},(?=\s*"RootFS")', '"GraphDriver": {},', text,
@@ -192,8 +193,9 @@ class Side:
 
 def davit_environment(daemon):
     """davit's shell: that of Docker, with davit's programs before it."""
-    return {"PATH": f"{BIN_DIR}:{docker_path()}", "HOME": str(daemon.home), "DAVIT_HOST": daemon.host,
-            "TZ": "UTC", "LC_ALL": "C.UTF-8", **sanitizer_environment(daemon.root)}
+    return {"PATH": f"{BIN_DIR}:{docker_path()}", "HOME": str(daemon.home),
+            "DAVIT_HOST": daemon.host, "TZ": "UTC", "LC_ALL": "C.UTF-8",
+            **sanitizer_environment(daemon.root)}
 
 
 def without_ages(answer):

@@ -48,7 +48,8 @@ def archive(members):
     return out.getvalue()
 
 
-def make(layers, created, config=None, history=None, author=None, comment=None, platform=None, **more):
+def make(layers, created, config=None, history=None, author=None, comment=None, platform=None,
+         **more):
     """An image with the configuration that Docker's builder writes. history: a line per layer, or
     (line, True) where it has no layer, or with the time of its own (line, empty, created)."""
     lines = []
@@ -86,8 +87,8 @@ class Images:
         base = images.layer([images.directory("bin"), images.symlink("bin/sh", "busybox"),
                              images.file("bin/busybox", images.payload(1_982_879, "base"), 0o755)])
         self.busybox = make([base], "2023-05-11T22:01:33.521738914Z",
-                            history=["/bin/sh -c #(nop) ADD file:7e9002edaafd4e4579b65c8f0aaabde1aeb7"
-                                     "fd3f8d95579f7fd3443cef785fd1 in / ",
+                            history=["/bin/sh -c #(nop) ADD file:7e9002edaafd4e4579b65c8f0aaabde1"
+                                     "aeb7fd3f8d95579f7fd3443cef785fd1 in / ",
                                      ('/bin/sh -c #(nop)  CMD ["sh"]', True)])
         self.glibc = make([_layer("glibc", 4_261_502)], "2022-12-29T20:23:04Z")
         self.musl = make([_layer("musl", 1_412_001)], "2021-12-30T20:23:05.1Z")
@@ -109,10 +110,11 @@ class Images:
             },
             history=["/bin/sh -c #(nop) ADD file:0 in / ",
                      ("/bin/sh -c #(nop)  ENV EMPTY=", True),
-                     "/bin/sh -c apt-get update     && apt-get install -y --no-install-recommends nginx "
-                     "    && rm -rf /var/lib/apt/lists/*",
+                     "/bin/sh -c apt-get update     && apt-get install -y --no-install-recommends "
+                     "nginx     && rm -rf /var/lib/apt/lists/*",
                      ('/bin/sh -c #(nop)  CMD ["nginx" "-g" "daemon off; <&>"]', True)])
-        self.forty = make([base] + [_layer(f"layer{number}", number * 1000) for number in range(1, 40)],
+        upper = [_layer(f"layer{number}", number * 1000) for number in range(1, 40)]
+        self.forty = make([base] + upper,
                           "2020-06-15T12:00:00Z",
                           config={"Labels": {"com.example.version": "0.1", "maintainer": "jane"}})
         self.old = make([_layer("old", 2_000_000)], "2013-06-13T14:03:50.821769-07:00",
@@ -123,8 +125,8 @@ class Images:
                             f"2024-0{number}-01T00:00:00Z",
                             config={"Labels": {"com.example.version": f"1.{number}"}})
                        for number in range(1, 5)]
-        self.dangling = [make([base, _layer(f"dangling{number}", 5000)], f"2023-0{number}-09T10:11:12Z",
-                              config={"Labels": labels})
+        self.dangling = [make([base, _layer(f"dangling{number}", 5000)],
+                              f"2023-0{number}-09T10:11:12Z", config={"Labels": labels})
                          for number, labels in ((1, None), (2, {"deprecated": ""}),
                                                 (3, {"maintainer": "john"}))]
         self._make_chain(base)
@@ -184,8 +186,8 @@ def hashes(all_images):
 def recent_images(now):
     """Images that were made a while before `now`, a datetime in UTC."""
     ages = {"minutes": {"minutes": 3}, "hour": {"minutes": 61}, "hours": {"hours": 5},
-            "day": {"hours": 40}, "days": {"days": 5}, "weeks": {"days": 20}, "months": {"days": 100},
-            "years": {"days": 1000}, "future": {"days": -400}}
+            "day": {"hours": 40}, "days": {"days": 5}, "weeks": {"days": 20},
+            "months": {"days": 100}, "years": {"days": 1000}, "future": {"days": -400}}
     members = []
     for number, (name, age) in enumerate(ages.items()):
         created = (now - datetime.timedelta(**age)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -59,7 +59,8 @@ SCRIPT = read_script()
 def write_files(directory, made, recent):
     """What the commands read: archives, and a root file system in several wrappings."""
     directory.mkdir()
-    for name, members in (("base", made.members), ("untagged", made.untagged), ("chain", made.chain)):
+    archives = {"base": made.members, "untagged": made.untagged, "chain": made.chain}
+    for name, members in archives.items():
         (directory / f"{name}.tar").write_bytes(docker_images.archive(members))
     for name in ("undated", "runnable"):
         alone = docker_images.Member(getattr(made, name), [f"{name}:latest", f"{name}:other"])
@@ -193,11 +194,13 @@ def test_same_answers(comparison, section):
 BUILD = r"""set -e
 docker image prune -a -f > out
 docker load -q -i base.tar > out
-printf 'FROM busybox:musl\nENV A=1\nCOPY etc /etc\nLABEL "名"="値"\nCMD ["x"]\n' > rootfs/Dockerfile
+printf 'FROM busybox:musl\nENV A=1\nCOPY etc /etc\nLABEL "名"="値"\nCMD ["x"]\n' \
+    > rootfs/Dockerfile
 docker build -q -t built:1 rootfs
 docker commit -m 'by hand' -a me $(docker create built:1) committed:1
 docker tag built:1 built:2
-docker save built committed:1 busybox:musl $(docker history -q built:1 | grep -v missing) > built.tar
+docker save built committed:1 busybox:musl $(docker history -q built:1 | grep -v missing) \
+    > built.tar
 docker images -aq --no-trunc > ids
 docker rm $(docker ps -lq)
 docker image prune -a -f > out
