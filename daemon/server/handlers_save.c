@@ -193,21 +193,39 @@ static bool await_end(struct job_watch *watch, const struct job *job, struct err
     return job_check(job, err);
 }
 
-static bool await_send_archive(struct grpc_call *call, struct job *job, struct save_job *save_job,
-                               struct error *err)
+struct sending {
+    struct grpc_call *call;
+    struct job *job;
+    struct save_job *save_job;
+};
+
+static bool send_task(void *arg, struct error *err)
 {
-    CLEANUP(job_watch_cleanup)
-    struct job_watch *watch = job_watch_new(job, JOB_LEAVE_CANCELS);
+    struct sending *sending = arg;
+    struct save_job *save_job = sending->save_job;
 
     while (!save_job->prepared && !save_job->ended) {
         int r = await_wake(&save_job->changed, "waiting for an archive");
         if (r < 0)
             return await_error(err, r, "saving %s", save_job->subject);
     }
-    if (save_job->prepared && (!await_send_start(call, job, save_job->save, err) ||
-                               !await_send_pieces(call, save_job, err)))
-        return false;
-    return await_end(watch, job, err);
+    return !save_job->prepared ||
+           (await_send_start(sending->call, sending->job, save_job->save, err) &&
+            await_send_pieces(sending->call, save_job, err));
+}
+
+/* Sends it in a task of its own: one that is cancelled does not wait for a reader that stalls. */
+static bool await_send_archive(struct grpc_call *call, struct job *job, struct save_job *save_job,
+                               struct error *err)
+{
+    struct sending sending = {call, job, save_job};
+    CLEANUP(job_watch_cleanup)
+    struct job_watch *watch = job_watch_new(job, JOB_LEAVE_CANCELS);
+    CLEANUP(group_done_await) struct group group;
+
+    group_init(&group);
+    return task_spawn(&group, "archive", job_info(job).id, send_task, &sending, err) &&
+           await_end(watch, job, err) && await_group(&group, err);
 }
 
 bool handle_save(struct grpc_call *call, void *context, struct error *err)

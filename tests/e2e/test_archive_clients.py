@@ -257,10 +257,21 @@ def test_a_reader_stalls(loaded, scratch):
     assert anonymous_memory(loaded.daemon.pid) - before < 8 * MIB or SANITIZED
     assert [one["ID"] for one in jobs(loaded)] == [job["ID"]]  # it waits
     loaded("jobs", "cancel", job["ID"])
+    wait_for_no_job(loaded)
     code, said, errors = end(process)
     assert code == 1 and len(said) < SIZE and "cancel" in errors, (code, errors)
-    wait_for_no_job(loaded)
     save_works(loaded, scratch)
+
+
+def test_a_cancelled_save_holds_no_layers(loaded):
+    """Also while its reader stalls: what is removed then gives its space back."""
+    process, job = begin_save(loaded)
+    layers = loaded.daemon.data_root / "layers"
+    loaded("jobs", "cancel", job["ID"])
+    wait_for_no_job(loaded)
+    loaded("rmi", TAG)
+    wait_until(lambda: loaded("system", "prune", "-f") and not os.listdir(layers), "layers to go")
+    end(process)
 
 
 def test_a_reader_goes_on_after_a_while(loaded):
