@@ -17,6 +17,8 @@ static bool await_call(struct cli *cli, struct upload *upload, const char *file,
     };
     options.bytes_total = upload->bytes_total;
     options.subject = (char *)(file ? path_base(file) : "stdin");
+    if (flag_is_set(&cli->flags, "platform"))
+        options.platform = (char *)flag_string(&cli->flags, "platform");
     first.what_case = DAVIT__V1__LOAD_IMAGES_REQUEST__WHAT_OPTIONS;
     first.options = &options;
     piece.what_case = DAVIT__V1__LOAD_IMAGES_REQUEST__WHAT_DATA;
@@ -54,6 +56,11 @@ static const struct flag flags[] = {
      .type = FLAG_STRING,
      .help = "Read from tar archive file, instead of STDIN",
      .completes = COMPLETE_FILES},
+    {.name = "platform",
+     .type = FLAG_STRING,
+     .help = "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\" "
+             "(e.g., \"linux/amd64\")",
+     .suggestions = PLATFORM_SUGGESTIONS},
     {.name = "quiet", .shorthand = 'q', .type = FLAG_BOOL, .help = "Suppress the load output"},
 };
 
@@ -69,7 +76,8 @@ const struct command load_command = {
         "davit saved: what 'docker save' writes, or an OCI image layout, plain or compressed by "
         "gzip, zstd, xz or bzip2. All of its images are loaded, or none; layers that are there are "
         "read, but not stored again.\n\n"
-        "Of an image for several platforms the one for this machine is loaded.",
+        "Of an image for several platforms the one for this machine is loaded, or with --platform "
+        "that one; then an archive with an image that does not run on it is an error.",
     .examples = "    davit load -i busybox.tar\n"
                 "    davit load < images.tar.zst\n"
                 "    ssh server docker save myapp | davit load",

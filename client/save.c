@@ -99,6 +99,8 @@ static bool await_call(struct save *save, struct error *err)
     Davit__V1__SaveImagesRequest request = DAVIT__V1__SAVE_IMAGES_REQUEST__INIT;
     request.references = save->cli->flags.args;
     request.n_references = save->cli->flags.arg_count;
+    if (flag_is_set(&save->cli->flags, "platform"))
+        request.platform = (char *)flag_string(&save->cli->flags, "platform");
     if (!await_cli_connect(save->cli, err))
         return false;
     call = grpc_client_call(save->cli->client, "/davit.v1.Images/Save",
@@ -163,6 +165,11 @@ static const struct flag flags[] = {
      .type = FLAG_STRING,
      .help = "Write to a file, instead of STDOUT",
      .completes = COMPLETE_FILES},
+    {.name = "platform",
+     .type = FLAG_STRING,
+     .help = "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\" "
+             "(e.g., \"linux/amd64\")",
+     .suggestions = PLATFORM_SUGGESTIONS},
 };
 
 const struct command save_command = {

@@ -203,28 +203,33 @@ static void take_facts(struct inspect_work *work, const struct store *store,
     };
 }
 
+bool image_check_platform(const struct image *image, const char *text, const char *platform,
+                          struct error *err)
+{
+    const struct platform offered = {image->os, image->architecture, image->variant};
+    CLEANUP_PLATFORM struct platform wanted = {0};
+    CLEANUP_FREE char *is = NULL, *wants = NULL;
+
+    if (str_empty(platform))
+        return true;
+    if (!platform_parse(platform, &wanted, err))
+        return false;
+    if (platform_rank(&wanted, &offered) >= 0)
+        return true;
+    is = platform_text(&offered);
+    wants = platform_text(&wanted);
+    return error_set(err, ERROR_NOT_FOUND, "PLATFORM_MISMATCH",
+                     "image with reference %s was found but its platform (%s) does not match the "
+                     "specified platform (%s)",
+                     text, is, wants);
+}
+
 const struct image *image_resolve_platform(const struct store *store, const char *text,
                                            const char *platform, struct error *err)
 {
     const struct image *image = image_resolve(store, text, err);
-    CLEANUP_PLATFORM struct platform wanted = {0};
-    CLEANUP_FREE char *is = NULL, *wants = NULL;
-    struct platform offered;
 
-    if (!image || str_empty(platform))
-        return image;
-    if (!platform_parse(platform, &wanted, err))
-        return NULL;
-    offered = (struct platform){image->os, image->architecture, image->variant};
-    if (platform_rank(&wanted, &offered) >= 0)
-        return image;
-    is = platform_text(&offered);
-    wants = platform_text(&wanted);
-    error_set(err, ERROR_NOT_FOUND, "PLATFORM_MISMATCH",
-              "image with reference %s was found but its platform (%s) does not match the "
-              "specified platform (%s)",
-              text, is, wants);
-    return NULL;
+    return image && image_check_platform(image, text, platform, err) ? image : NULL;
 }
 
 bool await_image_inspect(struct store *store, const char *text, const char *platform,

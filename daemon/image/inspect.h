@@ -11,6 +11,11 @@
 bool await_image_inspect(struct store *store, const char *text, const char *platform,
                          char **ret_json, size_t *ret_size, struct error *err);
 
+/* Whether the image runs on a platform (NULL or empty: any), `text` being how it was asked for:
+ * NOT_FOUND (PLATFORM_MISMATCH) in Docker's words otherwise. */
+bool image_check_platform(const struct image *image, const char *text, const char *platform,
+                          struct error *err);
+
 /* As image_resolve(); NOT_FOUND (PLATFORM_MISMATCH) also for an image that this platform does not
  * run ("linux/arm64"; NULL or empty: any). INVALID_ARGUMENT (INVALID_PLATFORM). */
 const struct image *image_resolve_platform(const struct store *store, const char *text,

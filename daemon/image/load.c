@@ -18,6 +18,7 @@
 struct load {
     struct store *store;
     const struct archive_source *source;
+    const char *wanted; /* platform; NULL or empty: none in particular */
     struct platform platform;
     struct archive_opener *opener;
     struct error source_error; /* why not all of the archive came */
@@ -37,12 +38,14 @@ struct load {
     unsigned int percent;
 };
 
-struct load *load_new(struct store *store, const struct archive_source *source)
+struct load *load_new(struct store *store, const struct archive_source *source,
+                      const char *platform)
 {
     struct load *load = xcalloc(1, sizeof(*load));
 
     load->store = store;
     load->source = source;
+    load->wanted = platform;
     members_init(&load->members);
     wait_queue_init(&load->finished);
     return load;
@@ -432,7 +435,9 @@ static void plan_in_pool(void *arg)
     struct plan_work *work = arg;
     struct load *load = work->load;
 
-    work->ok = load_plan_make(&load->plan, &load->members, &load->platform, &work->err);
+    work->ok =
+        load_plan_make(&load->plan, &load->members, &load->platform, &work->err) &&
+        (str_empty(load->wanted) || load_plan_check(&load->plan, &load->platform, &work->err));
 }
 
 static bool await_plan(struct load *load, struct error *err)
@@ -608,7 +613,7 @@ bool await_load(struct load *load, struct error *err)
 {
     load->begun_ms = now_ms();
     load->begun_unix_ns = wall_clock_ns();
-    if (!platform_parse("", &load->platform, err))
+    if (!platform_parse(load->wanted, &load->platform, err))
         return false;
     if (!await_read_and_commit(load, err)) {
         if (err)

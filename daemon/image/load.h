@@ -19,13 +19,16 @@ struct archive_source {
 
 struct load;
 
-/* Both are borrowed and outlive it. */
-struct load *load_new(struct store *store, const struct archive_source *source);
+/* All are borrowed and outlive it. platform: NULL or empty: this machine's where there is a choice;
+ * otherwise all images must run on it. */
+struct load *load_new(struct store *store, const struct archive_source *source,
+                      const char *platform);
 struct load *load_free(struct load *load); /* returns NULL */
 
 /* Suspends for as long as the source takes. On an error or cancel nothing is visible, and the
  * layers that were stored go again, unless others use them. INVALID_ARCHIVE says what is wrong with
- * which member; INVALID_ARGUMENT (EMPTY_ARCHIVE) for no bytes at all; NO_SPACE. */
+ * which member; INVALID_ARGUMENT (EMPTY_ARCHIVE) for no bytes at all; NOT_FOUND
+ * (PLATFORM_MISMATCH); NO_SPACE. */
 bool await_load(struct load *load, struct error *err);
 
 enum load_phase { LOAD_READING, LOAD_COMMITTING, LOAD_DONE };

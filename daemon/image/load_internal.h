@@ -82,3 +82,7 @@ void load_plan_done(struct load_plan *plan);
 /* Every layer that an image of the plan has is one whose bytes are what its config says. */
 bool load_plan_make(struct load_plan *plan, const struct members *members,
                     const struct platform *platform, struct error *err);
+
+/* Whether all its images run on a platform: NOT_FOUND (PLATFORM_MISMATCH) otherwise. */
+bool load_plan_check(const struct load_plan *plan, const struct platform *platform,
+                     struct error *err);

@@ -564,3 +564,19 @@ bool load_plan_make(struct load_plan *plan, const struct members *members,
               "invalid archive: does not contain a manifest.json or an index.json");
     return error_hint(err, "a tar of a root file system is not loaded but imported: davit import");
 }
+
+bool load_plan_check(const struct load_plan *plan, const struct platform *platform,
+                     struct error *err)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct image_config *config = plan->images[i].config;
+        const struct platform offered = {config->os, config->architecture, config->variant};
+        if (platform_rank(platform, &offered) >= 0)
+            continue;
+        CLEANUP_FREE char *is = platform_text(&offered), *wanted = platform_text(platform);
+        return error_set(err, ERROR_NOT_FOUND, "PLATFORM_MISMATCH",
+                         "image %.19s of the archive is for %s, not for %s",
+                         plan->images[i].id.text, is, wanted);
+    }
+    return true;
+}

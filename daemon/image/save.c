@@ -1,6 +1,7 @@
 #include "daemon/image/save.h"
 
 #include "daemon/image/image.h"
+#include "daemon/image/inspect.h"
 #include "daemon/image/plain_manifest.h"
 #include "daemon/image/save_internal.h"
 #include "daemon/image/tar_header.h"
@@ -104,8 +105,9 @@ static void sort_tags(struct save_image *image)
     image->tags[kept] = NULL;
 }
 
-/* All tags of a repository; false if it has none. */
-static bool add_repository(struct save *save, const struct reference *reference)
+/* All tags of a repository, or those of the platform; false if it has none. */
+static bool add_repository(struct save *save, const struct reference *reference,
+                           const char *platform)
 {
     CLEANUP_FREE char *name = reference_name(reference);
     CLEANUP_FREE char *prefix = xasprintf("%s:", name);
@@ -116,7 +118,7 @@ static bool add_repository(struct save *save, const struct reference *reference)
     images = image_list(save->store, &count);
     for (size_t i = 0; i < count; i++) {
         for (char **tag = images[i]->tags; tag && *tag; tag++) {
-            if (!str_starts(*tag, prefix))
+            if (!str_starts(*tag, prefix) || !image_check_platform(images[i], *tag, platform, NULL))
                 continue;
             add_tag(save, images[i], *tag);
             found = true;
@@ -125,7 +127,8 @@ static bool add_repository(struct save *save, const struct reference *reference)
     return found;
 }
 
-static bool add_reference(struct save *save, const char *text, struct error *err)
+static bool add_reference(struct save *save, const char *text, const char *platform,
+                          struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
     CLEANUP_FREE char *canonical = NULL;
@@ -133,9 +136,9 @@ static bool add_reference(struct save *save, const char *text, struct error *err
 
     if (!reference_parse(text, &reference, NULL))
         reference_done(&reference);
-    else if (reference.default_tag && add_repository(save, &reference))
+    else if (reference.default_tag && add_repository(save, &reference, platform))
         return true;
-    image = image_resolve(save->store, text, err);
+    image = image_resolve_platform(save->store, text, platform, err);
     if (!image && reference.default_tag && error_is(err, "IMAGE_NOT_FOUND"))
         return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "No such image: %s", text);
     if (!image)
@@ -165,14 +168,15 @@ static void hold_layers(struct save *save)
     save->lease = layer_lease_new(save->store, diff_ids, count);
 }
 
-struct save *save_new(struct store *store, char *const *references, size_t count, struct error *err)
+struct save *save_new(struct store *store, char *const *references, size_t count,
+                      const char *platform, struct error *err)
 {
     struct save *save = xcalloc(1, sizeof(*save));
 
     save->store = store;
     save->numbers = map_new();
     for (size_t i = 0; i < count; i++) {
-        if (!add_reference(save, references[i], err))
+        if (!add_reference(save, references[i], platform, err))
             return save_free(save);
     }
     if (save->image_count == 0) {

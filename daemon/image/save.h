@@ -17,10 +17,10 @@
 struct save;
 
 /* Finds the images: a name alone stands for all its tags, a name with tag for that one, anything
- * else for the image without a name. Keeps their layers from now on. Does not suspend. NOT_FOUND
- * (IMAGE_NOT_FOUND) and the others of image_resolve(). */
+ * else for the image without a name. Keeps their layers from now on. Does not suspend. Errors are
+ * those of image_resolve_platform(); platform may be NULL or empty: any. */
 struct save *save_new(struct store *store, char *const *references, size_t count,
-                      struct error *err);
+                      const char *platform, struct error *err);
 struct save *save_free(struct save *save); /* takes NULL; returns NULL; does not suspend */
 
 /* Reads what is small and sees that all layers can be had: FAILED_PRECONDITION (NO_LAYER_FILE),

@@ -14,7 +14,7 @@ struct load_job {
     struct upload *upload;
     struct archive_source source;
     struct load *load;
-    char *subject;
+    char *subject, *platform;
     bool loaded;
     struct strbuf result;          /* as it is told; once it is loaded */
     struct load_progress progress; /* large: not for a stack */
@@ -28,6 +28,7 @@ static void load_job_free(void *arg)
     upload_unref(job->upload);
     strbuf_done(&job->result);
     free(job->subject);
+    free(job->platform);
     free(job);
 }
 
@@ -173,7 +174,8 @@ static struct load_job *load_job_new(const struct engines *engines,
                                           .arg = job->upload,
                                           .bytes_total = options->bytes_total};
     job->source.name = job->subject;
-    job->load = load_new(engines->store, &job->source);
+    job->platform = xstrdup(options->platform);
+    job->load = load_new(engines->store, &job->source, job->platform);
     return job;
 }
 

@@ -108,6 +108,27 @@ def test_the_platform_of_a_nested_index(loader, archive):
     assert len(layers_of(loader)) == 1  # the others were stored as they came, and went again
 
 
+def test_a_platform_that_is_wanted(loader, archive):
+    native = images.native_platform()
+    foreign = "arm64" if native.endswith("amd64") else "amd64"
+    strange = images.image([images.layer([images.file("f", "foreign")])], schema=images.OCI,
+                           platform=f"linux/{foreign}")
+    ours = images.image([images.layer([images.file("f", "native")])], schema=images.OCI)
+    both = archive(archives.oci_members((images.index([strange, ours]), ["multi:1"])))
+    loader("load", "--platform", f"linux/{foreign}", "-i", both)
+    assert listed(loader) == {"multi:1": strange.id}
+    result = loader("save", "--platform", native, "multi:1", check=False)
+    assert result.code == 1 and not result.stdout
+    assert f"its platform (linux/{foreign}) does not match the specified" in result.stderr
+    saved = loader("save", "--platform", f"linux/{foreign}", "multi", text=False).stdout
+    assert saved == loader("save", "multi:1", text=False).stdout
+    loader("rmi", "multi:1")
+    one = archive(archives.docker_members((ours, ["one:1"])))
+    result = loader("load", "--platform", f"linux/{foreign}", "-i", one, check=False)
+    assert result.code == 1 and f"is for {native}, not for linux/{foreign}" in result.stderr
+    assert listed(loader) == {} and not layers_of(loader)
+
+
 def test_links_between_members(loader, archive):
     """docker 20.10 has a layer that comes twice as a symlink, tar(1) as a hard link."""
     members = archives.docker_members((SMALL, ["links:1"]))
