@@ -1,6 +1,7 @@
 #include "client/images.h"
 
 #include "client/cli.h"
+#include "client/credential_file.h"
 #include "client/filters.h"
 #include "client/ui/row.h"
 #include "client/ui/template.h"
@@ -203,6 +204,19 @@ static bool await_list(struct cli *cli, Davit__V1__ListImagesRequest *request,
     return true;
 }
 
+/* What Docker's config.json has instead of --format; NULL: nothing, or nothing that can be read.
+ * The caller's. */
+static char *format_of_config(void)
+{
+    CLEANUP_FREE char *path = credential_file_path();
+    CLEANUP_JSON json_t *config = NULL;
+    CLEANUP_ERROR struct error ignored = {0};
+    const char *format;
+    credential_file_load(path, &config, &ignored);
+    format = json_str(config, "imagesFormat");
+    return str_empty(format) ? NULL : xstrdup(format);
+}
+
 static bool await_images(struct cli *cli, struct error *err)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
@@ -210,11 +224,13 @@ static bool await_images(struct cli *cli, struct error *err)
     CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     CLEANUP_STRBUF struct strbuf text = {0};
     const char *format = flag_string(&cli->flags, "format");
+    const bool only_ids = flag_bool(&cli->flags, "quiet");
+    CLEANUP_FREE char *default_format = str_empty(format) && !only_ids ? format_of_config() : NULL;
     const struct images_view view = {
-        .only_ids = flag_bool(&cli->flags, "quiet"),
+        .only_ids = only_ids,
         .full_ids = flag_bool(&cli->flags, "no-trunc"),
         .digests = flag_bool(&cli->flags, "digests"),
-        .format = str_empty(format) ? NULL : format,
+        .format = str_empty(format) ? default_format : format,
         .now_unix = wall_clock_ns() / 1000000000,
         .width = terminal_table_width(),
     };
@@ -266,7 +282,9 @@ const struct command images_command = {
                    "\n"
                    "The argument is a repository, with or without a tag, or a pattern of them. "
                    "Filters are dangling=true, label=KEY[=VALUE], before=IMAGE, since=IMAGE, "
-                   "until=TIME and reference=PATTERN; all that are given have to match.",
+                   "until=TIME and reference=PATTERN; all that are given have to match.\n"
+                   "\n"
+                   "Without --format, \"imagesFormat\" of Docker's config.json counts.",
     .examples = "    davit images\n"
                 "    davit images busybox\n"
                 "    davit images --filter dangling=true --quiet\n"

@@ -163,6 +163,20 @@ def test_columns(davit, registry):
     assert davit("images", "-q", "--no-trunc").stdout == row_id + "\n"
 
 
+def test_a_format_of_the_configuration_file(davit, registry, tmp_path):
+    """Docker's users keep their favourite there. What cannot be read counts as none."""
+    image = images.image([images.layer([images.file("f", "configured")])])
+    name = registry.push("configured", image)
+    davit("pull", "-q", name)
+    there = {"DOCKER_CONFIG": str(tmp_path)}
+    (tmp_path / "config.json").write_text('{"imagesFormat": "{{.ID}} is {{.Tag}}"}')
+    assert davit("images", environment=there).stdout == f"{image.id[7:19]} is latest\n"
+    assert davit("images", "-q", environment=there).stdout == f"{image.id[7:19]}\n"
+    assert davit("images", "--format", "{{.Tag}}", environment=there).stdout == "latest\n"
+    (tmp_path / "config.json").write_text("{")
+    assert davit("images", environment=there).stdout.startswith("REPOSITORY ")
+
+
 def test_an_image_without_a_date(davit, registry):
     pull(davit, registry, "list/undated", configured({}, created="0001-01-01T00:00:00Z"))
     assert davit("images").stdout.splitlines()[1].split()[3] == "N/A"
