@@ -151,19 +151,15 @@ static struct node *node_of(enum node_kind kind, const struct token *token)
     return node;
 }
 
-static void append(struct node **list, struct node *node)
-{
-    while (*list)
-        list = &(*list)->next;
-    *list = node;
-}
-
 static void declare(struct parser *parser, struct node *pipe, const struct token *variable)
 {
     struct node *node = node_of(NODE_VARIABLE, variable);
 
     strv_add(&node->names, node->text);
-    append(&pipe->declarations, node);
+    if (pipe->declarations) /* no more than two */
+        pipe->declarations->next = node;
+    else
+        pipe->declarations = node;
     strv_add(&parser->variables, node->text);
     parser->variable_count++;
 }
@@ -314,6 +310,7 @@ static struct node *parse_operand(struct parser *parser)
 static struct node *parse_command(struct parser *parser)
 {
     CLEANUP_NODE struct node *command = node_new(NODE_COMMAND, peek_word(parser).position);
+    struct node **last = &command->children;
     struct token token;
 
     do {
@@ -321,8 +318,10 @@ static struct node *parse_command(struct parser *parser)
         struct node *operand = parse_operand(parser);
         if (failed(parser))
             return NULL;
-        if (operand)
-            append(&command->children, operand);
+        if (operand) {
+            *last = operand;
+            last = &operand->next;
+        }
         token = next(parser);
     } while (token.kind == TOKEN_SPACE);
     if (token.kind == TOKEN_RIGHT_DELIMITER || token.kind == TOKEN_RIGHT_PAREN)
@@ -378,6 +377,7 @@ static struct node *check_pipeline(struct parser *parser, struct node *pipe, con
 static struct node *parse_pipeline(struct parser *parser, const char *context, enum token_kind end)
 {
     CLEANUP_NODE struct node *pipe = node_new(NODE_PIPE, peek_word(parser).position);
+    struct node **last = &pipe->children;
 
     if (!enter(parser))
         return NULL;
@@ -403,7 +403,9 @@ static struct node *parse_pipeline(struct parser *parser, const char *context, e
         case TOKEN_VARIABLE:
         case TOKEN_LEFT_PAREN:
             back(parser);
-            append(&pipe->children, parse_command(parser));
+            *last = parse_command(parser);
+            if (*last)
+                last = &(*last)->next;
             break;
         default:
             unexpected(parser, &token, context);
