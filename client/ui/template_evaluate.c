@@ -689,7 +689,9 @@ static enum flow walk_action(struct evaluation *e, const struct value *dot, cons
         CLEANUP_FREE char *text = value_string(&value, &length);
         strbuf_add(e->out, text, length);
     } else {
-        value_print_pointed(e, &value, e->out);
+        CLEANUP_STRBUF struct strbuf text = {0};
+        value_print_pointed(e, &value, &text);
+        strbuf_add(e->out, strbuf_text(&text), text.length);
     }
     if (changes == e->changes)
         release(e, made);

@@ -232,7 +232,7 @@ static bool index_list(evaluation *e, const struct value *list, const struct val
                                value_is_text(list) ? "string" : "slice");
     if (value_is_text(list)) {
         CLEANUP_FREE char *text = value_string(list, &used);
-        *ret = value_byte(e, (unsigned char)text[at]);
+        *ret = value_byte(e, (unsigned char)text[at], list->foreign);
     } else {
         *ret = value_at(e, list, at);
     }
@@ -354,7 +354,7 @@ static bool do_call(evaluation *e, arguments a, size_t count UNUSED, struct valu
 /* The user's own text is as it is; what is of the data was made printable. */
 static bool give(evaluation *e, const struct strbuf *text, bool foreign, struct value *ret)
 {
-    if (text->length > TEMPLATE_OUTPUT_MAX)
+    if (is_too_long(text))
         return function_failed(e, "the result is too long: the limit is %llu bytes",
                                TEMPLATE_OUTPUT_MAX);
     *ret = value_text(e, strbuf_text(text), text->length, foreign);
@@ -369,7 +369,7 @@ static bool is_string(const struct value *value)
 /* Go's Sprint: blanks between two of which neither is a string. */
 static void add_sprint(evaluation *e, arguments a, size_t count, struct strbuf *out)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !is_too_long(out); i++) {
         if (i && !value_is_text(&a[i - 1]) && !value_is_text(&a[i]))
             strbuf_add_char(out, ' ');
         value_print(e, &a[i], out);
@@ -388,7 +388,7 @@ static bool do_println(evaluation *e, arguments a, size_t count, struct value *r
 {
     CLEANUP_STRBUF struct strbuf text = {0};
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !is_too_long(&text); i++) {
         strbuf_add_str(&text, i ? " " : "");
         value_print(e, &a[i], &text);
     }
@@ -421,7 +421,7 @@ static char *escapable(evaluation *e, arguments a, size_t count, size_t *ret_len
 
     if (count == 1 && is_string(&a[0]))
         return value_string(&a[0], ret_length);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !is_too_long(&text); i++) {
         if (i && !value_is_text(&a[i - 1]) && !value_is_text(&a[i]) && !value_is_nil(&a[i - 1]) &&
             !value_is_nil(&a[i]))
             strbuf_add_char(&text, ' ');
@@ -585,7 +585,7 @@ static bool do_join(evaluation *e, arguments a, size_t count UNUSED, struct valu
     size_t length;
     CLEANUP_FREE char *between = value_string(&a[1], &length);
 
-    for (size_t i = 0; i < json_array_size(a[0].json) && out.length <= TEMPLATE_OUTPUT_MAX; i++) {
+    for (size_t i = 0; i < json_array_size(a[0].json) && !is_too_long(&out); i++) {
         const struct value element = value_at(e, &a[0], i);
         if (i)
             strbuf_add(&out, between, length);

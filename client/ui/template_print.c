@@ -361,7 +361,7 @@ static void add_slice(const struct evaluation *evaluation, const struct verb *ve
         return;
     }
     strbuf_addf(out, "%s%c", verb->sharp_v ? value->type->name : "", verb->sharp_v ? '{' : '[');
-    for (size_t i = 0; i < json_array_size(value->json); i++) {
+    for (size_t i = 0; i < json_array_size(value->json) && !is_too_long(out); i++) {
         const struct value element = value_at(evaluation, value, i);
         strbuf_add_str(out, i == 0 ? "" : verb->sharp_v ? ", " : " ");
         add_value(evaluation, verb, &element, depth + 1, out);
@@ -379,7 +379,7 @@ static void add_map(const struct evaluation *evaluation, const struct verb *verb
         return;
     }
     strbuf_addf(out, "%s%c", verb->sharp_v ? value->type->name : "map", verb->sharp_v ? '{' : '[');
-    for (const char **key = keys; *key; key++) {
+    for (const char **key = keys; *key && !is_too_long(out); key++) {
         json_t *name = json_string_nocheck(*key);
         const struct value shown = {.type = &template_string, .json = name, .foreign = true};
         struct value member =
@@ -403,7 +403,8 @@ static void add_struct(const struct evaluation *evaluation, const struct verb *v
     struct value member;
 
     strbuf_addf(out, "%s%s{", pointer ? "&" : "", verb->sharp_v ? type->name : "");
-    for (const struct template_field *field = type->fields; field->name; field++) {
+    for (const struct template_field *field = type->fields; field->name && !is_too_long(out);
+         field++) {
         strbuf_add_str(out, field == type->fields ? "" : verb->sharp_v ? ", " : " ");
         if (verb->plus_v || verb->sharp_v)
             strbuf_addf(out, "%s:", field->name);
@@ -653,7 +654,7 @@ static void add_verb(struct printer *printer)
 static void add_extra(struct printer *printer)
 {
     strbuf_add_str(printer->out, "%!(EXTRA ");
-    for (size_t i = printer->argument; i < printer->count; i++) {
+    for (size_t i = printer->argument; i < printer->count && !is_too_long(printer->out); i++) {
         const struct value *value = &printer->arguments[i];
         strbuf_add_str(printer->out, i == printer->argument ? "" : ", ");
         if (!value_is_nil(value) || value->type->kind == TYPE_POINTER)
@@ -675,7 +676,7 @@ void value_printf(const struct evaluation *evaluation, const char *format, size_
         .out = out,
     };
 
-    while (printer.next < printer.end && out->length < TEMPLATE_OUTPUT_MAX) {
+    while (printer.next < printer.end && !is_too_long(out)) {
         const char *percent = memchr(printer.next, '%', (size_t)(printer.end - printer.next));
         const char *end = percent ? percent : printer.end;
         strbuf_add(out, printer.next, (size_t)(end - printer.next));

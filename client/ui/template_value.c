@@ -104,10 +104,11 @@ struct value value_int(struct evaluation *evaluation, int64_t integer)
                           .json = value_keep(evaluation, json_integer(integer), 0)};
 }
 
-struct value value_byte(struct evaluation *evaluation, unsigned char byte)
+struct value value_byte(struct evaluation *evaluation, unsigned char byte, bool foreign)
 {
     return (struct value){.type = &template_byte,
-                          .json = value_keep(evaluation, json_integer(byte), 0)};
+                          .json = value_keep(evaluation, json_integer(byte), 0),
+                          .foreign = foreign};
 }
 
 struct value value_float(struct evaluation *evaluation, double real)
@@ -143,12 +144,6 @@ bool value_is_nil(const struct value *value)
 {
     return !value->type ||
            (!value->json && (value->type->kind == TYPE_ANY || value->type->kind == TYPE_POINTER));
-}
-
-bool value_is_nilable(const struct template_type *type)
-{
-    return type->kind == TYPE_ANY || type->kind == TYPE_POINTER || type->kind == TYPE_MAP ||
-           type->kind == TYPE_SLICE;
 }
 
 bool value_is_text(const struct value *value)

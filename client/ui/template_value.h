@@ -42,7 +42,7 @@ struct value value_of(const struct evaluation *evaluation, const struct template
 
 struct value value_bool(bool truth);
 struct value value_int(struct evaluation *evaluation, int64_t integer);
-struct value value_byte(struct evaluation *evaluation, unsigned char byte);
+struct value value_byte(struct evaluation *evaluation, unsigned char byte, bool foreign);
 struct value value_float(struct evaluation *evaluation, double real);
 /* Copies the text. */
 struct value value_text(struct evaluation *evaluation, const char *text, size_t length,
@@ -58,7 +58,6 @@ const json_t *value_keep(struct evaluation *evaluation, json_t *json, size_t byt
 
 /* As Go's reflect.Kind. */
 bool value_is_nil(const struct value *value); /* a nil pointer or interface, or no value */
-bool value_is_nilable(const struct template_type *type);
 bool value_truth(const struct value *value);
 size_t value_length(const struct value *value); /* of strings, slices, maps */
 int64_t value_integer(const struct value *value);
@@ -91,7 +90,14 @@ extern const struct template_type template_byte; /* uint8 */
 void add_clean(const struct evaluation *evaluation, struct strbuf *out, const char *text,
                size_t length);
 
-/* Appends it as Go's fmt.Print does. */
+/* Past the limit: what goes through parts or arguments stops there, and it is an error at the end.
+ */
+static inline bool is_too_long(const struct strbuf *text)
+{
+    return text->length > TEMPLATE_OUTPUT_MAX;
+}
+
+/* Appends it as Go's fmt.Print does, to a text that has nothing else but the call's. */
 void value_print(const struct evaluation *evaluation, const struct value *value,
                  struct strbuf *out);
 

@@ -2,6 +2,8 @@
 #include "tests/unit/test.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "client/inspect_types.h"
 #include "client/ui/json_indent.h"
@@ -48,6 +50,7 @@ static void test_templates(void **state UNUSED)
         {"{{-1}} {{12}}", "-1 12"},
         /* What comes from the data steers no terminal. */
         {"{{.Evil}}", "a\\u001b[31mb\\u009bc\nd"},
+        {"{{printf \"%c\" (index .Evil 1)}}{{printf \"%c\" (index \"x\\x1b\" 1)}}", "\\u001b\033"},
         {"{{json .Evil}}", "\"a\\u001b[31mb\\u009bc\\nd\""},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -206,6 +209,80 @@ static void test_limits(void **state UNUSED)
     }
 }
 
+/* The limit holds within one verb and one call, too. */
+static void test_memory_limit(void **state UNUSED)
+{
+    static const char *const pieces[] = {
+        "{{printf \"%1000000v\" (split (printf \"%0700d\" 1) \"\")}}",
+        "{{$x := pad \"x\" 9000000 0}}{{print",
+        "{{$x := pad \"x\" 9000000 0}}{{println",
+        "{{$x := pad \"x\" 9000000 0}}{{printf \"\"",
+        "{{$x := pad \"x\" 9000000 0}}{{html",
+        "{{printf \"%1000000v\" .}}",
+    };
+    CLEANUP_JSON json_t *map = json_object();
+    struct rusage before, after;
+
+    for (int i = 0; i < 350; i++) {
+        CLEANUP_FREE char *key = xasprintf("%d", i);
+        json_object_set_new(map, key, json_integer(i));
+    }
+    getrusage(RUSAGE_SELF, &before);
+    for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+        CLEANUP_STRBUF struct strbuf text = {0}, out = {0};
+        CLEANUP_ERROR struct error err = {0};
+        strbuf_add_str(&text, pieces[i]);
+        if (!str_ends(pieces[i], "}}")) {
+            for (int k = 0; k < 80; k++)
+                strbuf_add_str(&text, " $x");
+            strbuf_add_str(&text, "}}");
+        }
+        CLEANUP(template_cleanup)
+        struct template *template = template_parse(strbuf_text(&text), &err);
+        assert_ok(template != NULL, &err);
+        assert_false(template_render(template, map, &out, &err));
+        if (!strstr(err.message, "too long: the limit is 16777216 bytes"))
+            fail_msg("%s: %s", pieces[i], err.message);
+        getrusage(RUSAGE_SELF, &after);
+        if (after.ru_maxrss - before.ru_maxrss > 500L * 1024)
+            fail_msg("%s: %ld KiB", pieces[i], after.ru_maxrss - before.ru_maxrss);
+    }
+}
+
+/* Its own limit is no rows': what they take together may be more. */
+static void test_limit_of_each_row(void **state UNUSED)
+{
+    CLEANUP_JSON json_t *json = json_pack("{s:[s,s]}", "Tags", "a", "b");
+    CLEANUP(template_cleanup) struct template *template = template_parse("{{.Tags}}", NULL);
+    CLEANUP_ERROR struct error err = {0};
+    CLEANUP_STRBUF struct strbuf out = {0};
+
+    for (unsigned i = 0; i <= TEMPLATE_OUTPUT_MAX; i++)
+        strbuf_add_char(&out, 'x');
+    assert_ok(template_render(template, json, &out, &err), &err);
+    assert_string_equal(out.data + TEMPLATE_OUTPUT_MAX, "x[a b]");
+}
+
+/* As many as a command line holds: no time that grows with their square. */
+static void test_many_operands(void **state UNUSED)
+{
+    const char *const begins[] = {"{{print", "{{1"}, *const pieces[] = {" 1", "|print"};
+    const clock_t start = clock();
+
+    for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+        CLEANUP_STRBUF struct strbuf text = {0};
+        CLEANUP_ERROR struct error err = {0};
+        strbuf_add_str(&text, begins[i]);
+        for (int k = 0; k < 60000; k++)
+            strbuf_add_str(&text, pieces[i]);
+        strbuf_add_str(&text, "}}");
+        CLEANUP(template_cleanup)
+        struct template *template = template_parse(strbuf_text(&text), &err);
+        assert_ok(template != NULL, &err);
+    }
+    assert_true((clock() - start) / CLOCKS_PER_SEC < 3);
+}
+
 /* As deep as one likes: an error, not a crash. */
 static void test_deep_templates(void **state UNUSED)
 {
@@ -294,10 +371,17 @@ static void test_json_indented(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_templates),   cmocka_unit_test(test_broken_templates),
-        cmocka_unit_test(test_like_docker), cmocka_unit_test(test_strict_afterwards),
-        cmocka_unit_test(test_limits),      cmocka_unit_test(test_deep_templates),
-        cmocka_unit_test(test_formats),     cmocka_unit_test(test_json_indented),
+        cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_broken_templates),
+        cmocka_unit_test(test_like_docker),
+        cmocka_unit_test(test_strict_afterwards),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_limit_of_each_row),
+        cmocka_unit_test(test_many_operands),
+        cmocka_unit_test(test_deep_templates),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_json_indented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
