@@ -72,11 +72,20 @@ const struct command_group command_groups[] = {
 const size_t command_group_count = ARRAY_SIZE(command_groups);
 
 const struct flag global_flags[] = {
+    {.name = "config", .type = FLAG_STRING, .unsupported = true},
+    {.name = "context", .shorthand = 'c', .type = FLAG_STRING, .unsupported = true},
+    {.name = "debug", .shorthand = 'D', .type = FLAG_BOOL, .unsupported = true},
     {.name = "host",
      .shorthand = 'H',
      .type = FLAG_STRING,
      .help = "Daemon socket to connect to: unix:///PATH; overrides DAVIT_HOST",
      .fallback = "unix:///run/davit/davit.sock"},
+    {.name = "log-level", .shorthand = 'l', .type = FLAG_STRING, .unsupported = true},
+    {.name = "tls", .type = FLAG_BOOL, .unsupported = true},
+    {.name = "tlscacert", .type = FLAG_STRING, .unsupported = true},
+    {.name = "tlscert", .type = FLAG_STRING, .unsupported = true},
+    {.name = "tlskey", .type = FLAG_STRING, .unsupported = true},
+    {.name = "tlsverify", .type = FLAG_BOOL, .unsupported = true},
     {.name = "version",
      .shorthand = 'v',
      .type = FLAG_BOOL,

@@ -20,15 +20,6 @@ static bool invalid(struct error *err, const char *format, ...)
     return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FLAG", "%s", strbuf_text(&text));
 }
 
-static char **strv_append(char **strv, const char *value)
-{
-    size_t count = strv_count(strv);
-    strv = xrealloc(strv, (count + 2) * sizeof(*strv));
-    strv[count] = xstrdup(value);
-    strv[count + 1] = NULL;
-    return strv;
-}
-
 /* The words strconv.ParseBool knows. */
 static bool parse_bool(const char *text, bool *ret)
 {
@@ -83,7 +74,7 @@ static bool set_value(struct flags *flags, const struct flag *flag, const char *
     char ***slot = &flags->values[flag - flags->table];
     if (flag->type != FLAG_LIST)
         *slot = strv_free(*slot);
-    *slot = strv_append(*slot, value);
+    strv_add(slot, value);
     return true;
 }
 

@@ -204,17 +204,22 @@ static bool await_list(struct cli *cli, Davit__V1__ListImagesRequest *request,
     return true;
 }
 
-/* What Docker's config.json has instead of --format; NULL: nothing, or nothing that can be read.
- * The caller's. */
-static char *format_of_config(void)
+/* What Docker's config.json has instead of --format; *ret is NULL for nothing, the caller's. A file
+ * that makes no sense is a warning, as in Docker. */
+static bool await_config_format(struct cli *cli, char **ret, struct error *err)
 {
     CLEANUP_FREE char *path = credential_file_path();
     CLEANUP_JSON json_t *config = NULL;
-    CLEANUP_ERROR struct error ignored = {0};
+    CLEANUP_ERROR struct error failure = {0};
+    CLEANUP_STRBUF struct strbuf text = {0};
     const char *format;
-    credential_file_load(path, &config, &ignored);
+    if (!credential_file_load(path, &config, &failure)) {
+        strbuf_addf(&text, "WARNING: %s\n", failure.message);
+        return await_cli_print_error(cli, text.data, text.length, err);
+    }
     format = json_str(config, "imagesFormat");
-    return str_empty(format) ? NULL : xstrdup(format);
+    *ret = str_empty(format) ? NULL : xstrdup(format);
+    return true;
 }
 
 static bool await_images(struct cli *cli, struct error *err)
@@ -225,12 +230,14 @@ static bool await_images(struct cli *cli, struct error *err)
     CLEANUP_STRBUF struct strbuf text = {0};
     const char *format = flag_string(&cli->flags, "format");
     const bool only_ids = flag_bool(&cli->flags, "quiet");
-    CLEANUP_FREE char *default_format = str_empty(format) && !only_ids ? format_of_config() : NULL;
+    CLEANUP_FREE char *config_format = NULL;
+    if (str_empty(format) && !only_ids && !await_config_format(cli, &config_format, err))
+        return false;
     const struct images_view view = {
         .only_ids = only_ids,
         .full_ids = flag_bool(&cli->flags, "no-trunc"),
         .digests = flag_bool(&cli->flags, "digests"),
-        .format = str_empty(format) ? default_format : format,
+        .format = str_empty(format) ? config_format : format,
         .now_unix = wall_clock_ns() / 1000000000,
         .width = terminal_table_width(),
     };

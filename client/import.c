@@ -42,13 +42,14 @@ static bool await_import_command(struct cli *cli, struct error *err)
 {
     const char *source = cli->flags.args[0];
     const bool from_stdin = str_eq(source, "-");
+    const bool from_url = is_url(source);
     CLEANUP(upload_done) struct upload upload = {0};
-    cli_cancel_on_signals(cli);
-    if (is_url(source))
-        return await_call(cli, NULL, source, err);
-    if (!upload_open(&upload, from_stdin ? NULL : source, err))
+    /* Opening a FIFO waits: until then signals end davit. */
+    if (!from_url && !upload_open(&upload, from_stdin ? NULL : source, err))
         return false;
-    return await_call(cli, &upload, from_stdin ? "-" : path_base(source), err);
+    cli_cancel_on_signals(cli);
+    return from_url ? await_call(cli, NULL, source, err)
+                    : await_call(cli, &upload, from_stdin ? "-" : path_base(source), err);
 }
 
 static const struct flag flags[] = {

@@ -95,7 +95,7 @@ static bool await_fetch_image(struct cli *cli, const char *name, const char *pla
 }
 
 /* In the order in which Docker looks for an object of any kind. Those that davit has not yet are
- * kinds, too: there is no object of theirs, and Docker's daemon says so in these words. */
+ * kinds, too, without an object: in Docker's words where a Docker without Swarm has the kind. */
 static const struct kind {
     const char *name;
     const char *none[2]; /* before and behind the object's name */
@@ -210,6 +210,7 @@ static bool await_inspect_all(struct cli *cli, const struct question *question, 
     CLEANUP(inspection_done) struct inspection inspection = {0};
     CLEANUP_STRBUF struct strbuf text = {0};
     CLEANUP_FREE struct error *errors = xcalloc(cli->flags.arg_count, sizeof(*errors));
+    CLEANUP_ERROR struct error print_error = {0};
     if (!inspection_init(&inspection, flag_string(&cli->flags, "format"), &errors[0])) {
         cli->exit_code = BAD_TEMPLATE_EXIT;
         cli_print_failure(cli, &errors[0]);
@@ -218,9 +219,10 @@ static bool await_inspect_all(struct cli *cli, const struct question *question, 
     }
     bool ok = await_inspect_each(cli, question, &inspection, errors, err);
     inspection_print(&inspection, &text);
-    ok = ok && await_cli_print(cli, text.data, text.length, err);
+    if (!await_cli_print(cli, text.data, text.length, &print_error) && ok)
+        ok = error_move(err, &print_error);
     for (size_t i = 0; i < cli->flags.arg_count; i++) {
-        if (ok && error_is_set(&errors[i])) {
+        if (error_is_set(&errors[i])) {
             cli->exit_code = EXIT_FAILURE;
             cli_print_failure(cli, &errors[i]);
         }

@@ -273,12 +273,14 @@ static const char formats[] =
     "join, split, lower, upper, title, truncate and pad.";
 
 static const char jobs[] =
-    "What pull, push and others start goes on in the daemon when davit is killed or its terminal "
-    "is closed; \"davit jobs watch\" joins it again. Ctrl-C asks: pressed twice it cancels, unless "
-    "others wait for the same.";
+    "A pull or push goes on in the daemon when davit is killed or its terminal is closed; "
+    "\"davit jobs watch\" joins it again. Ctrl-C asks: pressed twice it cancels, unless others "
+    "wait "
+    "for the same. Loads, imports and saves end with their davit.";
 
 static const char exit_status[] =
-    "0, or 1 when a command fails. 125 for a flag that is wrong. 128 + n when signal n ended "
+    "0, or 1 when a command fails. 125 for a flag that is wrong, 64 for a template of "
+    "inspect, info, version or events that is none. 128 + n when signal n ended "
     "davit. \"run\" returns the container's own exit code, 128 + n if signal n ended it, 127 if "
     "its command was not found, 126 if it cannot be executed, and 125 for any other failure.";
 

@@ -47,15 +47,17 @@ static bool await_rmi(struct cli *cli, struct error *err)
     for (size_t i = 0; i < count; i++) {
         if (await_remove(cli, cli->flags.args[i], failure))
             continue;
-        if (failure->code == ERROR_CANCELLED || failure->code == ERROR_UNAVAILABLE)
-            return error_move(err, failure); /* no use to go on */
+        if (failure->code == ERROR_CANCELLED || failure->code == ERROR_UNAVAILABLE) {
+            error_move(err, failure); /* no use to go on */
+            break;
+        }
         if (!flag_bool(&cli->flags, "force") || failure->code != ERROR_NOT_FOUND)
             cli->exit_code = EXIT_FAILURE;
         failure++;
     }
     for (failure = failures; error_is_set(failure); failure++)
         cli_print_failure(cli, failure);
-    return true;
+    return !error_is_set(err);
 }
 
 static const struct flag flags[] = {

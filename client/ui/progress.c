@@ -378,7 +378,8 @@ static void add_live_lines(struct progress_screen *screen, const job_snapshot *j
     const job_progress *now = job->progress;
     CLEANUP_STRBUF struct strbuf line = {0};
     if (now->n_items == 0) {
-        strbuf_addf(&line, "%s %s", is_upload(job) ? "Reading" : "Resolving", job->subject);
+        strbuf_addf(&line, "%s ", is_upload(job) ? "Reading" : "Resolving");
+        strbuf_add_printable(&line, job->subject);
         add_line(screen, strbuf_text(&line), width, out);
         return;
     }

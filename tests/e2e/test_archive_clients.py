@@ -489,3 +489,28 @@ def evil_terminal():
         image = evil_image()
         davit("load", input=archives.pack(archives.docker_members((image, ["evil:1"]))), text=False)
         yield davit, image.id
+
+
+def test_a_file_name_steers_no_terminal(davit, scratch):
+    """The name of what is loaded is on the screen while it is read."""
+    evil = scratch / "a\x1b[31mb.tar"
+    os.mkfifo(evil)
+    terminal = davit.pty("load", "-i", evil)
+    with open(evil, "wb") as archive:
+        archive.write(ARCHIVE[:HALF])
+        wait_until(lambda: jobs(davit), "the load")
+        job, = jobs(davit)
+        watcher = davit.pty("jobs", "watch", job["ID"])
+        wait_until(lambda: "b.tar" in watcher.output or "Loading" in watcher.output, "its progress")
+    terminal.wait()
+    watcher.wait()
+    assert "\x1b[31m" not in terminal.output + watcher.output
+
+
+def test_an_import_of_a_pipe_that_nobody_opens_ends(davit, scratch):
+    os.mkfifo(scratch / "fifo")
+    process = davit.start("import", scratch / "fifo")
+    waits_in = pathlib.Path(f"/proc/{process.pid}/wchan")
+    wait_until(lambda: waits_in.read_text() == "wait_for_partner", "it to open the pipe")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WAIT_SECONDS) in (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -163,12 +163,21 @@ def test_bad_hosts(host):
     assert host.removeprefix("unix://") in errors
 
 
+@pytest.mark.parametrize("words", [["-D", "images"], ["--tlsverify", "images"],
+                                   ["--config", "/x", "images"], ["-l", "debug", "images"]])
+def test_global_flags_that_davit_has_not(words):
+    """Refused in so many words: nothing is done that was meant otherwise."""
+    code, output, errors = alone(*words)
+    assert (code, output) == (125, "") and "not supported" in errors and "--" in errors
+
+
 def test_forbidden_socket(fake):
     os.chmod(fake.socket, 0o600)
     os.chmod(fake.root, 0o755)
     done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
                            shutil.copy(BIN_DIR / "davit", fake.root / "davit"), "-H", fake.host,
-                           "images"], capture_output=True, text=True, check=False)
+                           "images"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "HOME": "/nonexistent"})
     assert done.returncode == 1
     assert done.stderr.startswith("permission denied while trying to connect to the davit daemon")
 

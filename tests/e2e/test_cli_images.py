@@ -164,7 +164,7 @@ def test_columns(davit, registry):
 
 
 def test_a_format_of_the_configuration_file(davit, registry, tmp_path):
-    """Docker's users keep their favourite there. What cannot be read counts as none."""
+    """Docker's users keep their favourite there. What cannot be read is a warning, as in Docker."""
     image = images.image([images.layer([images.file("f", "configured")])])
     name = registry.push("configured", image)
     davit("pull", "-q", name)
@@ -174,7 +174,9 @@ def test_a_format_of_the_configuration_file(davit, registry, tmp_path):
     assert davit("images", "-q", environment=there).stdout == f"{image.id[7:19]}\n"
     assert davit("images", "--format", "{{.Tag}}", environment=there).stdout == "latest\n"
     (tmp_path / "config.json").write_text("{")
-    assert davit("images", environment=there).stdout.startswith("REPOSITORY ")
+    result = davit("images", environment=there)
+    assert result.stdout.startswith("REPOSITORY ")
+    assert result.stderr.startswith(f"WARNING: {tmp_path}/config.json")
 
 
 def test_an_image_without_a_date(davit, registry):
