@@ -20,7 +20,8 @@ void add_part(struct strbuf *line, const struct strbuf *part, size_t width)
         strbuf_addf(line, "%s%s", gap, strbuf_text(part));
 }
 
-void add_amounts(struct strbuf *out, uint64_t done, uint64_t total)
+/* "12MB/1.2GB" */
+static void add_amounts(struct strbuf *out, uint64_t done, uint64_t total)
 {
     add_size(out, done);
     strbuf_add_char(out, '/');

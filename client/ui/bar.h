@@ -9,9 +9,6 @@
 /* "[=====>     ]", width columns in all. */
 void add_bar(struct strbuf *out, uint64_t done, uint64_t total, size_t width);
 
-/* "12MB/1.2GB" */
-void add_amounts(struct strbuf *out, uint64_t done, uint64_t total);
-
 /* A part of a line, two blanks apart from what is before it, if it fits. */
 void add_part(struct strbuf *line, const struct strbuf *part, size_t width);
 

@@ -2,11 +2,6 @@
 #include "client/ui/table.h"
 #include "client/ui/template_value.h"
 
-bool format_is_table(const char *text)
-{
-    return !text || str_starts(text, "table");
-}
-
 /* As Docker: blanks around it go, "\t" and "\n" may be written so in a shell's quotes. */
 static char *tidied(const char *text)
 {
@@ -79,7 +74,7 @@ bool format_rows(const struct format *format, const json_t *rows, struct strbuf 
     const struct template_type type = {.kind = TYPE_ROW,
                                        .name = format->type_name ? format->type_name : "row"};
 
-    if (format_is_table(given))
+    if (str_starts(given, "table"))
         return format_table(format, text, rows, &type, out, err);
     CLEANUP(template_cleanup) struct template *template = template_parse(text, err);
     for (size_t i = 0; template && i < json_array_size(rows); i++) {

@@ -103,12 +103,12 @@ static bool has_column(const struct lines *lines, size_t line, size_t column)
 }
 
 /* Each run of lines that have the column, and so all before it, has a width of its own. */
-static void set_widths(struct lines *lines, size_t column, size_t min_width, size_t padding)
+static void set_widths(struct lines *lines, size_t column)
 {
     for (size_t start = 0, end; start < lines->count; start = end + 1) {
-        size_t width = min_width;
+        size_t width = TABLE_MIN_WIDTH;
         for (end = start; has_column(lines, end, column); end++)
-            width = MAX(width, lines->lines[end].cells[column].columns + padding);
+            width = MAX(width, lines->lines[end].cells[column].columns + TABLE_PADDING);
         for (size_t i = start; i < end; i++)
             lines->lines[i].cells[column].width = width;
     }
@@ -174,16 +174,15 @@ static size_t shrink(struct column *columns, size_t count, bool free_text, size_
     return excess;
 }
 
-static void fit_lines(struct lines *lines, const struct table_fit *fit, size_t min_width,
-                      size_t padding)
+static void fit_lines(struct lines *lines, const struct table_fit *fit)
 {
     CLEANUP_FREE struct column *columns = xcalloc(lines->most + 1, sizeof(*columns));
     size_t total = 0, excess;
 
     for (size_t i = 0; i < lines->most; i++) {
         columns[i] = (struct column){column_columns(lines, i), is_free_text(lines, i, fit)};
-        total +=
-            i + 1 < lines->most ? MAX(columns[i].columns + padding, min_width) : columns[i].columns;
+        total += i + 1 < lines->most ? MAX(columns[i].columns + TABLE_PADDING, TABLE_MIN_WIDTH)
+                                     : columns[i].columns;
     }
     if (total <= fit->width)
         return;
@@ -196,16 +195,15 @@ static void fit_lines(struct lines *lines, const struct table_fit *fit, size_t m
 /* --- Printing ----------------------------------------------------------------------------------
  */
 
-void add_table_with(struct strbuf *out, const char *text, size_t length,
-                    const struct table_fit *fit, size_t min_width, size_t padding)
+void add_table(struct strbuf *out, const char *text, size_t length, const struct table_fit *fit)
 {
     CLEANUP(lines_done) struct lines lines = {0};
 
     split_lines(&lines, text, length);
     if (fit->width && lines.count)
-        fit_lines(&lines, fit, min_width, padding);
+        fit_lines(&lines, fit);
     for (size_t i = 0; i + 1 < lines.most; i++)
-        set_widths(&lines, i, min_width, padding);
+        set_widths(&lines, i);
     for (size_t i = 0; i < lines.count; i++) {
         for (size_t k = 0; k < lines.lines[i].count; k++) {
             const struct cell *cell = &lines.lines[i].cells[k];
@@ -215,9 +213,4 @@ void add_table_with(struct strbuf *out, const char *text, size_t length,
         }
         strbuf_add_char(out, '\n');
     }
-}
-
-void add_table(struct strbuf *out, const char *text, size_t length, const struct table_fit *fit)
-{
-    add_table_with(out, text, length, fit, TABLE_MIN_WIDTH, TABLE_PADDING);
 }

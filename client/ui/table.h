@@ -32,7 +32,3 @@ struct table_fit {
 /* Appends lines with their cells one below the other. A column ends with a line that has none: what
  * comes after that has widths of its own. */
 void add_table(struct strbuf *out, const char *text, size_t length, const struct table_fit *fit);
-
-/* The same with other sizes of columns. */
-void add_table_with(struct strbuf *out, const char *text, size_t length,
-                    const struct table_fit *fit, size_t min_width, size_t padding);

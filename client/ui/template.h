@@ -103,9 +103,6 @@ struct format {
     const char *const *free_texts; /* headings of what is shortened first then, or NULL */
 };
 
-/* Whether a table is wanted, of which Docker shortens what it shows. */
-bool format_is_table(const char *text);
-
 /* Appends an array of objects, laid out as the format wants it. A table has its heading also
  * without rows. */
 bool format_rows(const struct format *format, const json_t *rows, struct strbuf *out,
