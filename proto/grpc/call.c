@@ -391,7 +391,6 @@ static void grant_window(struct grpc_call *call, size_t keep)
     call->in_owed = keep;
 }
 
-/* Unpacked messages can be many times larger than packed ones. */
 void grpc_call_set_window(struct grpc_call *call, size_t bytes)
 {
     nghttp2_session *session = call->connection->session;
@@ -404,6 +403,7 @@ void grpc_call_set_window(struct grpc_call *call, size_t bytes)
     connection_flush(call->connection);
 }
 
+/* Unpacked messages can be many times larger than packed ones. */
 struct budget {
     ProtobufCAllocator allocator;
     size_t left;
