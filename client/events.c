@@ -4,9 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "client/cli.h"
 #include "client/filters.h"
-#include "client/ui/template.h"
+#include "client/show.h"
 #include "proto/base/json.h"
 #include "proto/base/timestamp.h"
 #include "proto/davit/v1/events.pb-c.h"
@@ -143,10 +142,6 @@ static const struct template_type message_pointer = {.kind = TYPE_POINTER,
 /* --- davit events ------------------------------------------------------------------------------
  */
 
-/* The template's own words end an error of Docker's here. */
-#define PARSING "template parsing error: "
-#define EXIT_FORMAT 64
-
 /* NULL for lines. As Docker, tries it at once, on an event without content. */
 static bool choose_template(struct cli *cli, const char *format, struct template **ret,
                             struct error *err)
@@ -162,10 +157,9 @@ static bool choose_template(struct cli *cli, const char *format, struct template
         *ret = TAKE(template);
         return true;
     }
-    cli->exit_code = EXIT_FORMAT;
+    cli->exit_code = EXIT_TEMPLATE;
     return error_set(err, problem.code, problem.reason, "Error parsing format: %s",
-                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
-                                                          : problem.message);
+                     template_problem(&problem));
 }
 
 static bool await_show(struct cli *cli, const struct template *template,

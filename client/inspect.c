@@ -1,12 +1,11 @@
 #include "client/inspect.h"
 
-#include "client/cli.h"
 #include "client/inspect_types.h"
+#include "client/show.h"
 #include "client/ui/json_indent.h"
 #include "proto/davit/v1/images.pb-c.h"
 
 #define DOCUMENT_MAX_BYTES (16 * MIB)
-#define BAD_TEMPLATE_EXIT 64 /* Docker's */
 
 /* --- What is printed ---------------------------------------------------------------------------
  */
@@ -212,7 +211,7 @@ static bool await_inspect_all(struct cli *cli, const struct question *question, 
     CLEANUP_FREE struct error *errors = xcalloc(cli->flags.arg_count, sizeof(*errors));
     CLEANUP_ERROR struct error print_error = {0};
     if (!inspection_init(&inspection, flag_string(&cli->flags, "format"), &errors[0])) {
-        cli->exit_code = BAD_TEMPLATE_EXIT;
+        cli->exit_code = EXIT_TEMPLATE;
         cli_print_failure(cli, &errors[0]);
         error_done(&errors[0]);
         return true;

@@ -1,7 +1,6 @@
 #include "client/show.h"
 
 #define PARSING "template parsing error: "
-#define EXIT_TEMPLATE 64 /* Docker's, where a template cannot be parsed */
 
 bool showing_init(struct showing *showing, struct cli *cli, const char *name, struct error *err)
 {
@@ -25,15 +24,19 @@ bool showing_is_plain(const struct showing *showing)
     return !showing->template && !showing->json;
 }
 
+const char *template_problem(const struct error *err)
+{
+    const size_t length = strlen(PARSING);
+    return err->message + (str_starts(err->message, PARSING) ? length : 0);
+}
+
 bool show_template(const struct template *template, const struct template_type *type,
                    const json_t *data, struct strbuf *out, struct error *err)
 {
     CLEANUP_ERROR struct error problem = {0};
     if (template_render_as(template, type, data, out, &problem))
         return true;
-    return error_set(err, problem.code, problem.reason, "%s",
-                     str_starts(problem.message, PARSING) ? problem.message + strlen(PARSING)
-                                                          : problem.message);
+    return error_set(err, problem.code, problem.reason, "%s", template_problem(&problem));
 }
 
 bool showing_add(const struct showing *showing, const struct template_type *type,

@@ -1,8 +1,11 @@
-/* One thing shown as --format says: what `version` and `info` have in common. */
+/* One thing shown as --format says: what `version` and `info` have in common, and what others say
+ * of a template that is none. */
 #pragma once
 
 #include "client/cli.h"
 #include "client/ui/template.h"
+
+#define EXIT_TEMPLATE 64 /* Docker's, where a template cannot be parsed */
 
 struct showing {
     const char *format;        /* as it was given, or NULL */
@@ -24,6 +27,9 @@ bool showing_is_plain(const struct showing *showing);
  * template cannot make of it. */
 bool showing_add(const struct showing *showing, const struct template_type *type,
                  const json_t *data, struct strbuf *out, struct error *err);
+
+/* What is wrong with a template, without the words that it is one. */
+const char *template_problem(const struct error *err);
 
 /* The same by a template and without a newline. What it cannot make of it is said in the words that
  * Docker has where it shows one thing. */
