@@ -165,8 +165,14 @@ static bool add_name(struct planned_image *image, const char *text, const char *
 /* --- OCI image layout --------------------------------------------------------------------------
  */
 
-static bool check_size(const struct member *member, uint64_t size, struct error *err)
+/* A path can be a link to what has another digest. */
+static bool check_blob(const struct member *member, const struct digest *digest, uint64_t size,
+                       struct error *err)
 {
+    if (!digest_eq(&member->digest, digest))
+        return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                         "member \"%s\": its digest is %s, what names it says %s", member->path,
+                         member->digest.text, digest->text);
     return member->size_bytes == size ||
            error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
                      "member \"%s\": it has %llu bytes, what names it says %llu", member->path,
@@ -180,7 +186,8 @@ static struct member *find_blob(const struct planner *planner, const struct desc
     CLEANUP_FREE char *path = xasprintf("blobs/sha256/%s", digest_hex(&descriptor->digest));
     struct member *member = find_document(planner, path, err);
 
-    return member && check_size(member, descriptor->size_bytes, err) ? member : NULL;
+    return member && check_blob(member, &descriptor->digest, descriptor->size_bytes, err) ? member
+                                                                                          : NULL;
 }
 
 static const struct manifest *parse_manifest(struct planner *planner, const struct member *member,
@@ -230,10 +237,11 @@ static bool find_layers(const struct planner *planner, struct planned_image *ima
                         const struct manifest *manifest, struct error *err)
 {
     for (size_t i = 0; i < manifest->layer_count; i++) {
-        CLEANUP_FREE char *path =
-            xasprintf("blobs/sha256/%s", digest_hex(&manifest->layers[i].digest));
+        const struct descriptor *layer = &manifest->layers[i];
+        CLEANUP_FREE char *path = xasprintf("blobs/sha256/%s", digest_hex(&layer->digest));
         image->layers[i] = find_layer(planner, path, &image->config->diff_ids[i], err);
-        if (!image->layers[i] || !check_size(image->layers[i], manifest->layers[i].size_bytes, err))
+        if (!image->layers[i] ||
+            !check_blob(image->layers[i], &layer->digest, layer->size_bytes, err))
             return false;
     }
     return true;

@@ -341,6 +341,29 @@ def lies(make):
             line["size"] += size if what == "manifest" else 0
             make(name, {**archives.oci_members((one, [])), **archives.layout([line])},
                  error="bytes")
+    # The path of a digest that is a link to what has another one, and a name that says so.
+    for what in paths:
+        name = f"lie-oci-link-of-{what}"
+        one = make.image(name, layers=2)
+        line = descriptor(one, tag_of(name))
+        manifest = json.loads(one.manifest)
+        wrong = images.sha256(what.encode())
+        if what == "manifest":
+            target, line["digest"] = one.digest, wrong
+        elif what == "config":
+            target, manifest["config"]["digest"] = one.id, wrong
+        else:
+            layer = manifest["layers"][what == "layer-2"]
+            target, layer["digest"] = layer["digest"], wrong
+        if what != "manifest":
+            one.manifest = to_json(manifest)
+            line = descriptor(one, tag_of(name))
+        members = {**archives.oci_members((one, [])), **archives.layout([line])}
+        members["elsewhere.json" if what in ("manifest", "config") else "elsewhere.tar"] = \
+            members.pop(blob_path(target))
+        members[blob_path(wrong)] = link_to("../../" + next(
+            path for path in members if path.startswith("elsewhere")))
+        make(name, members, error=f"what names it says {wrong}")
     for form in ("docker", "podman", "both"):
         for name, pick in (("swapped", lambda ids: ids[::-1]), ("fewer", lambda ids: ids[:-1]),
                            ("more", lambda ids: ids + ids[:1]), ("none", lambda ids: []),
