@@ -147,8 +147,7 @@ static void set_env(struct change *change, const char *name, const char *value)
 static bool apply_pair(struct change *change, enum instruction_kind kind, const char *name,
                        const char *value, struct error *err)
 {
-    if (!text_is_json(name, err) || !text_is_json(value, err) ||
-        !check_size(change, strlen(name) + strlen(value), err))
+    if (!text_is_json(name, err) || !text_is_json(value, err))
         return false;
     if (kind == INSTRUCTION_LABEL)
         return json_object_set_new(member(change, "Labels", json_object()), name,
@@ -165,7 +164,8 @@ static bool apply_pairs(struct change *change, const struct instruction *one, st
     bool ok = true;
 
     for (size_t i = 0; i < count && ok; i++)
-        ok = expand_word(one->args[i], change->env, &words[i], err);
+        ok = expand_word(one->args[i], change->env, &words[i], err) &&
+             check_size(change, strlen(words[i]), err);
     for (size_t i = 0; i + 1 < count && ok; i += 2)
         ok = apply_pair(change, one->kind, words[i], words[i + 1], err);
     return ok;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "daemon/build/change.h"
 #include "daemon/build/expand.h"
@@ -236,6 +237,32 @@ static void test_bombs(void **state UNUSED)
     assert_string_equal(err.reason, "INVALID_WORD");
 }
 
+/* One instruction whose words together would be gigabytes. */
+static void test_bomb_of_words(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_JSON json_t *config = json_object();
+    CLEANUP_ERROR struct error err = {0};
+    char *changes[1];
+    struct rusage before, after;
+
+    strbuf_add_str(&text, "ENV A=");
+    while (text.length < 16 * KIB)
+        strbuf_add_char(&text, 'x');
+    strbuf_add_str(&text, "\nENV B=");
+    for (int i = 0; i < 60; i++)
+        strbuf_add_str(&text, "$A");
+    strbuf_add_str(&text, "\nLABEL");
+    for (int i = 0; i < 200; i++)
+        strbuf_add_str(&text, " a=$B");
+    changes[0] = text.data;
+    getrusage(RUSAGE_SELF, &before);
+    assert_false(changes_apply(config, changes, 1, &err));
+    getrusage(RUSAGE_SELF, &after);
+    assert_string_equal(err.message, "the changes make a configuration of more than 4 MiB");
+    assert_true(after.ru_maxrss - before.ru_maxrss < (long)(32 * MIB / KIB));
+}
+
 static void test_long(void **state UNUSED)
 {
     CLEANUP_FREE char *text = xmalloc(CHANGES_MAX_BYTES + 2);
@@ -270,9 +297,8 @@ static void test_onbuild_of_onbuilds(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_docker),
-        cmocka_unit_test(test_bombs),
-        cmocka_unit_test(test_long),
+        cmocka_unit_test(test_as_docker),           cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_bomb_of_words),       cmocka_unit_test(test_long),
         cmocka_unit_test(test_onbuild_of_onbuilds),
     };
 
