@@ -105,30 +105,103 @@ static void sort_tags(struct save_image *image)
     image->tags[kept] = NULL;
 }
 
-/* All tags of a repository, or those of the platform; false if it has none. */
-static bool add_repository(struct save *save, const struct reference *reference,
-                           const char *platform)
-{
-    CLEANUP_FREE char *name = reference_name(reference);
-    CLEANUP_FREE char *prefix = xasprintf("%s:", name);
-    CLEANUP_FREE const struct image **images = NULL;
-    bool found = false;
-    size_t count;
+/* A repository whose name alone is among the references. */
+struct repository {
+    char **tags; /* canonical; those that were there when the images were looked through */
+    size_t tag_count;
+    bool done, found; /* found: images of it were added */
+};
 
-    images = image_list(save->store, &count);
-    for (size_t i = 0; i < count; i++) {
-        for (char **tag = images[i]->tags; tag && *tag; tag++) {
-            if (!str_starts(*tag, prefix) || !image_check_platform(images[i], *tag, platform, NULL))
-                continue;
-            add_tag(save, images[i], *tag);
-            found = true;
-        }
+static void repositories_cleanup(struct map **repositories)
+{
+    struct repository *repository;
+    size_t iterator = 0;
+
+    while (*repositories && map_next(*repositories, &iterator, NULL, (void **)&repository)) {
+        for (size_t i = 0; i < repository->tag_count; i++)
+            free(repository->tags[i]);
+        free(repository->tags);
+        free(repository);
     }
-    return found;
+    map_cleanup(repositories);
 }
 
-static bool add_reference(struct save *save, const char *text, const char *platform,
-                          struct error *err)
+static bool await_ask(struct map *repositories, char *const *references, size_t count,
+                      struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        CLEANUP_REFERENCE struct reference reference = {0};
+        CLEANUP_FREE char *name = NULL;
+        int r = await_slice();
+
+        if (r < 0)
+            return await_error(err, r, "looking for images");
+        if (!reference_parse(references[i], &reference, NULL) || !reference.default_tag)
+            continue;
+        name = reference_name(&reference);
+        if (!map_get(repositories, name))
+            map_put(repositories, name, xcalloc(1, sizeof(struct repository)));
+    }
+    return true;
+}
+
+static void collect_tags(struct map *repositories, const struct image *image)
+{
+    for (char **tag = image->tags; tag && *tag; tag++) {
+        CLEANUP_FREE char *name = xstrndup(*tag, (size_t)(strrchr(*tag, ':') - *tag));
+        struct repository *repository = map_get(repositories, name);
+
+        if (!repository)
+            continue;
+        repository->tags =
+            xrealloc(repository->tags, (repository->tag_count + 1) * sizeof(*repository->tags));
+        repository->tags[repository->tag_count++] = xstrdup(*tag);
+    }
+}
+
+/* The tags of all repositories that are asked for, in one go through the images: both may be many.
+ */
+static bool await_repositories(const struct save *save, char *const *references, size_t count,
+                               struct map *ret, struct error *err)
+{
+    struct image_place place = IMAGE_PLACE_FIRST;
+    const struct image *image;
+
+    if (!await_ask(ret, references, count, err))
+        return false;
+    while (map_count(ret) > 0 && (image = image_next(save->store, &place))) {
+        int r;
+
+        place = (struct image_place){image->created_unix_ns, image->id};
+        collect_tags(ret, image);
+        r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "looking for images");
+    }
+    return true;
+}
+
+/* All tags of a repository, or those of the platform; false if it has none. */
+static bool add_repository(struct save *save, struct map *repositories,
+                           const struct reference *reference, const char *platform)
+{
+    CLEANUP_FREE char *name = reference_name(reference);
+    struct repository *repository = map_get(repositories, name);
+
+    for (size_t i = 0; i < repository->tag_count && !repository->done; i++) {
+        const char *tag = repository->tags[i];
+        const struct image *image = image_find(save->store, tag);
+        if (!image || !image_check_platform(image, tag, platform, NULL))
+            continue;
+        add_tag(save, image, tag);
+        repository->found = true;
+    }
+    repository->done = true;
+    return repository->found;
+}
+
+static bool add_reference(struct save *save, struct map *repositories, const char *text,
+                          const char *platform, struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
     CLEANUP_FREE char *canonical = NULL;
@@ -136,7 +209,7 @@ static bool add_reference(struct save *save, const char *text, const char *platf
 
     if (!reference_parse(text, &reference, NULL))
         reference_done(&reference);
-    else if (reference.default_tag && add_repository(save, &reference, platform))
+    else if (reference.default_tag && add_repository(save, repositories, &reference, platform))
         return true;
     image = image_resolve_platform(save->store, text, platform, err);
     if (!image && reference.default_tag && error_is(err, "IMAGE_NOT_FOUND"))
@@ -168,21 +241,38 @@ static void hold_layers(struct save *save)
     save->lease = layer_lease_new(save->store, diff_ids, count);
 }
 
-struct save *save_new(struct store *store, char *const *references, size_t count,
-                      const char *platform, struct error *err)
+static bool await_references(struct save *save, char *const *references, size_t count,
+                             const char *platform, struct error *err)
+{
+    CLEANUP(repositories_cleanup) struct map *repositories = map_new();
+
+    if (count > SAVE_MAX_REFERENCES) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "TOO_MANY_REFERENCES",
+                  "%zu images to save were named, the limit is %d", count, SAVE_MAX_REFERENCES);
+        return error_hint(err, "save them in several archives");
+    }
+    if (!await_repositories(save, references, count, repositories, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        int r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "looking for images");
+        if (!add_reference(save, repositories, references[i], platform, err))
+            return false;
+    }
+    return save->image_count > 0 ||
+           error_set(err, ERROR_INVALID_ARGUMENT, "NO_IMAGES", "no images to save were named");
+}
+
+struct save *await_save_new(struct store *store, char *const *references, size_t count,
+                            const char *platform, struct error *err)
 {
     struct save *save = xcalloc(1, sizeof(*save));
 
     save->store = store;
     save->numbers = map_new();
-    for (size_t i = 0; i < count; i++) {
-        if (!add_reference(save, references[i], platform, err))
-            return save_free(save);
-    }
-    if (save->image_count == 0) {
-        error_set(err, ERROR_INVALID_ARGUMENT, "NO_IMAGES", "no images to save were named");
+    if (!await_references(save, references, count, platform, err))
         return save_free(save);
-    }
     qsort(save->images, save->image_count, sizeof(*save->images), compare_images);
     for (size_t i = 0; i < save->image_count; i++) {
         struct save_image *image = &save->images[i];

@@ -7,7 +7,7 @@
  *   repositories       Docker's list of tags; only if there are any
  *
  * Entries are sorted and have no times: the same images give the same bytes. All lengths are known
- * before the first byte. Begin with save_new(); whoever reads sets the pace. */
+ * before the first byte. Begin with await_save_new(); whoever reads sets the pace. */
 #pragma once
 
 #include <sys/types.h>
@@ -16,11 +16,14 @@
 
 struct save;
 
+/* References of one call: each that is the beginning of an ID is looked for among all images. */
+#define SAVE_MAX_REFERENCES 10000
+
 /* Finds the images: a name alone stands for all its tags, a name with tag for that one, anything
- * else for the image without a name. Keeps their layers from now on. Does not suspend. Errors are
- * those of image_resolve_platform(); platform may be NULL or empty: any. */
-struct save *save_new(struct store *store, char *const *references, size_t count,
-                      const char *platform, struct error *err);
+ * else for the image without a name. Keeps their layers when it returns. Errors are those of
+ * image_resolve_platform(), NO_IMAGES, TOO_MANY_REFERENCES; platform may be NULL or empty: any. */
+struct save *await_save_new(struct store *store, char *const *references, size_t count,
+                            const char *platform, struct error *err);
 struct save *save_free(struct save *save); /* takes NULL; returns NULL; does not suspend */
 
 /* Reads what is small and sees that all layers can be had: FAILED_PRECONDITION (NO_LAYER_FILE),

@@ -239,8 +239,8 @@ bool handle_save(struct grpc_call *call, void *context, struct error *err)
 
     if (!message)
         return false;
-    save = save_new(engines->store, request->references, request->n_references, request->platform,
-                    err);
+    save = await_save_new(engines->store, request->references, request->n_references,
+                          request->platform, err);
     if (!save)
         return false;
     save_job = save_job_new(save);

@@ -62,7 +62,7 @@ static void await_read_all(struct save *save, size_t part, struct strbuf *ret, s
 static void await_archive(struct shelf *shelf, char *const *references, size_t count, size_t part,
                           struct strbuf *ret, struct error *err)
 {
-    struct save *save = save_new(shelf->store, references, count, NULL, err);
+    struct save *save = await_save_new(shelf->store, references, count, NULL, err);
 
     CHECK(save);
     await_read_all(save, part, ret, err);
@@ -228,15 +228,35 @@ static bool body_not_found(void *arg UNUSED, struct error *err)
     struct shelf shelf;
 
     await_shelf(&shelf, "nothing", err);
-    CHECK(!save_new(shelf.store, REFERENCES("a:1", "c"), NULL, err));
+    CHECK(!await_save_new(shelf.store, REFERENCES("a:1", "c"), NULL, err));
     assert_string_equal(err->message, "No such image: c");
     error_done(err);
-    CHECK(!save_new(shelf.store, REFERENCES("a:3"), NULL, err));
+    CHECK(!await_save_new(shelf.store, REFERENCES("a:3"), NULL, err));
     assert_string_equal(err->message, "No such image: a:3");
     error_done(err);
-    CHECK(!save_new(shelf.store, NULL, 0, NULL, err));
+    CHECK(!await_save_new(shelf.store, NULL, 0, NULL, err));
     CHECK(error_is(err, "NO_IMAGES"));
     error_done(err);
+    store_close_await(shelf.store);
+    return true;
+}
+
+/* Each may be the beginning of an ID, which is looked for among all images. */
+static bool body_many_references(void *arg UNUSED, struct error *err)
+{
+    CLEANUP_FREE char **references = xcalloc(SAVE_MAX_REFERENCES + 1, sizeof(*references));
+    struct shelf shelf;
+    struct save *save;
+
+    await_shelf(&shelf, "references", err);
+    for (size_t i = 0; i <= SAVE_MAX_REFERENCES; i++)
+        references[i] = i % 2 ? "a" : "a:1";
+    CHECK(!await_save_new(shelf.store, references, SAVE_MAX_REFERENCES + 1, NULL, err));
+    CHECK(error_is(err, "TOO_MANY_REFERENCES"));
+    error_done(err);
+    save = await_save_new(shelf.store, references, SAVE_MAX_REFERENCES, NULL, err);
+    CHECK(save);
+    save_free(save);
     store_close_await(shelf.store);
     return true;
 }
@@ -253,14 +273,14 @@ static bool body_removed(void *arg UNUSED, struct error *err)
     await_shelf(&shelf, "removed", err);
     deletion.id = shelf.child.image.id;
     await_archive(&shelf, REFERENCES("a:1"), 1000, &before, err);
-    save = save_new(shelf.store, REFERENCES("a:1"), NULL, err);
+    save = await_save_new(shelf.store, REFERENCES("a:1"), NULL, err);
     CHECK(save && await_save_prepare(save, err));
     CHECK(await_images_delete(shelf.store, &deletion, 1, NULL, err));
     strbuf_reserve(&archive, before.length);
     CHECK(await_save_read(save, archive.data, before.length, err) == (ssize_t)before.length);
     assert_memory_equal(archive.data, before.data, before.length);
     save_free(save);
-    CHECK(!save_new(shelf.store, REFERENCES("a:1"), NULL, err));
+    CHECK(!await_save_new(shelf.store, REFERENCES("a:1"), NULL, err));
     error_done(err);
     store_close_await(shelf.store);
     return true;
@@ -301,7 +321,8 @@ static bool body_large_configs(void *arg UNUSED, struct error *err)
         CHECK(entry && size == SIZE);
         assert_memory_equal(entry, configs[i], SIZE);
     }
-    save = save_new(shelf.store, REFERENCES(deletions[0].id.text, deletions[1].id.text), NULL, err);
+    save = await_save_new(shelf.store, REFERENCES(deletions[0].id.text, deletions[1].id.text), NULL,
+                          err);
     CHECK(save && await_save_prepare(save, err));
     CHECK(await_images_delete(shelf.store, deletions, 2, NULL, err));
     strbuf_clear(&archive);
@@ -327,6 +348,7 @@ TEST(layout)
 TEST(names)
 TEST(alone)
 TEST(not_found)
+TEST(many_references)
 TEST(removed)
 TEST(large_configs)
 
@@ -336,7 +358,7 @@ int main(void)
         cmocka_unit_test(test_same_bytes),    cmocka_unit_test(test_layout),
         cmocka_unit_test(test_names),         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_not_found),     cmocka_unit_test(test_removed),
-        cmocka_unit_test(test_large_configs),
+        cmocka_unit_test(test_large_configs), cmocka_unit_test(test_many_references),
     };
 
     own_mounts();
