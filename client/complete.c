@@ -1,7 +1,6 @@
 #include "client/complete.h"
 
-#include "client/cli.h"
-#include "proto/davit/v1/images.pb-c.h"
+#include "client/images.h"
 #include "proto/davit/v1/jobs.pb-c.h"
 
 #define LIST_TIMEOUT_MS 500 /* a shell that waits is worse than one that knows nothing */
@@ -185,11 +184,6 @@ static void jobs_free(Davit__V1__ListJobsResponse **response)
     davit__v1__list_jobs_response__free_unpacked(*response, NULL);
 }
 
-static void response_free(Davit__V1__ListImagesResponse **response)
-{
-    davit__v1__list_images_response__free_unpacked(*response, NULL);
-}
-
 static void add_image(const Davit__V1__Image *image, const char *lead, const char *prefix,
                       struct strbuf *out)
 {
@@ -211,28 +205,19 @@ static void add_image(const Davit__V1__Image *image, const char *lead, const cha
         add_line(out, lead, id, image->n_repo_tags ? image->repo_tags[0] : "<none>");
 }
 
-/* Without a daemon there is nothing to offer, and nobody to tell. */
+/* Without a daemon there is nothing to offer, and nobody to tell; what came in time is offered. */
 static void await_add_images(struct cli *cli, const char *lead, const char *prefix,
                              struct strbuf *out)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
     CLEANUP_ERROR struct error ignored = {0};
-    CLEANUP_FREE char *token = xstrdup("");
+    CLEANUP_IMAGE_LIST Davit__V1__ListImagesResponse *list = NULL;
     CLEANUP(deadline_pop) struct deadline deadline;
     request.all = complete_is_id(prefix);
     deadline_push(&deadline, LIST_TIMEOUT_MS);
-    do {
-        CLEANUP(response_free) Davit__V1__ListImagesResponse *page = NULL;
-        request.page_token = token;
-        if (!await_cli_call(cli, "/davit.v1.Images/List", &request.base,
-                            &davit__v1__list_images_response__descriptor,
-                            (ProtobufCMessage **)&page, &ignored))
-            return;
-        for (size_t i = 0; i < page->n_images; i++)
-            add_image(page->images[i], lead, prefix, out);
-        free(token);
-        token = xstrdup(page->next_page_token);
-    } while (*token);
+    await_image_list(cli, &request, &list, &ignored);
+    for (size_t i = 0; i < list->n_images; i++)
+        add_image(list->images[i], lead, prefix, out);
 }
 
 static void await_add_jobs(struct cli *cli, const char *prefix, struct strbuf *out)

@@ -1,6 +1,5 @@
 #include "client/images.h"
 
-#include "client/cli.h"
 #include "client/credential_file.h"
 #include "client/filters.h"
 #include "client/ui/row.h"
@@ -170,11 +169,6 @@ bool images_print(const Davit__V1__ListImagesResponse *list, const struct images
 /* --- davit images ------------------------------------------------------------------------------
  */
 
-static void response_free(Davit__V1__ListImagesResponse **response)
-{
-    davit__v1__list_images_response__free_unpacked(*response, NULL);
-}
-
 /* Takes over the images of one page. */
 static void add_page(Davit__V1__ListImagesResponse *all, Davit__V1__ListImagesResponse *page)
 {
@@ -186,18 +180,20 @@ static void add_page(Davit__V1__ListImagesResponse *all, Davit__V1__ListImagesRe
     page->n_images = 0;
 }
 
-static bool await_list(struct cli *cli, Davit__V1__ListImagesRequest *request,
-                       Davit__V1__ListImagesResponse *ret, struct error *err)
+bool await_image_list(struct cli *cli, Davit__V1__ListImagesRequest *request,
+                      Davit__V1__ListImagesResponse **ret, struct error *err)
 {
     CLEANUP_FREE char *token = NULL;
+    *ret = xcalloc(1, sizeof(**ret));
+    davit__v1__list_images_response__init(*ret);
     do {
-        CLEANUP(response_free) Davit__V1__ListImagesResponse *page = NULL;
+        CLEANUP_IMAGE_LIST Davit__V1__ListImagesResponse *page = NULL;
         request->page_token = token ? token : "";
         if (!await_cli_call(cli, "/davit.v1.Images/List", &request->base,
                             &davit__v1__list_images_response__descriptor,
                             (ProtobufCMessage **)&page, err))
             return false;
-        add_page(ret, page);
+        add_page(*ret, page);
         free(token);
         token = xstrdup(page->next_page_token);
     } while (*token);
@@ -225,7 +221,7 @@ static bool await_config_format(struct cli *cli, char **ret, struct error *err)
 static bool await_images(struct cli *cli, struct error *err)
 {
     Davit__V1__ListImagesRequest request = DAVIT__V1__LIST_IMAGES_REQUEST__INIT;
-    CLEANUP(response_free) Davit__V1__ListImagesResponse *list = xcalloc(1, sizeof(*list));
+    CLEANUP_IMAGE_LIST Davit__V1__ListImagesResponse *list = NULL;
     CLEANUP(strv_cleanup) char **filters = filters_normal(flag_list(&cli->flags, "filter"));
     CLEANUP_STRBUF struct strbuf text = {0};
     const char *format = flag_string(&cli->flags, "format");
@@ -246,8 +242,7 @@ static bool await_images(struct cli *cli, struct error *err)
     request.all = flag_bool(&cli->flags, "all");
     request.filters = filters;
     request.n_filters = strv_count(filters);
-    davit__v1__list_images_response__init(list);
-    if (!await_list(cli, &request, list, err) || !images_print(list, &view, &text, err))
+    if (!await_image_list(cli, &request, &list, err) || !images_print(list, &view, &text, err))
         return false;
     return await_cli_print(cli, text.data, text.length, err);
 }
