@@ -209,7 +209,7 @@ BUILT = """docker load -q -i built.tar | sort | grep image:
 docker images | sort
 docker images -a | sort
 docker images -f dangling=true
-docker images -f label=名=値 -q
+docker images -f label=名=値 -q | sort
 docker history built:1
 docker history --no-trunc -q committed:1
 docker inspect -f '{{.Parent}} {{.Comment}} {{.Author}}' $(docker images -aq) | sort
