@@ -149,26 +149,42 @@ static void name_append(char ***names, size_t *count, const char *name)
     (*names)[*count] = NULL;
 }
 
-void image_drop_name(struct store *store, const char *name)
+bool image_check_name_count(size_t count, struct error *err)
 {
-    struct image *image = map_remove(store->names, name);
+    if (count <= NAMES_MAX)
+        return true;
+    error_set(err, ERROR_INVALID_ARGUMENT, "TOO_MANY_NAMES",
+              "it would have more than %d tags and digests", NAMES_MAX);
+    return error_hint(err, "remove names that nobody needs with: davit rmi NAME");
+}
 
-    if (!image)
-        return;
+static void drop_from_lists(struct image *image, const char *name)
+{
     name_drop(image->tags, &image->tag_count, name);
     name_drop(image->repo_digests, &image->repo_digest_count, name);
 }
 
-void image_append_name(struct store *store, struct image *image, const char *name, bool is_tag)
+void image_drop_name(struct store *store, const char *name)
 {
-    if (map_get(store->names, name) == image)
-        return;
-    image_drop_name(store, name);
+    struct image *image = map_remove(store->names, name);
+
+    if (image)
+        drop_from_lists(image, name);
+}
+
+struct image *image_append_name(struct store *store, struct image *image, const char *name,
+                                bool is_tag)
+{
+    struct image *before = map_get(store->names, name);
+
+    if (before == image)
+        return NULL;
     map_put(store->names, name, image);
     if (is_tag)
         name_append(&image->tags, &image->tag_count, name);
     else
         name_append(&image->repo_digests, &image->repo_digest_count, name);
+    return before;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -192,9 +208,37 @@ void image_sort_names(struct image *image)
     sort_names(image->repo_digests, image->repo_digest_count);
 }
 
+/* Of a sorted list, what another image has now, and what came back and is there twice. */
+static void drop_lost(const struct store *store, const struct image *image, char **names,
+                      size_t *count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < *count; i++) {
+        if (map_get(store->names, names[i]) == image &&
+            (kept == 0 || !str_eq(names[kept - 1], names[i])))
+            names[kept++] = names[i];
+        else
+            free(names[i]);
+    }
+    if (names)
+        names[kept] = NULL;
+    *count = kept;
+}
+
+void image_settle_names(const struct store *store, struct image *image)
+{
+    image_sort_names(image);
+    drop_lost(store, image, image->tags, &image->tag_count);
+    drop_lost(store, image, image->repo_digests, &image->repo_digest_count);
+}
+
 void image_add_name(struct store *store, struct image *image, const char *name, bool is_tag)
 {
-    image_append_name(store, image, name, is_tag);
+    struct image *before = image_append_name(store, image, name, is_tag);
+
+    if (before)
+        drop_from_lists(before, name);
     image_sort_names(image);
 }
 

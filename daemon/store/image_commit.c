@@ -1,13 +1,20 @@
 /* Images on their way in. */
 #include "daemon/store/event.h"
 #include "daemon/store/internal.h"
+#include "proto/async/await.h"
 #include "proto/base/fault.h"
 
-/* One of the images, while the transaction is prepared and run. */
+#define IMAGES_MAX 10000 /* at once */
+/* Docker builds with one per instruction; an image that stands deeper has no parent. */
+#define PARENTS_MAX 512
+
+/* One of the images, while the transaction is prepared and run. Of those that come twice, the first
+ * has the parent and the count of names. */
 struct item_work {
     struct image_commit *item;
     uint64_t size_bytes;
     struct digest parent; /* unset: it keeps the one it has */
+    size_t name_count;
     struct image_details details;
     struct event_record *event;
 };
@@ -16,6 +23,8 @@ struct commit_work {
     const struct store *store;
     struct item_work *items;
     size_t count;
+    struct map *by_id;   /* the first of each image */
+    struct map *renamed; /* images whose names are others now, by their ids */
     const struct event_note *notes;
     struct event_record **events;
     size_t event_count;
@@ -30,6 +39,8 @@ static void commit_work_done(struct commit_work *work)
     }
     for (size_t i = 0; i < work->event_count; i++)
         event_record_unref(work->events[i]);
+    map_free(work->by_id);
+    map_free(work->renamed);
     free(work->items);
     free(work->events);
 }
@@ -131,21 +142,12 @@ static bool sum_layers(const struct store *store, const struct image *image, uin
     return true;
 }
 
-static const struct item_work *find_item(const struct commit_work *work, const struct digest *id)
-{
-    for (size_t i = 0; i < work->count; i++) {
-        if (digest_eq(&work->items[i].item->image->id, id))
-            return &work->items[i];
-    }
-    return NULL;
-}
-
 /* The parent is there, or will be, and does not descend from the image: an archive may say so. */
 static bool is_fit_parent(const struct commit_work *work, const struct digest *id,
                           const struct digest *parent)
 {
-    for (;;) {
-        const struct item_work *item = find_item(work, parent);
+    for (size_t depth = 0; depth < PARENTS_MAX; depth++) {
+        const struct item_work *item = map_get(work->by_id, parent->text);
         const struct image *image = image_get(work->store, parent);
         if (digest_eq(parent, id) || (!item && !image))
             return false;
@@ -156,18 +158,58 @@ static bool is_fit_parent(const struct commit_work *work, const struct digest *i
         else
             return true;
     }
+    return false;
 }
 
-static bool prepare(struct commit_work *work, struct error *err)
+static size_t count_new(const struct store *store, const struct image *kept, char *const *names)
 {
+    size_t count = 0;
+
+    for (; names && *names && count <= NAMES_MAX; names++)
+        count += !kept || map_get(store->names, *names) != kept;
+    return count;
+}
+
+static bool prepare(struct commit_work *work, struct item_work *one, struct error *err)
+{
+    const struct image *image = one->item->image;
+    const struct image *kept = image_get(work->store, &image->id);
+    struct item_work *first = map_get(work->by_id, image->id.text);
+
+    if (!sum_layers(work->store, image, &one->size_bytes, err))
+        return false;
+    one->item->is_new = !kept;
+    if (one == first && kept)
+        first->name_count = kept->tag_count + kept->repo_digest_count;
+    first->name_count += count_new(work->store, kept, one->item->tags) +
+                         count_new(work->store, kept, one->item->repo_digests);
+    if (!image_check_name_count(first->name_count, err))
+        return false;
+    if (digest_is_set(&image->parent) && is_fit_parent(work, &image->id, &image->parent))
+        first->parent = image->parent;
+    return true;
+}
+
+/* Nothing changes meanwhile: the database is locked. */
+static bool await_prepare(struct commit_work *work, struct error *err)
+{
+    if (work->count > IMAGES_MAX)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "TOO_MANY_IMAGES",
+                         "cannot store %zu images at once, the limit is %d", work->count,
+                         IMAGES_MAX);
     for (size_t i = 0; i < work->count; i++) {
-        struct item_work *one = &work->items[i];
-        const struct image *image = one->item->image;
-        if (!sum_layers(work->store, image, &one->size_bytes, err))
-            return error_prefix(err, "cannot store image %.19s", image->id.text);
-        one->item->is_new = !image_get(work->store, &image->id);
-        if (digest_is_set(&image->parent) && is_fit_parent(work, &image->id, &image->parent))
-            one->parent = image->parent;
+        const char *id = work->items[i].item->image->id.text;
+        if (!map_get(work->by_id, id))
+            map_put(work->by_id, id, &work->items[i]);
+    }
+    for (size_t i = 0; i < work->count; i++) {
+        int r;
+        if (!prepare(work, &work->items[i], err))
+            return error_prefix(err, "cannot store image %.19s",
+                                work->items[i].item->image->id.text);
+        r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "storing images");
     }
     return true;
 }
@@ -193,7 +235,17 @@ static struct image *copy_image(struct item_work *work)
     return copy;
 }
 
-static void apply_tags(struct store *store, struct image *kept, struct image_commit *item)
+static void apply_name(struct store *store, struct commit_work *work, struct image *kept,
+                       const char *name, bool is_tag)
+{
+    struct image *before = image_append_name(store, kept, name, is_tag);
+
+    if (before)
+        map_put(work->renamed, before->id.text, before);
+}
+
+static void apply_names(struct store *store, struct commit_work *work, struct image *kept,
+                        struct image_commit *item)
 {
     size_t count = strv_count(item->tags);
 
@@ -203,37 +255,42 @@ static void apply_tags(struct store *store, struct image *kept, struct image_com
         if (before && before != kept)
             item->moved_from[i] = before->id;
         item->changed |= before != kept;
-        image_append_name(store, kept, item->tags[i], true);
+        apply_name(store, work, kept, item->tags[i], true);
     }
+    for (char *const *name = item->repo_digests; name && *name; name++) {
+        if (count == 0)
+            item->changed |= map_get(store->names, *name) != kept;
+        apply_name(store, work, kept, *name, false);
+    }
+    map_put(work->renamed, kept->id.text, kept);
 }
 
-static void apply_item(struct store *store, struct item_work *work, int64_t now)
+static void apply_item(struct store *store, struct commit_work *work, struct item_work *one)
 {
-    struct image_commit *item = work->item;
+    struct image_commit *item = one->item;
     struct image *kept = image_get(store, &item->image->id);
 
     if (!kept) {
-        kept = copy_image(work);
+        kept = copy_image(one);
         image_add(store, kept);
     }
     kept->manifest_digest = item->image->manifest_digest;
     kept->damaged = false;
     if (item->tagged)
-        kept->tagged_unix_ns = now;
+        kept->tagged_unix_ns = work->now_unix_ns;
     item->changed = item->is_new;
-    apply_tags(store, kept, item);
-    for (char *const *name = item->repo_digests; name && *name; name++) {
-        if (!item->tags || !*item->tags)
-            item->changed |= map_get(store->names, *name) != kept;
-        image_append_name(store, kept, *name, false);
-    }
-    image_sort_names(kept);
+    apply_names(store, work, kept, item);
 }
 
 static void apply(struct store *store, struct commit_work *work)
 {
+    size_t iterator = 0;
+    void *renamed;
+
     for (size_t i = 0; i < work->count; i++)
-        apply_item(store, &work->items[i], work->now_unix_ns);
+        apply_item(store, work, &work->items[i]);
+    while (map_next(work->renamed, &iterator, NULL, &renamed))
+        image_settle_names(store, renamed);
     for (size_t i = 0; i < work->count; i++) {
         struct image *kept = image_get(store, &work->items[i].item->image->id);
         if (digest_is_set(&work->items[i].parent))
@@ -254,6 +311,8 @@ bool await_images_commit(struct store *store, struct image_commit *items, size_t
     struct commit_work work = {.store = store,
                                .items = xcalloc(count + 1, sizeof(struct item_work)),
                                .count = count,
+                               .by_id = map_new(),
+                               .renamed = map_new(),
                                .notes = events,
                                .events = xcalloc(event_count + 1, sizeof(struct event_record *)),
                                .event_count = event_count,
@@ -262,7 +321,7 @@ bool await_images_commit(struct store *store, struct image_commit *items, size_t
 
     for (size_t i = 0; i < count; i++)
         work.items[i].item = &items[i];
-    if (!locked || !prepare(&work, err))
+    if (!locked || !await_prepare(&work, err))
         return false;
     if (!await_db_transaction(locked, write_all, &work, err)) {
         if (count == 1)

@@ -33,6 +33,10 @@ static bool await_add_name(struct store *store, struct name_work *work, struct e
     if (!image)
         return error_set(err, ERROR_NOT_FOUND, "IMAGE_NOT_FOUND", "there is no image %.19s",
                          work->id->text);
+    /* Not of pushes: what has been done cannot be refused. */
+    if (work->tagged_unix_ns && map_get(store->names, work->name) != image &&
+        !image_check_name_count(image->tag_count + image->repo_digest_count + 1, err))
+        return error_prefix(err, "cannot tag image %.19s", work->id->text);
     work->store = store;
     if (!await_db_transaction(locked, write_name, work, err)) {
         event_record_unref(work->event);

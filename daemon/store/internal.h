@@ -13,6 +13,7 @@
 
 #define LAYER_BLOB "layer.blob" /* in a layer's directory: as it was fetched, if it is kept */
 #define LAYERS_MAX 127          /* of one image */
+#define NAMES_MAX 10000         /* of one image: a list has them in one message */
 
 /* What the database has of a layer. */
 struct layer_row {
@@ -236,8 +237,15 @@ void image_set_parent(struct store *store, struct image *image, const struct dig
 /* The same for many: in any order, to be sorted in the end. */
 void image_append(struct store *store, struct image *image);
 void images_sort(struct store *store);
-void image_append_name(struct store *store, struct image *image, const char *name, bool is_tag);
 void image_sort_names(struct image *image);
+/* INVALID_ARGUMENT (TOO_MANY_NAMES). */
+bool image_check_name_count(size_t count, struct error *err);
+
+/* Returns the image that had the name until now (NULL: none), which is still to be settled. */
+struct image *image_append_name(struct store *store, struct image *image, const char *name,
+                                bool is_tag);
+/* Sorts, and drops the names that it has no more. */
+void image_settle_names(const struct store *store, struct image *image);
 
 unsigned int image_uses(const struct image *image, const struct digest *diff_id);
 

@@ -154,6 +154,21 @@ static bool body_many_tags(void *arg UNUSED, struct error *err)
     CHECK(image->tag_count == MANY && image_find(store, "a/b:t09999") == image);
     for (size_t i = 1; i < MANY; i++)
         CHECK(strcmp(image->tags[i - 1], image->tags[i]) < 0);
+    /* They all move, and some come back at once. */
+    {
+        struct sample other;
+        char *const back[] = {tags[0], tags[1], NULL};
+        struct image_commit items[2] = {{.tags = tags}, {.image = &sample.image, .tags = back}};
+        sample_make(&other, "other", 2, sample.diff_ids, 0);
+        items[0].image = &other.image;
+        CHECK(await_images_commit(store, items, 2, NULL, 0, err));
+        image_commits_done(items, 2);
+        CHECK(get(store, &sample)->tag_count == 2 && get(store, &other)->tag_count == MANY - 2);
+        CHECK(!get(store, &sample)->tags[2] && !get(store, &other)->tags[MANY - 2]);
+        CHECK(image_find(store, tags[1]) == image && image_find(store, tags[2]) != image);
+        for (size_t i = 1; i < MANY - 2; i++)
+            CHECK(strcmp(get(store, &other)->tags[i - 1], get(store, &other)->tags[i]) < 0);
+    }
     CHECK(await_delete_image(store, &sample.image.id, NULL, err) && !get(store, &sample));
     store_close_await(store);
     return true;
@@ -162,6 +177,45 @@ static bool body_many_tags(void *arg UNUSED, struct error *err)
 static void test_many_tags(void **state UNUSED)
 {
     run_task(body_many_tags, NULL);
+}
+
+/* A list could not send them. */
+static bool body_too_many_tags(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("too-many", err);
+    CLEANUP(strv_cleanup) char **tags = xcalloc(MANY + 1, sizeof(char *));
+    char *const more[] = {"a/b:more", NULL}, *const again[] = {"a/b:t00000", NULL};
+    struct sample sample;
+    struct image_commit items[2] = {{.image = &sample.image, .tags = tags},
+                                    {.image = &sample.image, .tags = more}};
+
+    CHECK(store);
+    sample_make(&sample, "too-many", 1, sample.diff_ids, 0);
+    for (size_t i = 0; i < MANY; i++)
+        tags[i] = xasprintf("a/b:t%05zu", i);
+    CHECK(!await_images_commit(store, items, 2, NULL, 0, err) && error_is(err, "TOO_MANY_NAMES"));
+    CHECK(!get(store, &sample));
+    error_done(err);
+    CHECK(await_images_commit(store, items, 1, NULL, 0, err));
+    image_commits_done(items, 1);
+    CHECK(!await_images_commit(store, &items[1], 1, NULL, 0, err));
+    CHECK(error_is(err, "TOO_MANY_NAMES"));
+    error_done(err);
+    CHECK(!await_image_tag(store, &sample.image.id, more[0], NULL, err));
+    CHECK(error_is(err, "TOO_MANY_NAMES") && get(store, &sample)->tag_count == MANY);
+    error_done(err);
+    /* What it has it may get again. */
+    items[1].tags = again;
+    CHECK(await_images_commit(store, &items[1], 1, NULL, 0, err));
+    image_commits_done(&items[1], 1);
+    CHECK(await_image_tag(store, &sample.image.id, again[0], NULL, err));
+    store_close_await(store);
+    return true;
+}
+
+static void test_too_many_tags(void **state UNUSED)
+{
+    run_task(body_too_many_tags, NULL);
 }
 
 /* --- Parents -----------------------------------------------------------------------------------
@@ -223,6 +277,44 @@ static bool body_parents(void *arg UNUSED, struct error *err)
 static void test_parents(void **state UNUSED)
 {
     run_task(body_parents, NULL);
+}
+
+#define DEEP 1500
+
+/* Each is the child of the one before, as an archive may say: that takes neither long nor is it
+ * believed without end. */
+static bool body_deep(void *arg UNUSED, struct error *err)
+{
+    struct store *store = await_open_scratch("deep", err);
+    CLEANUP_FREE struct sample *samples = xcalloc(DEEP, sizeof(*samples));
+    CLEANUP_FREE struct image_commit *items = xcalloc(DEEP, sizeof(*items));
+    size_t children = 0;
+    uint64_t began_ms;
+
+    CHECK(store);
+    for (size_t i = 0; i < DEEP; i++) {
+        char name[20];
+        snprintf(name, sizeof(name), "deep %zu", i);
+        sample_make(&samples[i], name, 1, samples[i].diff_ids, 0);
+        if (i > 0)
+            samples[i].image.parent = samples[i - 1].image.id;
+        items[i].image = &samples[i].image;
+    }
+    began_ms = now_ms();
+    CHECK(await_images_commit(store, items, DEEP, NULL, 0, err));
+    CHECK(now_ms() - began_ms < 2000); /* a cubic one takes longer */
+    image_commits_done(items, DEEP);
+    for (size_t i = 0; i < DEEP; i++)
+        children += get(store, &samples[i])->children;
+    CHECK(children > DEEP - 5 && children < DEEP - 1);
+    CHECK(get(store, &samples[0])->children == 1);
+    store_close_await(store);
+    return true;
+}
+
+static void test_deep(void **state UNUSED)
+{
+    run_task(body_deep, NULL);
 }
 
 /* --- Details -----------------------------------------------------------------------------------
@@ -366,7 +458,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_several),    cmocka_unit_test(test_all_or_nothing),
-        cmocka_unit_test(test_many_tags),  cmocka_unit_test(test_parents),
+        cmocka_unit_test(test_many_tags),  cmocka_unit_test(test_too_many_tags),
+        cmocka_unit_test(test_parents),    cmocka_unit_test(test_deep),
         cmocka_unit_test(test_details),    cmocka_unit_test(test_order),
         cmocka_unit_test(test_candidates),
     };
