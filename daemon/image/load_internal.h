@@ -12,8 +12,8 @@
 
 /* What an archive may make us keep in memory. */
 #define DOCUMENT_MAX_BYTES MANIFEST_MAX_BYTES
-#define MEMBERS_MAX_BYTES (32 * MIB) /* documents and names together */
-#define MEMBERS_MAX_LAYERS 16384
+#define MEMBERS_MAX_BYTES LOAD_MAX_BYTES /* documents and names together */
+#define MEMBERS_MAX_LAYERS LOAD_MAX_LAYERS
 #define MEMBER_HEAD_BYTES 512 /* tell what a file is */
 
 enum member_kind { MEMBER_DOCUMENT, MEMBER_LAYER, MEMBER_LINK, MEMBER_OTHER };
@@ -43,6 +43,9 @@ struct members {
 void members_init(struct members *members);
 void members_done(struct members *members);
 
+/* How large a document may be: manifest.json larger than others. */
+uint64_t document_max_bytes(const char *path);
+
 /* What a file is, by its name and its first bytes: as many as there are, up to MEMBER_HEAD_BYTES.
  */
 enum member_kind member_kind_of(const char *path, uint64_t size_bytes, const void *head,
@@ -63,13 +66,17 @@ struct planned_image {
     struct digest id;
     const struct member *config_member;
     struct image_config *config;
-    char **names;           /* canonical tags; or NULL */
+    char **names; /* canonical tags; or NULL */
+    size_t name_count;
     struct digest parent;   /* among the others; or unset */
     struct member **layers; /* as many as the config has diff_ids */
     /* The manifest that came with it; NULL: one is to be made. The plan's. */
     const struct member *manifest_member;
     const struct manifest *manifest;
-    json_t *history; /* of the configuration; NULL: not looked at yet */
+    struct {
+        size_t count;
+        struct digest all, all_but_last; /* unset: not looked at yet */
+    } history;                           /* of the configuration */
 };
 
 struct load_plan {

@@ -6,13 +6,13 @@
 #include "proto/base/json.h"
 
 #define INDEX_DEPTH_MAX 2
+#define TAGS_MAX 10000 /* of one image, as in the store */
 #define NAME_ANNOTATION "io.containerd.image.name"
 #define REF_ANNOTATION "org.opencontainers.image.ref.name"
 
 static void image_done(struct planned_image *image)
 {
     image_config_free(image->config);
-    json_decref(image->history);
     strv_free(image->names);
     free(image->layers);
 }
@@ -56,7 +56,9 @@ static struct member *find_document(const struct planner *planner, const char *p
     if (!member)
         return NULL;
     if (member->kind != MEMBER_DOCUMENT) {
-        invalid(err, member->path, "it is no JSON document of at most 4 MiB");
+        error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                  "member \"%.200s\": it is no JSON document of at most %llu MiB", member->path,
+                  document_max_bytes(member->path) / MIB);
         return NULL;
     }
     if (!digest_is_set(&member->digest))
@@ -152,13 +154,17 @@ static bool add_name(struct planned_image *image, const char *text, const char *
                      struct error *err)
 {
     CLEANUP_REFERENCE struct reference reference = {0};
-    CLEANUP_FREE char *name = NULL;
 
     if (!reference_parse(text, &reference, err) || !image_check_tag(&reference, err))
         return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
                          "member \"%s\": invalid tag \"%.300s\"", path, text);
-    name = reference_canonical(&reference);
-    strv_add(&image->names, name);
+    if (image->name_count >= TAGS_MAX)
+        return error_set(err, ERROR_DATA_LOSS, "INVALID_ARCHIVE",
+                         "member \"%s\": image %.19s has more than %d tags", path, image->id.text,
+                         TAGS_MAX);
+    image->names = xrealloc(image->names, (image->name_count + 2) * sizeof(*image->names));
+    image->names[image->name_count++] = reference_canonical(&reference);
+    image->names[image->name_count] = NULL;
     return true;
 }
 
@@ -448,31 +454,48 @@ static bool plan_item(struct planner *planner, const json_t *item, struct error 
     return true;
 }
 
-static const json_t *history_of(struct planned_image *image)
+static int hash_text(const char *text, size_t size, void *hasher)
 {
-    if (!image->history) {
-        CLEANUP_JSON json_t *config = parse_document(image->config_member, NULL);
-        json_t *history = json_object_get(config, "history");
-        image->history = json_is_array(history) ? json_incref(history) : json_array();
-    }
-    return image->history;
+    hasher_update(hasher, text, size);
+    return 0;
+}
+
+static struct digest digest_of_array(const json_t *array)
+{
+    CLEANUP(hasher_cleanup) struct hasher *hasher = hasher_new();
+
+    json_dump_callback(array, hash_text, hasher, JSON_COMPACT | JSON_SORT_KEYS);
+    return hasher_finish(hasher);
+}
+
+/* All histories together are too much to keep: digests tell whether two are the same. */
+static void read_history(struct planned_image *image)
+{
+    CLEANUP_JSON json_t *config = NULL;
+    json_t *history;
+
+    if (digest_is_set(&image->history.all))
+        return;
+    config = parse_document(image->config_member, NULL);
+    history = json_object_get(config, "history");
+    image->history.count = json_array_size(history);
+    image->history.all = digest_of_array(history);
+    if (image->history.count == 0)
+        return;
+    json_array_remove(history, image->history.count - 1);
+    image->history.all_but_last = digest_of_array(history);
 }
 
 /* Whether an image is one step of history beyond another, as Docker judges it. */
 static bool is_parent(struct planned_image *parent, struct planned_image *child)
 {
-    const json_t *before = history_of(parent), *after = history_of(child);
-    size_t count = json_array_size(before);
-
-    if (count == 0 && json_array_size(after) == 0)
+    read_history(parent);
+    read_history(child);
+    if (parent->history.count == 0 && child->history.count == 0)
         return true;
-    if (json_array_size(after) != count + 1)
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        if (!json_equal(json_array_get(before, i), json_array_get(after, i)))
-            return false;
-    }
-    return true;
+    return child->history.count == parent->history.count + 1 &&
+           (parent->history.count == 0 ||
+            digest_eq(&child->history.all_but_last, &parent->history.all));
 }
 
 /* One that is not in the archive counts as none; of several the first counts. */
@@ -533,24 +556,36 @@ static void take_manifests(struct planner *planner)
     }
 }
 
+/* One item at a time: all together may be larger than what is parsed at once. */
+static bool plan_each(struct planner *planner, const struct member *member,
+                      bool (*plan)(struct planner *planner, const json_t *item, struct error *err),
+                      size_t *ret_count, struct error *err)
+{
+    struct json_items items = {.text = member->data, .size = member->size_bytes};
+    json_t *item;
+    int r;
+
+    *ret_count = 0;
+    while ((r = json_items_next(&items, DOCUMENT_MAX_BYTES, "it", &item, err)) > 0) {
+        CLEANUP_JSON json_t *owned = item;
+        if (!plan(planner, owned, err))
+            return false;
+        (*ret_count)++;
+    }
+    return r == 0 || error_prefix(err, "member \"%s\"", member->path);
+}
+
 static bool plan_items(struct planner *planner, struct error *err)
 {
     const struct member *member = find_document(planner, "manifest.json", err);
-    CLEANUP_JSON json_t *json = member ? parse_document(member, err) : NULL;
-    size_t count = json_array_size(json);
+    size_t count;
 
-    if (!json)
+    if (!member || !plan_each(planner, member, plan_item, &count, err))
         return false;
-    if (!json_is_array(json) || count == 0)
+    if (count == 0)
         return invalid(err, "manifest.json", "it has no image");
-    for (size_t i = 0; i < count; i++) {
-        if (!plan_item(planner, json_array_get(json, i), err))
-            return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (!plan_parent(planner, json_array_get(json, i), err))
-            return false;
-    }
+    if (!plan_each(planner, member, plan_parent, &count, err))
+        return false;
     take_manifests(planner);
     return true;
 }

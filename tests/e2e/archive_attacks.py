@@ -905,6 +905,24 @@ def repeated(make):
          images={parent.id: [tag_of(name)], child.id: [tag_of(name + "-child")]}, outers=())
 
 
+    name = "mass-of-histories"
+    base = make.image(name)
+    chain = [images.image(base.layers, schema=images.OCI, config_bytes=to_json({
+        **json.loads(base.config), "history": [{}] * count})) for count in range(40_000, 40_024)]
+    members = archives.docker_members(*((one, []) for one in chain))
+    lines = json.loads(members["manifest.json"])
+    for parent, line in zip(chain, lines[1:]):
+        line["Parent"] = parent.id
+    make(name, {**members, "manifest.json": to_json(lines)},
+         images={one.id: [] for one in chain}, outers=())
+    name = "mass-of-tags"
+    _, members, _ = good(make, name)
+    (line,) = json.loads(members["manifest.json"])
+    line["RepoTags"] = [f"attack/tags:{number}" for number in range(95_000)]
+    make(name, {**members, "manifest.json": to_json([line])}, error="more than 10000 tags",
+         outers=())
+
+
 def contents(make):
     """Layers that are no layers: the attacks of layer_attacks.py are made on pulls; here that the
     same things read them."""
