@@ -1,10 +1,10 @@
 #include "client/complete.h"
 
 #include "client/images.h"
+#include "client/ui/units.h"
 #include "proto/davit/v1/jobs.pb-c.h"
 
-#define LIST_TIMEOUT_MS 500 /* a shell that waits is worse than one that knows nothing */
-#define SHORT_ID 12
+#define LIST_TIMEOUT_MS 500    /* a shell that waits is worse than one that knows nothing */
 #define IMAGE_FOLLOWS "=IMAGE" /* in a flag's suggestions */
 
 /* One line, whatever the texts are: shells show them as they are. */
@@ -187,8 +187,7 @@ static void jobs_free(Davit__V1__ListJobsResponse **response)
 static void add_image(const Davit__V1__Image *image, const char *lead, const char *prefix,
                       struct strbuf *out)
 {
-    const char *colon = strchr(image->id, ':');
-    const char *hex = colon ? colon + 1 : image->id;
+    const char *hex = id_digits(image->id);
     const bool whole = str_starts(prefix, "sha256:");
     CLEANUP_FREE char *brief = xstrndup(hex, SHORT_ID);
     const char *id = whole ? image->id : strlen(prefix) > SHORT_ID ? hex : brief;

@@ -4,8 +4,6 @@
 #include "client/ui/units.h"
 #include "proto/base/json.h"
 
-#define SHORT_ID 12
-
 typedef Davit__V1__PullPlan pull_plan;
 typedef Davit__V1__PlannedLayer planned_layer;
 
@@ -31,8 +29,7 @@ static void add_layers(const pull_plan *plan, struct strbuf *out)
     table_row(&table, heading);
     for (size_t i = 0; i < plan->n_layers; i++) {
         const planned_layer *layer = plan->layers[i];
-        const char *colon = strchr(layer->digest, ':');
-        CLEANUP_FREE char *id = xstrndup(colon ? colon + 1 : layer->digest, SHORT_ID);
+        CLEANUP_FREE char *id = xstrndup(id_digits(layer->digest), SHORT_ID);
         table_row(&table, (const char *[]){id, size_text(layer->bytes_total).text,
                                            size_text(layer->bytes_kept).text, what_word(layer)});
     }

@@ -11,14 +11,12 @@ typedef Davit__V1__JobProgress job_progress;
 #define ITEM(state) DAVIT__V1__JOB_ITEM__STATE__##state
 #define PHASE(phase) DAVIT__V1__JOB_PROGRESS__PHASE__##phase
 
-#define SHORT_ID 12
 /* What a bar should have at least before more is said beside it. */
 #define BAR_GOOD 30
 
 void progress_add_id(struct strbuf *out, const char *digest)
 {
-    const char *colon = strchr(digest, ':');
-    strbuf_addf(out, "%.*s", SHORT_ID, colon ? colon + 1 : digest);
+    strbuf_addf(out, "%.*s", SHORT_ID, id_digits(digest));
 }
 
 static void add_push_heading(struct progress_heading *heading, const Davit__V1__PushDetails *push,

@@ -2,8 +2,6 @@
 
 #include "client/ui/units.h"
 
-#define SHORT_ID 12
-
 void row_set_text(json_t *row, const char *key, const char *text)
 {
     json_t *json = json_string(text);
@@ -12,8 +10,7 @@ void row_set_text(json_t *row, const char *key, const char *text)
 
 void row_set_id(json_t *row, const char *key, const char *id, bool full)
 {
-    const char *colon = strchr(id, ':');
-    CLEANUP_FREE char *text = full ? xstrdup(id) : xstrndup(colon ? colon + 1 : id, SHORT_ID);
+    CLEANUP_FREE char *text = full ? xstrdup(id) : xstrndup(id_digits(id), SHORT_ID);
     row_set_text(row, key, text);
 }
 

@@ -39,3 +39,9 @@ void add_countdown(struct strbuf *out, int64_t milliseconds)
     else
         strbuf_addf(out, "%lldh%02lldm", seconds / 3600, seconds / 60 % 60);
 }
+
+const char *id_digits(const char *id)
+{
+    const char *colon = strchr(id, ':');
+    return colon ? colon + 1 : id;
+}

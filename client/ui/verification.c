@@ -5,7 +5,6 @@
 
 #define PHASE(phase) DAVIT__V1__VERIFY_PROGRESS__PHASE__##phase
 
-#define SHORT_ID 12
 #define IMAGES_NAMED 3
 
 /* --- Live --------------------------------------------------------------------------------------
@@ -58,10 +57,9 @@ static void add_images(const verify_problem *problem, struct strbuf *out)
 
 void verification_add_problem(const verify_problem *problem, struct strbuf *out)
 {
-    const char *hex = strchr(problem->digest, ':');
     add_images(problem, out);
     if (problem->is_layer)
-        strbuf_addf(out, ": layer %.*s", SHORT_ID, hex ? hex + 1 : problem->digest);
+        strbuf_addf(out, ": layer %.*s", SHORT_ID, id_digits(problem->digest));
     strbuf_add_str(out, ": ");
     strbuf_add_printable(out, problem->message);
     if (problem->repaired) {
