@@ -17,6 +17,12 @@ struct archive_source {
     const char *name;     /* for people: "images.tar" */
 };
 
+/* What an archive may have, which is what is written, too: documents and names together;
+ * manifest.json alone, which is parsed image by image; layers. */
+#define LOAD_MAX_BYTES (32 * MIB)
+#define LOAD_MAX_LIST_BYTES (16 * MIB)
+#define LOAD_MAX_LAYERS 16384
+
 struct load;
 
 /* All are borrowed and outlive it. platform: NULL or empty: this machine's where there is a choice;

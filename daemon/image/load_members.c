@@ -59,6 +59,11 @@ static const char *base_of(const char *path)
     return slash ? slash + 1 : path;
 }
 
+uint64_t document_max_bytes(const char *path)
+{
+    return str_eq(path, "manifest.json") ? LOAD_MAX_LIST_BYTES : DOCUMENT_MAX_BYTES;
+}
+
 enum member_kind member_kind_of(const char *path, uint64_t size_bytes, const void *head,
                                 size_t head_size)
 {
@@ -67,7 +72,7 @@ enum member_kind member_kind_of(const char *path, uint64_t size_bytes, const voi
 
     if (looks_like_json(head, head_size) || str_ends(base, ".json")) {
         /* Docker's older archives have one for each layer; nobody reads them. */
-        bool wanted = size_bytes <= DOCUMENT_MAX_BYTES && !str_eq(base, "json");
+        bool wanted = size_bytes <= document_max_bytes(path) && !str_eq(base, "json");
         return wanted ? MEMBER_DOCUMENT : MEMBER_OTHER;
     }
     if (named_layer || looks_like_tar(head, head_size))

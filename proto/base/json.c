@@ -68,6 +68,76 @@ json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char
     return json;
 }
 
+static void skip_space(struct json_items *items)
+{
+    while (items->at < items->size && items->text[items->at] &&
+           strchr(" \t\r\n", items->text[items->at]))
+        items->at++;
+}
+
+static bool take_char(struct json_items *items, char c)
+{
+    if (items->at == items->size || items->text[items->at] != c)
+        return false;
+    items->at++;
+    skip_space(items);
+    return true;
+}
+
+/* Where an item ends, if it is JSON. */
+static size_t item_end(const struct json_items *items)
+{
+    size_t depth = 0, at = items->at;
+    bool in_string = false;
+
+    for (; at < items->size; at++) {
+        char c = items->text[at];
+        if (in_string) {
+            at += c == '\\';
+            in_string = c != '"';
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '[' || c == '{') {
+            depth++;
+        } else if (depth == 0 && (c == ',' || c == ']' || c == '}')) {
+            break;
+        } else if (c == ']' || c == '}') {
+            depth--;
+        }
+    }
+    return MIN(at, items->size);
+}
+
+static int no_array(const struct json_items *items, const char *what, struct error *err)
+{
+    error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_JSON",
+              "%s is not valid JSON: not an array at byte %zu", what, items->at);
+    return -1;
+}
+
+int json_items_next(struct json_items *items, size_t limit_bytes, const char *what, json_t **ret,
+                    struct error *err)
+{
+    bool first = !items->begun;
+    size_t begin;
+
+    *ret = NULL;
+    if (first) {
+        skip_space(items);
+        if (!take_char(items, '['))
+            return no_array(items, what, err);
+        items->begun = true;
+    }
+    if (take_char(items, ']'))
+        return items->at == items->size ? 0 : no_array(items, what, err);
+    if (!first && !take_char(items, ','))
+        return no_array(items, what, err);
+    begin = items->at;
+    items->at = item_end(items);
+    *ret = json_parse(items->text + begin, items->at - begin, limit_bytes, what, err);
+    return *ret ? 1 : -1;
+}
+
 const char *json_str(const json_t *object, const char *key)
 {
     return json_string_value(json_object_get(object, key));

@@ -26,6 +26,17 @@ static inline void json_cleanup(json_t **json)
 json_t *json_parse(const void *data, size_t size, size_t limit_bytes, const char *what,
                    struct error *err);
 
+/* The items of an array one by one: each is an object or array and is parsed alone, and only it has
+ * to fit json_parse()'s limits. Begin with text and size. 1: the next item, which the caller owns;
+ * 0: the end; -1: as json_parse(). */
+struct json_items {
+    const char *text;
+    size_t size, at;
+    bool begun;
+};
+int json_items_next(struct json_items *items, size_t limit_bytes, const char *what, json_t **ret,
+                    struct error *err);
+
 /* Member access that never fails: NULL or fallback if absent or of another type. Borrowed. */
 const char *json_str(const json_t *object, const char *key);
 int64_t json_int(const json_t *object, const char *key, int64_t fallback);
