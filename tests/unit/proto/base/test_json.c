@@ -210,6 +210,72 @@ static void test_strv(void **state UNUSED)
     assert_error(&err, ERROR_INVALID_ARGUMENT, "Cmd has a member that is not a string");
 }
 
+/* How many items there are, or -1; those of a list of texts are put one behind the other. */
+static int walk(const char *text, size_t limit_bytes, char *ret, struct error *err)
+{
+    struct json_items items = {.text = text, .size = strlen(text)};
+    json_t *item;
+    int r, count = 0;
+
+    *ret = '\0';
+    while ((r = json_items_next(&items, limit_bytes, "x", &item, err)) > 0) {
+        CLEANUP_JSON json_t *owned = item;
+        CLEANUP_FREE char *one = json_text(owned);
+        strcat(ret, one);
+        count++;
+    }
+    return r < 0 ? -1 : count;
+}
+
+static void test_items(void **state UNUSED)
+{
+    static const char *const none[] = {
+        "",      " ",      "{}",      "null",   "[",      "[{}",    "[{},",
+        "[{},]", "[,{}]",  "[{} {}]", "[{}}]",  "[{}] x", "[{}][]", "[{},\"a\"]",
+        "[\"]",  "[{\"]}", "[5]",     "[{}]\\", "[{\\]",  "[null]", "[{\"a\\",
+    };
+    CLEANUP_ERROR struct error err = {0};
+    char all[200];
+
+    assert_int_equal(walk("[]", 10, all, &err), 0);
+    assert_int_equal(walk(" \n[ ] \t", 10, all, &err), 0);
+    assert_int_equal(walk(" [ {\"a\": \"],\\\"}\"} , [[1],[]]\r\n,{\"b\":[{}]}] ", 20, all, &err),
+                     3);
+    assert_string_equal(all, "{\"a\":\"],\\\"}\"}[[1],[]]{\"b\":[{}]}");
+    for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
+        assert_int_equal(walk(none[i], 100, all, &err), -1);
+        assert_string_equal(err.reason, "INVALID_JSON");
+        error_done(&err);
+    }
+    assert_int_equal(walk("[{\"a\":1},{\"a\":12345}]", 8, all, &err), -1);
+    assert_string_equal(all, "{\"a\":1}");
+    assert_error(&err, ERROR_RESOURCE_EXHAUSTED, "x is too large: 11 bytes, the limit is 8");
+}
+
+/* All of them together may have more values than one document. */
+static void test_items_have_limits_of_their_own(void **state UNUSED)
+{
+    CLEANUP_STRBUF struct strbuf text = {0};
+    CLEANUP_ERROR struct error err = {0};
+    struct json_items items;
+    json_t *item;
+
+    for (int i = 0; i < 3; i++) {
+        strbuf_add_str(&text, i ? ",[0" : "[[0");
+        for (int j = 0; j < JSON_MAX_VALUES / 2; j++)
+            strbuf_add_str(&text, ",0");
+        strbuf_add_char(&text, ']');
+    }
+    strbuf_add_char(&text, ']');
+    items = (struct json_items){.text = text.data, .size = text.length};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(json_items_next(&items, 1 * MIB, "x", &item, &err), 1);
+        assert_int_equal(json_array_size(item), JSON_MAX_VALUES / 2 + 1);
+        json_decref(item);
+    }
+    assert_int_equal(json_items_next(&items, 1 * MIB, "x", &item, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +288,8 @@ int main(void)
         cmocka_unit_test(test_deep_nesting_does_not_take_the_stack),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_strv),
+        cmocka_unit_test(test_items),
+        cmocka_unit_test(test_items_have_limits_of_their_own),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
