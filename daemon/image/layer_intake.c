@@ -18,7 +18,7 @@ struct layer_intake {
     struct hasher *hasher;             /* of the bytes as they come; NULL: the writer's will do */
     struct decompressor *decompressor; /* NULL: they are plain */
     uint8_t *output;
-    uint64_t size_bytes, taken_bytes, stored_bytes;
+    uint64_t taken_bytes, stored_bytes;
 };
 
 enum layer_format layer_format_of(const void *head, size_t size)
@@ -48,7 +48,6 @@ struct layer_intake *await_layer_intake_new(const struct layer_intake_options *o
     bool compressed = options->format != LAYER_PLAIN;
 
     intake->store = options->store;
-    intake->size_bytes = options->size_bytes;
     if (options->hash_only || compressed)
         intake->hasher = hasher_new();
     if (options->hash_only)
@@ -140,12 +139,11 @@ static void step_in_pool(void *arg)
     step->first = false;
 }
 
+/* By what came, not by what was said to come. */
 static bool check_inflated(struct layer_intake *intake, size_t more, struct error *err)
 {
-    uint64_t size = intake->size_bytes ? intake->size_bytes : intake->taken_bytes;
-
     intake->stored_bytes += more;
-    if (intake->stored_bytes <= MAX(INFLATED_MIN_LIMIT, size * INFLATED_RATIO_LIMIT))
+    if (intake->stored_bytes <= MAX(INFLATED_MIN_LIMIT, intake->taken_bytes * INFLATED_RATIO_LIMIT))
         return true;
     return error_set(err, ERROR_DATA_LOSS, "INVALID_LAYER",
                      "it inflates to more than %u times its size: refused", INFLATED_RATIO_LIMIT);

@@ -16,7 +16,6 @@ struct layer_intake_options {
     struct store *store;
     enum layer_format format;
     bool hash_only;
-    uint64_t size_bytes; /* of the stream; 0: not known. What it inflates to is held to that */
 };
 
 /* NULL with err. Free it with layer_intake_free_await. */

@@ -121,9 +121,9 @@ static bool await_find_layer(struct load *load, struct member *member, struct er
 {
     struct digest diff_id = member->hint;
 
-    if (layer_find(load->store, &diff_id, &member->layer))
-        member->present = true;
-    else if (digest_is_set(&member->named) && member->format != LAYER_PLAIN) {
+    if (member->format == LAYER_PLAIN)
+        member->present = layer_find(load->store, &diff_id, &member->layer);
+    else if (digest_is_set(&member->named)) {
         if (!await_layer_find_blob(load->store, &member->named, &diff_id, err))
             return false;
         member->present = layer_find(load->store, &diff_id, &member->layer);
@@ -250,9 +250,7 @@ static bool await_begin_layer(struct arrival *arrival, struct error *err)
 {
     struct load *load = arrival->load;
     struct member *member = arrival->member;
-    struct layer_intake_options options = {.store = load->store,
-                                           .format = member->format,
-                                           .size_bytes = member->size_bytes};
+    struct layer_intake_options options = {.store = load->store, .format = member->format};
 
     if (!await_find_layer(load, member, err) ||
         (!member->present && !await_check_space(load, member, err)))

@@ -76,6 +76,14 @@ def test_forms(loader, archive, form):
     assert loader("system", "verify").code == 0
 
 
+def test_compressed_layers_under_the_names_of_plain_ones(loader, archive):
+    members = archives.podman_members(*NAMED)
+    for layer in SMALL.layers + OTHER.layers:
+        members[archives.hex_of(layer.diff_id) + ".tar"] = archives.squeeze(layer.tar, "gzip")
+    for _ in range(2):
+        assert loader("load", "-i", archive(members)).stdout == LOADED
+
+
 def test_layers_are_what_was_in_the_archive(loader, archive):
     image = images.image([images.layer(images.busybox_entries())], config={"Cmd": ["echo", "hello"]})
     loader("load", "-i", archive(archives.docker_members((image, ["run:1"]))))
@@ -164,6 +172,19 @@ def test_parents(loader, archive):
 
 
 # --- What is said --------------------------------------------------------------------------------
+
+
+def test_documents_that_are_large_together(loader, archive):
+    """What is said of many images of many layers is more than 4 MiB: each image's part is small."""
+    some = [images.image([images.layer([images.file("number", str(number))])])
+            for number in range(3)]
+    members = archives.docker_members(*((image, [f"app:{number}"])
+                                        for number, image in enumerate(some)))
+    lines = json.loads(members["manifest.json"])
+    for line in lines:
+        line["LayerSources"] = {"x" * 2_000_000: [0] * 60_000}
+    loader("load", "-i", archive({**members, "manifest.json": archives.to_json(lines)}))
+    assert listed(loader) == {f"app:{number}": image.id for number, image in enumerate(some)}
 
 
 def test_names_move(loader, archive):
