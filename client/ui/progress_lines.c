@@ -181,6 +181,9 @@ static void add_load_result(const Davit__V1__LoadResult *result, struct strbuf *
             strbuf_addf(out, "Loaded image: %s\n", name);
         }
     }
+    if (result->left_out)
+        strbuf_addf(out, "Loaded %llu more, which are too many to name\n",
+                    (unsigned long long)result->left_out);
 }
 
 static void add_import_result(const job_snapshot *last, struct strbuf *out)

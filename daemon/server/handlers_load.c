@@ -9,6 +9,7 @@
 
 /* Of the names in a result, which is one message. */
 #define RESULT_MAX_BYTES (2 * MIB)
+#define NAME_EXTRA_BYTES 8 /* of tags and lengths */
 
 struct load_job {
     struct upload *upload;
@@ -81,8 +82,24 @@ static void fill_progress(void *arg, struct job_progress *ret)
         };
 }
 
-/* An image of the result; the texts are its own but for IDs, which are the engine's. */
-static Davit__V1__LoadResult__Loaded *loaded_message(const struct loaded_image *image)
+/* What of the result fits in one message. */
+struct result_size {
+    size_t bytes;
+    uint64_t left_out;
+};
+
+static Davit__V1__LoadResult__Renamed *renamed_message(const char *name, const struct digest *id)
+{
+    Davit__V1__LoadResult__Renamed *message = xcalloc(1, sizeof(*message));
+
+    davit__v1__load_result__renamed__init(message);
+    message->name = image_familiar(name);
+    message->old_image_id = xstrdup(id->text);
+    return message;
+}
+
+static Davit__V1__LoadResult__Loaded *loaded_message(const struct loaded_image *image,
+                                                     struct result_size *size)
 {
     Davit__V1__LoadResult__Loaded *message = xcalloc(1, sizeof(*message));
     const size_t count = strv_count(image->names);
@@ -91,15 +108,20 @@ static Davit__V1__LoadResult__Loaded *loaded_message(const struct loaded_image *
     message->image_id = xstrdup(image->id.text);
     message->names = xcalloc(count + 1, sizeof(*message->names));
     message->renamed = xcalloc(count + 1, sizeof(Davit__V1__LoadResult__Renamed *));
+    size->bytes += sizeof(image->id.text) + NAME_EXTRA_BYTES;
     for (size_t i = 0; i < count; i++) {
-        Davit__V1__LoadResult__Renamed *renamed;
+        const bool moved = image->moved_from && digest_is_set(&image->moved_from[i]);
+        if (size->bytes >= RESULT_MAX_BYTES) {
+            size->left_out += count - i;
+            break;
+        }
         message->names[message->n_names++] = image_familiar(image->names[i]);
-        if (!image->moved_from || !digest_is_set(&image->moved_from[i]))
+        size->bytes += strlen(image->names[i]) + NAME_EXTRA_BYTES;
+        if (!moved)
             continue;
-        renamed = message->renamed[message->n_renamed++] = xcalloc(1, sizeof(*renamed));
-        davit__v1__load_result__renamed__init(renamed);
-        renamed->name = image_familiar(image->names[i]);
-        renamed->old_image_id = xstrdup(image->moved_from[i].text);
+        message->renamed[message->n_renamed++] =
+            renamed_message(image->names[i], &image->moved_from[i]);
+        size->bytes += strlen(image->names[i]) + sizeof(image->id.text) + 2 * NAME_EXTRA_BYTES;
     }
     return message;
 }
@@ -111,16 +133,18 @@ static void pack_result(void *arg)
     const size_t count = load_count(job->load);
     Davit__V1__Job message = DAVIT__V1__JOB__INIT;
     Davit__V1__LoadResult *result = xcalloc(1, sizeof(*result));
-    size_t bytes = 0;
+    struct result_size size = {0};
 
     davit__v1__load_result__init(result);
     result->images = xcalloc(count + 1, sizeof(Davit__V1__LoadResult__Loaded *));
-    for (size_t i = 0; i < count && bytes < RESULT_MAX_BYTES; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct loaded_image image = load_result(job->load, i);
-        result->images[i] = loaded_message(&image);
-        result->n_images++;
-        bytes += protobuf_c_message_get_packed_size(&result->images[i]->base);
+        if (size.bytes < RESULT_MAX_BYTES)
+            result->images[result->n_images++] = loaded_message(&image, &size);
+        else
+            size.left_out += image.names ? strv_count(image.names) : 1;
     }
+    result->left_out = size.left_out;
     message.result_case = DAVIT__V1__JOB__RESULT_LOAD_RESULT;
     message.load_result = result;
     job_details_add(&job->result, &message);

@@ -196,6 +196,18 @@ def test_names_move(loader, archive):
     assert listed(loader) == {"name:1": OTHER.id, "name:2": SMALL.id}
 
 
+def test_more_names_than_are_told(loader, archive):
+    """What does not fit in a message is counted: a load that succeeded says so."""
+    names = [f"{'n' * 100}/{'m' * 100}:{'t' * 90}{number}" for number in range(8000)]
+    for image, most in ((SMALL, 8000), (OTHER, 4500)):
+        said = loader("load", "-i", archive(archives.docker_members((image, names)))).stdout
+        lines = [line for line in said.splitlines() if line.startswith("Loaded image: ")]
+        assert lines == [f"Loaded image: {name}" for name in names[:len(lines)]]
+        assert 2000 < len(lines) < most
+        assert said.endswith(f"\nLoaded {8000 - len(lines)} more, which are too many to name\n")
+        assert len(listed(loader)) == 8000 + (image is OTHER)
+
+
 def test_no_names(loader, archive):
     assert loader("load", "-i", archive(archives.podman_members((SMALL, [])))).stdout == \
         f"Loaded image ID: {SMALL.id}\n"
