@@ -6,6 +6,7 @@
 #include "daemon/image/remove.h"
 #include "daemon/store/event.h"
 #include "daemon/store/partial.h"
+#include "proto/async/await.h"
 #include "proto/base/log.h"
 
 struct prune {
@@ -17,6 +18,7 @@ struct prune {
     struct layers_pruned layers;
     struct partials_pruned partials;
     uint64_t image_bytes;
+    struct digest *ids; /* of images that nothing used when it began */
     size_t images_done, images_total;
     bool done;
 };
@@ -44,6 +46,7 @@ struct prune *prune_free(struct prune *prune)
     removal_done(&prune->planned);
     image_removals_done(&prune->images);
     layers_pruned_done(&prune->layers);
+    free(prune->ids);
     free(prune);
     return NULL;
 }
@@ -80,42 +83,64 @@ static bool await_prune_image(struct prune *prune, const struct digest *id, stru
     }
 }
 
-static bool is_planned(const struct prune *prune, const struct digest *id)
-{
-    for (size_t i = 0; i < prune->planned.count; i++) {
-        if (prune->planned.items[i].whole && digest_eq(&prune->planned.items[i].id, id))
-            return true;
-    }
-    return false;
-}
-
 static void plan_image(struct prune *prune, const struct digest *id)
 {
     const struct image *image = image_find_id(prune->store, id->text, NULL);
 
-    if (image && !is_planned(prune, id))
+    if (image && !removal_is_planned(&prune->planned, id))
         removal_plan_unused(&prune->planned, image);
+}
+
+static void add_id(struct prune *prune, const struct digest *id)
+{
+    size_t count = prune->images_total;
+
+    /* Doubled when they are full. */
+    if ((count & (count - 1)) == 0)
+        prune->ids = xrealloc(prune->ids, MAX(2 * count, 1) * sizeof(*prune->ids));
+    prune->ids[prune->images_total++] = *id;
+}
+
+/* Images come and go meanwhile. */
+static bool await_list_unused(struct prune *prune, struct error *err)
+{
+    struct image_place place = IMAGE_PLACE_FIRST;
+    const struct image *image;
+
+    while ((image = image_next(prune->store, &place))) {
+        int r;
+        place = (struct image_place){image->created_unix_ns, image->id};
+        if (is_unused(prune, image))
+            add_id(prune, &image->id);
+        r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "looking for images that nothing uses");
+    }
+    return true;
+}
+
+static bool await_plan_images(struct prune *prune, struct error *err)
+{
+    for (; prune->images_done < prune->images_total; prune->images_done++) {
+        int r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "planning what goes");
+        plan_image(prune, &prune->ids[prune->images_done]);
+    }
+    prune->image_bytes = removal_bytes(&prune->planned);
+    image_removals_move(&prune->images, &prune->planned.lines);
+    return true;
 }
 
 static bool await_prune_images(struct prune *prune, struct error *err)
 {
-    size_t count;
-    CLEANUP_FREE const struct image **images = image_list(prune->store, &count);
-    CLEANUP_FREE struct digest *ids = xcalloc(count + 1, sizeof(*ids));
-
-    for (size_t i = 0; i < count; i++) {
-        if (is_unused(prune, images[i]))
-            ids[prune->images_total++] = images[i]->id;
-    }
+    if (!await_list_unused(prune, err))
+        return false;
+    if (prune->dry_run)
+        return await_plan_images(prune, err);
     for (; prune->images_done < prune->images_total; prune->images_done++) {
-        if (prune->dry_run)
-            plan_image(prune, &ids[prune->images_done]);
-        else if (!await_prune_image(prune, &ids[prune->images_done], err))
+        if (!await_prune_image(prune, &prune->ids[prune->images_done], err))
             return false;
-    }
-    if (prune->dry_run) {
-        prune->image_bytes = removal_bytes(&prune->planned);
-        image_removals_move(&prune->images, &prune->planned.lines);
     }
     return true;
 }
@@ -137,9 +162,15 @@ static bool await_prune_others(struct prune *prune, struct error *err)
     return await_partials_prune(prune->store, before, prune->dry_run, &prune->partials, err);
 }
 
-/* As Docker: one event, that says how much. */
+static bool has_removed(const struct prune *prune)
+{
+    return !prune->dry_run && prune->images.count + prune->layers.count + prune->partials.count > 0;
+}
+
+/* As Docker: one event, that says how much. Also of what went before a failure, or a cancel. */
 static void await_tell(const struct prune *prune)
 {
+    CLEANUP(task_unshield) struct task_shield shield UNUSED = task_shield();
     CLEANUP_FREE char *bytes =
         xasprintf("%llu", (unsigned long long)prune_result(prune).freed_bytes);
     const struct event_note note = {.action = "prune", .actor = "", .reclaimed = bytes};
@@ -151,8 +182,11 @@ static void await_tell(const struct prune *prune)
 
 bool await_prune(struct prune *prune, struct error *err)
 {
-    if (!await_prune_images(prune, err) || !await_prune_others(prune, err))
+    if (!await_prune_images(prune, err) || !await_prune_others(prune, err)) {
+        if (has_removed(prune))
+            await_tell(prune);
         return error_prefix(err, "cannot remove everything that is not used");
+    }
     prune->done = true;
     if (!prune->dry_run)
         await_tell(prune);

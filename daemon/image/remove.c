@@ -1,8 +1,20 @@
 /* What of an image goes, by Docker's rules (moby, daemon/images/image_delete.go). */
 #include "daemon/image/remove.h"
 
+/* What goes of an image. */
+struct planned_image {
+    bool names, whole;
+    size_t children; /* that go before it */
+};
+
 void removal_done(struct removal *removal)
 {
+    size_t iterator = 0;
+    void *planned;
+
+    while (removal->planned && map_next(removal->planned, &iterator, NULL, &planned))
+        free(planned);
+    map_free(removal->planned);
     image_removals_done(&removal->lines);
     for (size_t i = 0; i < removal->count; i++)
         strv_free(removal->items[i].names);
@@ -93,35 +105,30 @@ static bool in_use(const struct image *image, bool running, const char *containe
     return error_hint(err, running ? "stop the container first" : "use --force");
 }
 
-static bool is_planned(const struct removal *removal, const struct image *image)
+static struct planned_image planned_of(const struct removal *removal, const struct digest *id)
 {
-    for (size_t i = 0; i < removal->count; i++) {
-        if (removal->items[i].whole && digest_eq(&removal->items[i].id, &image->id))
-            return true;
-    }
-    return false;
+    const struct planned_image *planned =
+        removal->planned ? map_get(removal->planned, id->text) : NULL;
+
+    return planned ? *planned : (struct planned_image){0};
+}
+
+bool removal_is_planned(const struct removal *removal, const struct digest *id)
+{
+    return planned_of(removal, id).whole;
 }
 
 /* Those that do not go before it. */
-static size_t children_left(const struct removal *removal, const struct image *image)
+static bool has_children_left(const struct removal *removal, const struct image *image)
 {
-    size_t gone = 0;
-
-    for (size_t i = 0; i < removal->count && image->children > 0; i++) {
-        const struct image *child = image_find_id(removal->store, removal->items[i].id.text, NULL);
-        gone += removal->items[i].whole && child && digest_eq(&child->parent, &image->id);
-    }
-    return image->children - gone;
+    return image->children > planned_of(removal, &image->id).children;
 }
 
 /* Unless they are about to go. */
 static bool has_names(const struct removal *removal, const struct image *image)
 {
-    for (size_t i = 0; i < removal->count; i++) {
-        if (digest_eq(&removal->items[i].id, &image->id))
-            return false;
-    }
-    return image->tag_count + image->repo_digest_count > 0;
+    return !planned_of(removal, &image->id).names &&
+           image->tag_count + image->repo_digest_count > 0;
 }
 
 /* names: whether those that it still has are a conflict. */
@@ -130,7 +137,7 @@ static bool check_conflicts(const struct removal *removal, const struct image *i
 {
     const char *container = image_holder(removal->store, &image->id, true);
 
-    if (children_left(removal, image) > 0)
+    if (has_children_left(removal, image))
         return conflict(image, false, "IMAGE_HAS_CHILDREN", "image has dependent child images",
                         err);
     if (container)
@@ -211,9 +218,9 @@ static void add_layer_lines(struct removal *removal, const struct image *image)
     CLEANUP_FREE const struct image **others = image_list(removal->store, NULL);
     size_t kept = 0;
 
-    for (const struct image **other = others; *other; other++) {
+    for (const struct image **other = others; *other && kept < image->diff_id_count; other++) {
         size_t common = common_layers(image, *other);
-        if (common > kept && !is_planned(removal, *other))
+        if (common > kept && !removal_is_planned(removal, &(*other)->id))
             kept = common;
     }
     if (image_holder(removal->store, &image->id, false))
@@ -230,10 +237,33 @@ static void add_layer_lines(struct removal *removal, const struct image *image)
 /* --- The plan ----------------------------------------------------------------------------------
  */
 
+static struct planned_image *planned_for(struct removal *removal, const struct digest *id)
+{
+    struct planned_image *planned;
+
+    if (!removal->planned)
+        removal->planned = map_new();
+    planned = map_get(removal->planned, id->text);
+    if (!planned) {
+        planned = xcalloc(1, sizeof(*planned));
+        map_put(removal->planned, id->text, planned);
+    }
+    return planned;
+}
+
 static void add_item(struct removal *removal, const struct image *image, char **names, size_t told,
                      bool whole)
 {
-    removal->items = xrealloc(removal->items, (removal->count + 1) * sizeof(*removal->items));
+    struct planned_image *planned = planned_for(removal, &image->id);
+
+    planned->names = true;
+    planned->whole |= whole;
+    if (whole && digest_is_set(&image->parent))
+        planned_for(removal, &image->parent)->children++;
+    /* Doubled when they are full. */
+    if ((removal->count & (removal->count - 1)) == 0)
+        removal->items =
+            xrealloc(removal->items, MAX(2 * removal->count, 1) * sizeof(*removal->items));
     removal->items[removal->count++] = (struct image_deletion){
         .id = image->id,
         .names = names,

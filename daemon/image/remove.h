@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/image/image.h"
+#include "proto/base/map.h"
 
 struct removal {
     const struct store *store;
@@ -11,6 +12,7 @@ struct removal {
     struct image_removals lines;
     struct image_deletion *items;
     size_t count;
+    struct map *planned; /* what the items mean for images, by their ids */
 };
 void removal_done(struct removal *removal);
 
@@ -19,6 +21,9 @@ bool removal_plan_image(struct removal *removal, const char *text, struct error 
 
 /* An image that nobody wants, with all its names; what has children that stay only loses them. */
 void removal_plan_unused(struct removal *removal, const struct image *image);
+
+/* Whether an image goes as a whole. */
+bool removal_is_planned(const struct removal *removal, const struct digest *id);
 
 /* What it will free on the disk, as things are. */
 uint64_t removal_bytes(const struct removal *removal);

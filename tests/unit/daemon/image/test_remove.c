@@ -437,6 +437,91 @@ static bool body_prune_keeps_children(void *arg UNUSED, struct error *err)
     return true;
 }
 
+/* What went before a failure is told, in the result and as an event. */
+static bool body_prune_fails(void *arg UNUSED, struct error *err)
+{
+    const struct prune_request dangling = {.images_only = true};
+    CLEANUP(prune_cleanup) struct prune *prune = NULL;
+    struct sample first, second;
+    struct family family;
+    char *const tags[] = {A ":1", NULL};
+    int64_t events;
+
+    await_family(&family, "fails", tags, NULL, err);
+    sample_make(&first, "first", 5, family.diff_ids, 0);
+    sample_make(&second, "second", 4, family.diff_ids, 0);
+    CHECK(await_image_commit(family.store, &first.image, NULL, NULL, NULL, err));
+    CHECK(await_image_commit(family.store, &second.image, NULL, NULL, NULL, err));
+    change_database("fails", "CREATE TRIGGER no BEFORE DELETE ON images"
+                             " WHEN old.created_unix_ns = 4 BEGIN SELECT RAISE(FAIL, 'no'); END");
+    events = event_last_id(family.store);
+    CHECK((prune = prune_new(family.store, &dangling, err)));
+    CHECK(!await_prune(prune, err) && error_is_set(err));
+    error_done(err);
+    CHECK(prune_result(prune).images->count == 1 && count_images(family.store) == 4);
+    assert_string_equal(prune_result(prune).images->items[0].what, first.image.id.text);
+    CHECK(event_last_id(family.store) == events + 2); /* delete, prune */
+    /* Nothing goes, nothing is told. */
+    prune = prune_free(prune);
+    CHECK((prune = prune_new(family.store, &dangling, err)));
+    CHECK(!await_prune(prune, err) && event_last_id(family.store) == events + 2);
+    error_done(err);
+    store_close_await(family.store);
+    return true;
+}
+
+#define MANY 2000
+
+struct passer_by {
+    size_t turns;
+    bool stop;
+};
+
+static bool await_pass_by(void *arg, struct error *err UNUSED)
+{
+    struct passer_by *passer_by = arg;
+
+    while (!passer_by->stop) {
+        passer_by->turns++;
+        CHECK(await_yield() == 0);
+    }
+    return true;
+}
+
+/* A dry run of many images lets others run. */
+static bool body_prune_in_slices(void *arg UNUSED, struct error *err)
+{
+    const struct prune_request planned = {.images_only = true, .dry_run = true};
+    CLEANUP(prune_cleanup) struct prune *prune = NULL;
+    CLEANUP_FREE struct sample *samples = xcalloc(MANY, sizeof(*samples));
+    CLEANUP_FREE struct image_commit *items = xcalloc(MANY, sizeof(*items));
+    struct group group;
+    struct passer_by passer_by = {0};
+    struct store *store = await_open_scratch("slices", err);
+    size_t before;
+
+    CHECK(store);
+    for (size_t i = 0; i < MANY; i++) {
+        char name[20];
+        snprintf(name, sizeof(name), "many %zu", i);
+        sample_make(&samples[i], name, (int64_t)i, samples[i].diff_ids, 0);
+        items[i].image = &samples[i].image;
+    }
+    CHECK(await_images_commit(store, items, MANY, NULL, 0, err));
+    image_commits_done(items, MANY);
+    CHECK((prune = prune_new(store, &planned, err)));
+    group_init(&group);
+    CHECK(task_spawn(&group, "pass by", NULL, await_pass_by, &passer_by, err));
+    CHECK(await_yield() == 0);
+    before = passer_by.turns;
+    CHECK(await_prune(prune, err) && prune_result(prune).images->count == MANY);
+    CHECK(passer_by.turns > before);
+    passer_by.stop = true;
+    CHECK(await_group(&group, err));
+    store_close_await(store);
+    return true;
+}
+
 #define TEST(name)                               \
     static void test_##name(void **state UNUSED) \
     {                                            \
@@ -453,6 +538,8 @@ TEST(ambiguous)
 TEST(tag_names)
 TEST(prune)
 TEST(prune_keeps_children)
+TEST(prune_fails)
+TEST(prune_in_slices)
 
 int main(void)
 {
@@ -468,6 +555,8 @@ int main(void)
         cmocka_unit_test(test_tag_names),
         cmocka_unit_test(test_prune),
         cmocka_unit_test(test_prune_keeps_children),
+        cmocka_unit_test(test_prune_fails),
+        cmocka_unit_test(test_prune_in_slices),
     };
 
     own_mounts();
