@@ -403,8 +403,7 @@ static void add_struct(const struct evaluation *evaluation, const struct verb *v
     struct value member;
 
     strbuf_addf(out, "%s%s{", pointer ? "&" : "", verb->sharp_v ? type->name : "");
-    for (const struct template_field *field = type->fields; field->name && !is_too_long(out);
-         field++) {
+    for (const struct template_field *field = type->fields; field->name; field++) {
         strbuf_add_str(out, field == type->fields ? "" : verb->sharp_v ? ", " : " ");
         if (verb->plus_v || verb->sharp_v)
             strbuf_addf(out, "%s:", field->name);
