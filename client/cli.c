@@ -42,6 +42,21 @@ bool await_cli_call(struct cli *cli, const char *method, const ProtobufCMessage 
            cli_daemon_error(err);
 }
 
+struct grpc_call *await_cli_stream(struct cli *cli, const char *method,
+                                   const ProtobufCMessage *request,
+                                   const ProtobufCMessageDescriptor *response_type,
+                                   struct error *err)
+{
+    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
+    if (!await_cli_connect(cli, err))
+        return NULL;
+    call = grpc_client_call(cli->client, method, response_type, NULL, err);
+    if (call && await_grpc_send(call, request, err) && await_grpc_close_send(call, err))
+        return TAKE(call);
+    cli_daemon_error(err);
+    return NULL;
+}
+
 /* --- The user ----------------------------------------------------------------------------------
  */
 

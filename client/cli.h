@@ -1,6 +1,7 @@
 /* One run of davit: which command was called how, and its way to the daemon and to the user.
- * A command begins with await_cli_call() for a question with one answer, or await_cli_connect() and
- * grpc_client_call() for a stream, and ends with await_cli_print(). */
+ * A command begins with await_cli_call() for a question with one answer, await_cli_stream() for one
+ * with many, or await_cli_connect() and grpc_client_call() for a dialogue, and ends with
+ * await_cli_print(). */
 #pragma once
 
 #include "client/commands.h"
@@ -33,6 +34,13 @@ bool await_cli_connect(struct cli *cli, struct error *err);
 bool await_cli_call(struct cli *cli, const char *method, const ProtobufCMessage *request,
                     const ProtobufCMessageDescriptor *response_type, ProtobufCMessage **ret,
                     struct error *err);
+
+/* One request, and a call whose responses are to be received. NULL with err as above; the caller
+ * frees it. */
+struct grpc_call *await_cli_stream(struct cli *cli, const char *method,
+                                   const ProtobufCMessage *request,
+                                   const ProtobufCMessageDescriptor *response_type,
+                                   struct error *err);
 
 /* Puts "Error response from daemon: " before an error that a call returned, if the daemon sent it.
  * Returns false. */

@@ -204,13 +204,12 @@ static bool await_events(struct cli *cli, struct error *err)
     int r;
 
     fill_request(&cli->flags, filters, &request);
-    if (!choose_template(cli, flag_string(&cli->flags, "format"), &template, err) ||
-        !await_cli_connect(cli, err))
+    if (!choose_template(cli, flag_string(&cli->flags, "format"), &template, err))
         return false;
-    call = grpc_client_call(cli->client, "/davit.v1.Events/Subscribe",
-                            &davit__v1__event__descriptor, NULL, err);
-    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
-        return cli_daemon_error(err);
+    call = await_cli_stream(cli, "/davit.v1.Events/Subscribe", &request.base,
+                            &davit__v1__event__descriptor, err);
+    if (!call)
+        return false;
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
         const bool shown = await_show(cli, template, (const Davit__V1__Event *)message, err);
         protobuf_c_message_free_unpacked(message, NULL);

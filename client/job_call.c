@@ -26,13 +26,7 @@ bool await_request_login(struct cli *cli, const char *reference, struct request_
 struct grpc_call *await_job_call(struct cli *cli, const char *method,
                                  const ProtobufCMessage *request, struct error *err)
 {
-    CLEANUP(grpc_call_cleanup)
-    struct grpc_call *call =
-        grpc_client_call(cli->client, method, &davit__v1__job_update__descriptor, NULL, err);
-    if (call && await_grpc_send(call, request, err) && await_grpc_close_send(call, err))
-        return TAKE(call);
-    cli_daemon_error(err);
-    return NULL;
+    return await_cli_stream(cli, method, request, &davit__v1__job_update__descriptor, err);
 }
 
 static void update_free(Davit__V1__JobUpdate **update)

@@ -252,8 +252,6 @@ static bool await_watch_command(struct cli *cli, struct error *err)
     CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
 
     request.id = cli->flags.args[0];
-    if (!await_cli_connect(cli, err))
-        return false;
     call = await_job_call(cli, "/davit.v1.Jobs/Watch", &request.base, err);
     return call && await_watch(cli, call, &options, err);
 }

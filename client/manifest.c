@@ -193,7 +193,6 @@ static struct grpc_call *await_start_call(struct cli *cli, const char *reference
 {
     Davit__V1__InspectManifestRequest request = DAVIT__V1__INSPECT_MANIFEST_REQUEST__INIT;
     CLEANUP(request_login_done) struct request_login login = {0};
-    CLEANUP(grpc_call_cleanup) struct grpc_call *call = NULL;
 
     if (!await_cli_connect(cli, err) || !await_request_login(cli, reference, &login, err))
         return NULL;
@@ -201,12 +200,8 @@ static struct grpc_call *await_start_call(struct cli *cli, const char *reference
     request.insecure = flag_bool(&cli->flags, "insecure");
     request.entries = flag_bool(&cli->flags, "verbose");
     request.auth = login.auth;
-    call = grpc_client_call(cli->client, "/davit.v1.Registries/InspectManifest",
-                            &davit__v1__manifest__descriptor, NULL, err);
-    if (call && await_grpc_send(call, &request.base, err) && await_grpc_close_send(call, err))
-        return TAKE(call);
-    cli_daemon_error(err);
-    return NULL;
+    return await_cli_stream(cli, "/davit.v1.Registries/InspectManifest", &request.base,
+                            &davit__v1__manifest__descriptor, err);
 }
 
 static bool await_manifests(struct cli *cli, const char *reference, struct inspection *ret,

@@ -1,3 +1,5 @@
+#include <inttypes.h>
+
 #include "client/cli.h"
 #include "client/filters.h"
 #include "client/prompt.h"
@@ -70,7 +72,12 @@ static char **filters_to_send(const struct cli *cli, bool images_only)
     return filters;
 }
 
-/* The last snapshot has the result. */
+static bool has_result(const Davit__V1__Job *job)
+{
+    return job && job->result_case == DAVIT__V1__JOB__RESULT_PRUNE_RESULT;
+}
+
+/* The last snapshot has the result; after a failure, of what had gone before it. */
 static bool await_job(struct cli *cli, bool images_only, Davit__V1__Job **ret, struct error *err)
 {
     Davit__V1__PruneRequest request = DAVIT__V1__PRUNE_REQUEST__INIT;
@@ -84,12 +91,10 @@ static bool await_job(struct cli *cli, bool images_only, Davit__V1__Job **ret, s
     request.filters = filters;
     request.n_filters = strv_count(filters);
     request.cancel_on_leave = true;
-    if (!await_cli_connect(cli, err))
+    call = await_cli_stream(cli, "/davit.v1.System/Prune", &request.base,
+                            &davit__v1__job_update__descriptor, err);
+    if (!call)
         return false;
-    call = grpc_client_call(cli->client, "/davit.v1.System/Prune",
-                            &davit__v1__job_update__descriptor, NULL, err);
-    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
-        return cli_daemon_error(err);
     while ((r = await_grpc_recv(call, &message, err)) > 0) {
         Davit__V1__JobUpdate *update = (Davit__V1__JobUpdate *)message;
         job_free(ret);
@@ -98,13 +103,19 @@ static bool await_job(struct cli *cli, bool images_only, Davit__V1__Job **ret, s
     }
     if (r < 0)
         return cli_daemon_error(err);
-    if (*ret && (*ret)->result_case == DAVIT__V1__JOB__RESULT_PRUNE_RESULT)
+    if (has_result(*ret))
         return true;
     return error_set(err, ERROR_INTERNAL, NULL, "the daemon ended the prune without a result");
 }
 
 /* --- After -------------------------------------------------------------------------------------
  */
+
+static void add_left_out(uint64_t count, struct strbuf *out)
+{
+    if (count > 0)
+        strbuf_addf(out, "and %" PRIu64 " more\n", count);
+}
 
 static void add_removed(const prune_result *result, struct strbuf *out)
 {
@@ -115,6 +126,7 @@ static void add_removed(const prune_result *result, struct strbuf *out)
         strbuf_addf(out, "%s%s\n",
                     untagged ? "untagged: " : "deleted: ", untagged ? one->untagged : one->deleted);
     }
+    add_left_out(result->removed_left_out, out);
     strbuf_add_char(out, '\n');
 }
 
@@ -122,12 +134,13 @@ static void add_removed(const prune_result *result, struct strbuf *out)
 static void add_result(const prune_result *result, struct strbuf *out)
 {
     const char *verb = result->dry_run ? "Would Delete" : "Deleted";
-    if (result->n_removed > 0)
+    if (result->n_removed + result->removed_left_out > 0)
         add_removed(result, out);
-    if (result->n_layers > 0) {
+    if (result->n_layers + result->layers_left_out > 0) {
         strbuf_addf(out, "%s Layers:\n", verb);
         for (size_t i = 0; i < result->n_layers; i++)
             strbuf_addf(out, "%s\n", result->layers[i]);
+        add_left_out(result->layers_left_out, out);
         strbuf_add_char(out, '\n');
     }
     if (result->partials > 0)
@@ -142,16 +155,17 @@ static bool await_prune(struct cli *cli, bool images_only, struct error *err)
 {
     CLEANUP(job_free) Davit__V1__Job *job = NULL;
     CLEANUP_STRBUF struct strbuf text = {0};
-    bool wanted = flag_bool(&cli->flags, "force") || flag_bool(&cli->flags, "dry-run");
+    bool wanted = flag_bool(&cli->flags, "force") || flag_bool(&cli->flags, "dry-run"), ok;
     cli_cancel_on_signals(cli);
     if (!wanted && !await_confirmation(cli, images_only, &wanted, err))
         return false;
     if (!wanted)
         return true;
-    if (!await_job(cli, images_only, &job, err))
+    ok = await_job(cli, images_only, &job, err);
+    if (!has_result(job))
         return false;
     add_result(job->prune_result, &text);
-    return await_cli_print(cli, text.data, text.length, err);
+    return await_cli_print(cli, text.data, text.length, ok ? err : NULL) && ok;
 }
 
 /* --- Flags -------------------------------------------------------------------------------------

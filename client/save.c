@@ -101,13 +101,9 @@ static bool await_call(struct save *save, struct error *err)
     request.n_references = save->cli->flags.arg_count;
     if (flag_is_set(&save->cli->flags, "platform"))
         request.platform = (char *)flag_string(&save->cli->flags, "platform");
-    if (!await_cli_connect(save->cli, err))
-        return false;
-    call = grpc_client_call(save->cli->client, "/davit.v1.Images/Save",
-                            &davit__v1__save_images_response__descriptor, NULL, err);
-    if (!call || !await_grpc_send(call, &request.base, err) || !await_grpc_close_send(call, err))
-        return cli_daemon_error(err);
-    return await_receive(save, call, err);
+    call = await_cli_stream(save->cli, "/davit.v1.Images/Save", &request.base,
+                            &davit__v1__save_images_response__descriptor, err);
+    return call && await_receive(save, call, err);
 }
 
 /* --- davit save --------------------------------------------------------------------------------
