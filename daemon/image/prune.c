@@ -162,11 +162,6 @@ static bool await_prune_others(struct prune *prune, struct error *err)
     return await_partials_prune(prune->store, before, prune->dry_run, &prune->partials, err);
 }
 
-static bool has_removed(const struct prune *prune)
-{
-    return !prune->dry_run && prune->images.count + prune->layers.count + prune->partials.count > 0;
-}
-
 /* As Docker: one event, that says how much. Also of what went before a failure, or a cancel. */
 static void await_tell(const struct prune *prune)
 {
@@ -183,7 +178,7 @@ static void await_tell(const struct prune *prune)
 bool await_prune(struct prune *prune, struct error *err)
 {
     if (!await_prune_images(prune, err) || !await_prune_others(prune, err)) {
-        if (has_removed(prune))
+        if (prune_has_removed(prune))
             await_tell(prune);
         return error_prefix(err, "cannot remove everything that is not used");
     }
@@ -200,6 +195,11 @@ unsigned int prune_percent(const struct prune *prune)
 {
     /* The rest is one call each. */
     return prune->done ? 100 : (unsigned int)(prune->images_done * 98 / (prune->images_total + 1));
+}
+
+bool prune_has_removed(const struct prune *prune)
+{
+    return !prune->dry_run && prune->images.count + prune->layers.count + prune->partials.count > 0;
 }
 
 struct prune_result prune_result(const struct prune *prune)

@@ -38,3 +38,6 @@ struct prune_result {
     bool dry_run;
 };
 struct prune_result prune_result(const struct prune *prune); /* borrowed */
+
+/* Whether anything has gone: also after a failure. */
+bool prune_has_removed(const struct prune *prune);

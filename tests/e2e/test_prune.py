@@ -1,12 +1,15 @@
 """`davit system prune`: what it removes, what it leaves, and what it says."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 
+import docker_images
 import images
 import pytest
 from conftest import Davit
@@ -281,3 +284,41 @@ def test_it_is_a_job_and_an_event(davit, davitd):
     assert re.search(r"\bprune\b.*\bdone\b", job, re.I), job
     (event,) = davit("events", "--since", "1h", "--until", "0s").stdout.splitlines()
     assert re.search(r" image prune .*\breclaimed=10\d{4}\b", event), event
+
+
+def load(davit, path, *members):
+    path.write_bytes(docker_images.archive(members))
+    davit("load", "-q", "-i", path)
+
+
+def made(name, year):
+    return docker_images.make([images.layer([images.file(name, name)])], f"{year}-05-05T00:00:00Z")
+
+
+def test_what_went_before_a_failure_is_said(davit, davitd, tmp_path):
+    old, new = made("old", 2020), made("new", 2024)  # that goes first
+    load(davit, tmp_path / "two.tar", docker_images.Member(old), docker_images.Member(new))
+    with contextlib.closing(sqlite3.connect(davitd.data_root / "davit.db")) as database, database:
+        database.execute("CREATE TRIGGER no BEFORE DELETE ON images "
+                         f"WHEN old.id = '{old.id}' BEGIN SELECT RAISE(FAIL, 'no'); END")
+    failed = davit("image", "prune", "-f", check=False)
+    assert failed.code == 1 and ids(davit) == {old.id}
+    assert failed.stdout.startswith(f"Deleted Images:\ndeleted: {new.id}\n")
+    assert "cannot remove everything that is not used" in failed.stderr
+    assert "image prune" in davit("events", "--since", "1h", "--until", "0s").stdout
+    failed = davit("image", "prune", "-f", check=False)
+    assert failed.code == 1 and failed.stdout == ""
+
+
+def test_more_than_a_message_has_room_for(davit, tmp_path):
+    image = made("many", 2024)
+    tags = [f"{'x' * 120}/{'y' * 110}:t{number:05}" for number in range(10_000)]
+    load(davit, tmp_path / "many.tar", docker_images.Member(image, tags))
+    for options in (["--dry-run"], ["-f"]):
+        lines = davit("image", "prune", "-a", *options).stdout.splitlines()
+        assert lines[1] == f"untagged: {tags[0]}"
+        left_out = re.fullmatch(r"and (\d+) more", lines[-3])
+        # Of the image and its layer, too.
+        assert len(lines) - 4 + int(left_out[1]) == 10_002
+        assert 2_000_000 < sum(len(line) for line in lines) < 2_200_000
+    assert ids(davit) == set()
