@@ -458,16 +458,22 @@ def documents(make):
     outcomes = {**dict.fromkeys(("empty", "garbage", "cut", "null", "number", "text", "then-garbage",
                                  "two", "nul"), NO_JSON),
                 **dict.fromkeys(("deep", "many-empty", "4-mib-of-values"), MUCH_JSON)}
+    # manifest.json is parsed item by item, each of which is an object.
+    listed = {**outcomes, **dict.fromkeys(("object", "line-of-text", "line-null",
+                                           "4-mib-of-values"), NO_JSON)}
+    del listed["many-empty"]
     for name, data in bad.items():
-        for path, change in (("manifest", docker_with), ("index", oci_with)):
+        for path, change, known in (("manifest", docker_with, listed), ("index", oci_with, outcomes)):
             change(make, f"{path}-json-{name}", lambda members, _, path=path, data=data:
                    members.update({f"{path}.json": data}),
-                   **outcomes.get(name, {"error": rf'{path}\.json"'}), outers=())
-    manifest_with(make, "manifest-json-of-4-mib", {"Comment": "x" * (4 * MIB)}, error="4 MiB|large")
-    docker_with(make, "manifest-json-of-4-mib-of-spaces", lambda members, _: members.update(
-        {"manifest.json": members["manifest.json"] + b" " * (4 * MIB)}), error="4 MiB|large")
+                   **known.get(name, {"error": rf'{path}\.json"'}), outers=())
+    manifest_with(make, "manifest-json-of-4-mib", {"Comment": "x" * (4 * MIB)},
+                  **{**MUCH_JSON, "error": "too large"})
+    manifest_with(make, "manifest-json-of-much", {"Comment": [[]] * 100_000}, **MUCH_JSON)
+    docker_with(make, "manifest-json-of-16-mib-of-spaces", lambda members, _: members.update(
+        {"manifest.json": members["manifest.json"] + b" " * (16 * MIB)}), error="16 MiB")
     docker_with(make, "manifest-json-with-space", lambda members, _: members.update(
-        {"manifest.json": b"\n\t " + members["manifest.json"] + b" " * MIB}))
+        {"manifest.json": b"\n\t " + members["manifest.json"] + b" " * (5 * MIB)}))
     for name, line in {
             "config-number": {"Config": 5}, "config-null": {"Config": None}, "config-no": {"Config": ...},
             "layers-text": {"Layers": "x"}, "layers-object": {"Layers": {}},
