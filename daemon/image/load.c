@@ -24,6 +24,7 @@ struct load {
     struct error source_error; /* why not all of the archive came */
     struct members members;
     uint64_t others_bytes;
+    uint64_t bytes_read;         /* once the opener has gone */
     struct layer_lease **leases; /* on each layer that was seen, */
     struct digest *held;         /* and which that is */
     size_t held_count;
@@ -502,6 +503,8 @@ static void make_manifest(struct making *making, const struct planned_image *pla
         plain_manifest(&planned->id, planned->config_member->size_bytes, layers, count);
     making->image.manifest_data = making->manifest;
     making->image.manifest_size = strlen(making->manifest);
+    making->image.manifest_digest =
+        digest_of(making->image.manifest_data, making->image.manifest_size);
 }
 
 /* One that the store has for the image is better than one that is made: registries know it. */
@@ -515,13 +518,12 @@ static bool await_choose_manifest(struct load *load, struct making *making,
     if (await_image_data(load->store, &planned->id, &making->there, err)) {
         making->image.manifest_data = making->there.manifest;
         making->image.manifest_size = making->there.manifest_size;
+        making->image.manifest_digest = making->there.manifest_digest;
     } else if (error_is(err, "IMAGE_NOT_FOUND") || error_is(err, "IMAGE_DAMAGED")) {
         error_done(err);
         make_manifest(making, planned);
     } else
         return false;
-    making->image.manifest_digest =
-        digest_of(making->image.manifest_data, making->image.manifest_size);
     return true;
 }
 
@@ -573,6 +575,8 @@ static bool await_commit(struct load *load, struct error *err)
 
 static void opener_done_await(struct load **load)
 {
+    if ((*load)->opener)
+        (*load)->bytes_read = archive_opener_input_bytes((*load)->opener);
     archive_opener_free_await((*load)->opener);
     (*load)->opener = NULL;
 }
@@ -665,9 +669,8 @@ void load_progress(struct load *load, struct load_progress *ret)
     *ret = (struct load_progress){.phase = load->phase,
                                   .bytes_total = load->source->bytes_total,
                                   .eta_ms = -1};
-    if (load->opener)
-        ret->bytes_read = archive_opener_input_bytes(load->opener);
-    if (load->phase != LOAD_READING)
+    ret->bytes_read = load->opener ? archive_opener_input_bytes(load->opener) : load->bytes_read;
+    if (load->phase != LOAD_READING && ret->bytes_total > 0)
         ret->bytes_read = ret->bytes_total;
     if (load->begun_ms && elapsed_ms > 0)
         ret->bytes_per_second = ret->bytes_read * 1000 / elapsed_ms;

@@ -377,7 +377,7 @@ static bool read_data(struct db *db, void *arg, struct error *err)
                  err);
     int r = row ? db_step(db, row, err) : -1;
     struct image_data *data = &work->data;
-    struct digest manifest, config;
+    struct digest config;
 
     if (r < 0)
         return false;
@@ -386,9 +386,10 @@ static bool read_data(struct db *db, void *arg, struct error *err)
         return true;
     copy_blob(row, 1, &data->manifest, &data->manifest_size);
     copy_blob(row, 2, &data->config, &data->config_size);
-    manifest = digest_of(data->manifest, data->manifest_size);
+    data->manifest_digest = digest_of(data->manifest, data->manifest_size);
     config = digest_of(data->config, data->config_size);
-    work->manifest_damaged = !str_eq(manifest.text, (const char *)sqlite3_column_text(row, 0));
+    work->manifest_damaged =
+        !str_eq(data->manifest_digest.text, (const char *)sqlite3_column_text(row, 0));
     work->config_damaged = !digest_eq(&config, work->id);
     return true;
 }

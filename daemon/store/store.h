@@ -324,6 +324,7 @@ const struct image *image_next(const struct store *store, const struct image_pla
 struct image_data {
     char *manifest, *config;
     size_t manifest_size, config_size;
+    struct digest manifest_digest;
 };
 bool await_image_data(struct store *store, const struct digest *id, struct image_data *ret,
                       struct error *err);

@@ -13,6 +13,8 @@ import tars
 from conftest import Davit, wait_until
 from test_space import Disk
 
+pytest_plugins = ("api",)
+
 SMALL = images.image([images.layer([images.file("small", "1")]),
                       images.layer([images.file("more", b"2" * 5000)])],
                      config={"Labels": {"one": "small"}})
@@ -232,6 +234,13 @@ def test_progress_on_a_terminal(davit, archive):
     assert terminal.output.replace("\r", "").endswith(LOADED)
     quiet = davit.pty("load", "-q", "-i", archive(archives.docker_members(*NAMED)))
     assert quiet.wait() == 0 and quiet.output.replace("\r", "") == LOADED
+
+
+def test_bytes_read_never_fall(api):
+    """Also where nobody said how many there will be."""
+    data = archives.pack(archives.docker_members(*NAMED))
+    read = [update.job.progress.bytes_fetched for update in api.load([data])]
+    assert read == sorted(read) and read[-1] == len(data)
 
 
 def test_nothing_to_load(davit, tmp_path):
