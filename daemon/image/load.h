@@ -22,6 +22,7 @@ struct archive_source {
 #define LOAD_MAX_BYTES (32 * MIB)
 #define LOAD_MAX_LIST_BYTES (16 * MIB)
 #define LOAD_MAX_LAYERS 16384
+#define LOAD_MEMBER_BYTES (1 * KIB) /* at most, for a name as save gives them */
 
 struct load;
 

@@ -98,6 +98,9 @@ static void read_name(struct member *member)
         digest_parse(digest, &member->hint, NULL);
 }
 
+_Static_assert(sizeof(struct member) + sizeof("blobs/sha256/") * 2 + 128 + 64 <= LOAD_MEMBER_BYTES,
+               "what save counts with");
+
 struct member *member_new(const char *path, enum member_kind kind, uint64_t size_bytes)
 {
     struct member *member = xcalloc(1, sizeof(*member));

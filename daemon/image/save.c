@@ -2,6 +2,7 @@
 
 #include "daemon/image/image.h"
 #include "daemon/image/inspect.h"
+#include "daemon/image/load.h"
 #include "daemon/image/plain_manifest.h"
 #include "daemon/image/save_internal.h"
 #include "daemon/image/tar_header.h"
@@ -36,6 +37,8 @@ struct save {
     size_t *layers; /* of entries: those that are layers */
     size_t layer_count;
     uint64_t bytes_done, bytes_total, configs_bytes;
+    uint64_t documents_bytes; /* with configs */
+    uint64_t list_bytes;      /* of manifest.json */
     bool prepared;
     /* Where reading is. */
     size_t current;  /* entry; entry_count: the end's zeros */
@@ -342,6 +345,7 @@ static struct entry *add_entry(struct save *save, const char *name, char *data)
     strcpy(entry->name, name);
     if (data)
         entry->size_bytes = strlen(data);
+    save->documents_bytes += entry->size_bytes;
     return entry;
 }
 
@@ -354,6 +358,10 @@ static struct entry *add_blob(struct save *save, const struct digest *digest, in
     entry->kind = kind;
     entry->digest = *digest;
     entry->size_bytes = size_bytes;
+    if (kind == ENTRY_LAYER)
+        save->layer_count++;
+    else
+        save->documents_bytes += size_bytes;
     return entry;
 }
 
@@ -391,6 +399,22 @@ static bool await_layer_entry(struct save *save, struct map *known, const struct
     return true;
 }
 
+/* What is written can be loaded again. */
+static bool check_limits(const struct save *save, struct error *err)
+{
+    uint64_t described = save->documents_bytes + save->entry_count * LOAD_MEMBER_BYTES;
+
+    if (described <= LOAD_MAX_BYTES && save->list_bytes <= LOAD_MAX_LIST_BYTES &&
+        save->layer_count <= LOAD_MAX_LAYERS)
+        return true;
+    error_set(
+        err, ERROR_RESOURCE_EXHAUSTED, "TOO_MANY_IMAGES",
+        "%zu images are too many for one archive: it could not be loaded, which takes %llu MiB "
+        "of what describes images, %llu MiB of it in one list, and %d layers",
+        save->image_count, LOAD_MAX_BYTES / MIB, LOAD_MAX_LIST_BYTES / MIB, LOAD_MAX_LAYERS);
+    return error_hint(err, "save them in several archives");
+}
+
 static bool await_image_entries(struct save *save, struct map *known, struct save_image *image,
                                 struct error *err)
 {
@@ -415,7 +439,7 @@ static bool await_image_entries(struct save *save, struct map *known, struct sav
         config->data = TAKE(data.config);
         save->configs_bytes += data.config_size;
     }
-    return true;
+    return check_limits(save, err);
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -441,12 +465,15 @@ static void lay_out(void *arg)
     add_entry(save, "blobs/", NULL);
     add_entry(save, BLOBS, NULL);
     add_entry(save, "index.json", save_index(save->images, save->image_count));
-    add_entry(save, "manifest.json", save_manifest_json(save->images, save->image_count));
+    save->list_bytes =
+        add_entry(save, "manifest.json", save_manifest_json(save->images, save->image_count))
+            ->size_bytes;
     add_entry(save, "oci-layout", xstrdup("{\"imageLayoutVersion\": \"1.0.0\"}"));
     if (repositories)
         add_entry(save, "repositories", repositories);
     qsort(save->entries, save->entry_count, sizeof(*save->entries), compare_entries);
-    save->layers = xcalloc(save->entry_count, sizeof(*save->layers));
+    save->layers = xcalloc(save->layer_count + 1, sizeof(*save->layers));
+    save->layer_count = 0;
     for (size_t i = 0; i < save->entry_count; i++) {
         if (save->entries[i].kind == ENTRY_LAYER)
             save->layers[save->layer_count++] = i;
@@ -467,8 +494,8 @@ bool await_save_prepare(struct save *save, struct error *err)
     r = await_work(lay_out, save, "laying out an archive");
     if (r < 0)
         return await_error(err, r, "saving images");
-    save->prepared = true;
-    return true;
+    save->prepared = check_limits(save, err);
+    return save->prepared;
 }
 
 uint64_t save_bytes_total(const struct save *save)

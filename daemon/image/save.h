@@ -27,7 +27,8 @@ struct save *await_save_new(struct store *store, char *const *references, size_t
 struct save *save_free(struct save *save); /* takes NULL; returns NULL; does not suspend */
 
 /* Reads what is small and sees that all layers can be had: FAILED_PRECONDITION (NO_LAYER_FILE),
- * DATA_LOSS (LAYER_DAMAGED, BLOB_DAMAGED, IMAGE_DAMAGED). From then on the length is known. */
+ * DATA_LOSS (LAYER_DAMAGED, BLOB_DAMAGED, IMAGE_DAMAGED), TOO_MANY_IMAGES to be loaded. From then
+ * on the length is known. */
 bool await_save_prepare(struct save *save, struct error *err);
 uint64_t save_bytes_total(const struct save *save);
 

@@ -336,6 +336,42 @@ static bool body_large_configs(void *arg UNUSED, struct error *err)
     return true;
 }
 
+/* What is saved can be loaded: beyond that it is refused, before the first byte. */
+static bool body_too_much(void *arg UNUSED, struct error *err)
+{
+    enum { SIZE = 3900 * KIB, COUNT = 9 };
+    CLEANUP_FREE char *config = xmalloc(SIZE);
+    char *references[COUNT];
+    struct sample samples[COUNT];
+    struct shelf shelf;
+    struct save *save;
+
+    await_shelf(&shelf, "too-much", err);
+    memset(config, ' ', SIZE);
+    config[0] = '{';
+    for (size_t i = 0; i < COUNT; i++) {
+        struct image *image = &samples[i].image;
+        sample_make(&samples[i], "much", 1, shelf.diff_ids, 1);
+        config[SIZE - 1 - i] = '}';
+        image->config_data = config;
+        image->config_size = SIZE - i;
+        image->id = digest_of(config, SIZE - i);
+        references[i] = image->id.text;
+        CHECK(await_image_commit(shelf.store, image, NULL, NULL, NULL, err));
+        config[SIZE - 1 - i] = ' ';
+    }
+    save = await_save_new(shelf.store, references, COUNT - 1, NULL, err);
+    CHECK(save && await_save_prepare(save, err));
+    save_free(save);
+    save = await_save_new(shelf.store, references, COUNT, NULL, err);
+    CHECK(save && !await_save_prepare(save, err));
+    CHECK(error_is(err, "TOO_MANY_IMAGES"));
+    error_done(err);
+    save_free(save);
+    store_close_await(shelf.store);
+    return true;
+}
+
 #define TEST(name)                      \
     static void test_##name(void **arg) \
     {                                   \
@@ -351,6 +387,7 @@ TEST(not_found)
 TEST(many_references)
 TEST(removed)
 TEST(large_configs)
+TEST(too_much)
 
 int main(void)
 {
@@ -359,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_names),         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_not_found),     cmocka_unit_test(test_removed),
         cmocka_unit_test(test_large_configs), cmocka_unit_test(test_many_references),
+        cmocka_unit_test(test_too_much),
     };
 
     own_mounts();
