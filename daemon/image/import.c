@@ -292,14 +292,40 @@ static char *make_config(const struct import *import, int64_t created_unix_ns)
     return json_text(json);
 }
 
+/* The documents of the image; a configuration can be 4 MiB: not for the loop. */
+struct documents {
+    const struct import *import;
+    int64_t created_unix_ns;
+    char *config, *manifest;
+    size_t config_size, manifest_size;
+    struct digest id, manifest_digest;
+};
+
+static void documents_done(struct documents *documents)
+{
+    free(documents->config);
+    free(documents->manifest);
+}
+
+static void make_documents(void *arg)
+{
+    struct documents *made = arg;
+
+    made->config = make_config(made->import, made->created_unix_ns);
+    made->config_size = strlen(made->config);
+    made->id = digest_of(made->config, made->config_size);
+    made->manifest = plain_manifest(&made->id, made->config_size, &made->import->layer, 1);
+    made->manifest_size = strlen(made->manifest);
+    made->manifest_digest = digest_of(made->manifest, made->manifest_size);
+}
+
 static bool await_commit(struct import *import, struct error *err)
 {
-    const int64_t now = wall_clock_ns();
-    CLEANUP_FREE char *config = make_config(import, now);
-    CLEANUP_FREE char *manifest = NULL;
+    CLEANUP(documents_done)
+    struct documents made = {.import = import, .created_unix_ns = wall_clock_ns()};
     char *tags[] = {import->name, NULL};
     struct event_note event = {.action = "import", .image = &import->id};
-    struct image image = {.created_unix_ns = now,
+    struct image image = {.created_unix_ns = made.created_unix_ns,
                           .os = import->platform.os,
                           .architecture = import->platform.architecture,
                           .event = &event,
@@ -307,19 +333,21 @@ static bool await_commit(struct import *import, struct error *err)
                           .diff_id_count = 1};
     struct image_commit commit = {.image = &image, .tags = tags, .tagged = true};
     bool ok;
+    int r;
 
     import->committing = true;
-    image.config_data = config;
-    image.config_size = strlen(config);
-    if (image.config_size > MANIFEST_MAX_BYTES)
+    if ((r = await_work(make_documents, &made, "making an image")) < 0)
+        return await_error(err, r, "making an image");
+    if (made.config_size > MANIFEST_MAX_BYTES)
         return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_INSTRUCTION",
                          "the changes make a configuration of more than 4 MiB");
-    image.id = import->id = digest_of(config, image.config_size);
+    image.id = import->id = made.id;
+    image.config_data = made.config;
+    image.config_size = made.config_size;
+    image.manifest_data = made.manifest;
+    image.manifest_size = made.manifest_size;
+    image.manifest_digest = made.manifest_digest;
     event.actor = event.name = import->id.text;
-    manifest = plain_manifest(&image.id, image.config_size, &import->layer, 1);
-    image.manifest_data = manifest;
-    image.manifest_size = strlen(manifest);
-    image.manifest_digest = digest_of(manifest, image.manifest_size);
     ok = await_images_commit(import->store, &commit, 1, NULL, 0, err);
     image_commits_done(&commit, 1);
     return ok;
