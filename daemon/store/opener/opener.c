@@ -18,7 +18,7 @@ struct opener {
     const uint8_t *rest;       /* of the input, which the decompressor has not taken yet */
     size_t rest_size;
     bool input_ended, full; /* full: there may be more to come of what was taken */
-    int input_errno, output_errno;
+    int output_errno;
     uint64_t taken_bytes, inflated_bytes, sent_bytes;
     struct decompressor *decompressor; /* of gzip and zstd; libarchive does the others */
     struct archive *archive;
