@@ -370,6 +370,14 @@ static bool await_member(struct load *load, const struct frame_member *frame, st
     return members_add(&load->members, link, err);
 }
 
+/* Says which archive is wrong, where it is not said which of its members. */
+static bool name_archive(const struct load *load, struct error *err)
+{
+    if (err && err->code == ERROR_DATA_LOSS && !str_starts(err->message, "member "))
+        error_prefix(err, "%s", load->source->name);
+    return false;
+}
+
 static bool await_members(struct load *load, struct error *err)
 {
     struct archive_piece piece;
@@ -379,9 +387,7 @@ static bool await_members(struct load *load, struct error *err)
         if (!await_member(load, &piece.member, err))
             return false;
     }
-    if (r < 0 && err && err->code == ERROR_DATA_LOSS && !str_starts(err->message, "member "))
-        error_prefix(err, "%s", load->source->name);
-    return r == 0;
+    return r == 0 || name_archive(load, err);
 }
 
 /* The same, and until their layers are stored. */
@@ -395,9 +401,10 @@ static bool await_stored(struct load *load, struct error *err)
     return ok;
 }
 
-static bool empty_archive(struct error *err)
+static bool empty_archive(const struct load *load, struct error *err)
 {
-    return error_set(err, ERROR_INVALID_ARGUMENT, "EMPTY_ARCHIVE", "the archive is empty");
+    return error_set(err, ERROR_INVALID_ARGUMENT, "EMPTY_ARCHIVE", "%s: the archive is empty",
+                     load->source->name);
 }
 
 /* All of the archive, in both directions at once. */
@@ -417,7 +424,7 @@ static bool await_archive(struct load *load, struct error *err)
         return error_move(err, &load->source_error);
     if (!ok)
         return error_is_set(&failure) ? error_move(err, &failure) : false;
-    return archive_opener_input_bytes(load->opener) > 0 || empty_archive(err);
+    return archive_opener_input_bytes(load->opener) > 0 || empty_archive(load, err);
 }
 
 /* --- Images ------------------------------------------------------------------------------------
@@ -446,7 +453,7 @@ static bool await_plan(struct load *load, struct error *err)
 
     if (r < 0)
         return await_error(err, r, "reading documents");
-    return work.ok || error_move(err, &work.err);
+    return work.ok || error_move(err, &work.err) || name_archive(load, err);
 }
 
 /* What an image is committed from, beside the plan. */

@@ -252,11 +252,15 @@ def test_nothing_to_load(davit, tmp_path):
     assert terminal.wait() == 1 and terminal.output.replace("\r", "") == empty
     (tmp_path / "empty").touch()
     result = davit("load", "-i", tmp_path / "empty", check=False)
-    assert result.stderr == "Error response from daemon: the archive is empty\n"
+    assert result.stderr == "Error response from daemon: empty: the archive is empty\n"
+    (tmp_path / "no-image").write_bytes(tars.END)
+    result = davit("load", "-i", tmp_path / "no-image", check=False)
+    assert result.stderr.startswith(
+        "Error response from daemon: no-image: invalid archive: does not contain a manifest.json")
     result = davit("load", "-i", tmp_path / "none", check=False)
     assert result.stderr == f"open {tmp_path}/none: no such file or directory\n"
     assert davit("jobs", "-a", "--format", "{{.Kind}} {{.Subject}} {{.State}}").stdout == \
-        "load empty failed\n"
+        "load no-image failed\nload empty failed\n"
 
 
 # --- All or nothing ------------------------------------------------------------------------------
