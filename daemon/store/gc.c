@@ -6,18 +6,8 @@
 
 bool layer_in_use(const struct store *store, const struct layer *layer, unsigned int uses)
 {
-    const struct digest *diff_id = &layer->info.diff_id;
-
-    if (layer->mounts > 0 || layer->image_uses > uses)
-        return true;
-    LIST_FOR_EACH (node, &store->leases) {
-        const struct layer_lease *lease = LIST_ITEM(node, struct layer_lease, node);
-        for (size_t i = 0; i < lease->count; i++) {
-            if (digest_eq(&lease->diff_ids[i], diff_id))
-                return true;
-        }
-    }
-    return false;
+    return layer->mounts > 0 || layer->image_uses > uses ||
+           map_get(store->leased, layer->info.diff_id.text);
 }
 
 /* --- What nothing uses -------------------------------------------------------------------------
@@ -91,7 +81,8 @@ void layers_drop_await(struct store *store, const struct digest *diff_ids, size_
         if (layer->doomed && !layer_in_use(store, layer, 0))
             unused[unused_count++] = layer;
     }
-    if (unused_count > 0 && !await_layers_delete(store, unused, unused_count, &dropped, &failure))
+    if ((count > 0 && !locked) ||
+        (unused_count > 0 && !await_layers_delete(store, unused, unused_count, &dropped, &failure)))
         log_warn("cannot remove unused layers", LOG("error", failure.message));
 }
 

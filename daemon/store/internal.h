@@ -52,7 +52,6 @@ struct image_hold {
 };
 
 struct layer_lease {
-    struct list node;
     struct store *store;
     struct digest *diff_ids;
     size_t count;
@@ -109,7 +108,7 @@ struct store {
     bool keep_blobs, drop_blobs;
     int64_t images_verified_unix_ns;
     struct wait_queue mount_queue;
-    struct list leases;
+    struct map *leased;    /* how many leases there are, by diff_id; also of layers still to come */
     struct image **images; /* newest first; its room is a power of two */
     size_t image_count;
     struct map *images_by_id; /* also hidden ones */

@@ -497,20 +497,36 @@ struct layer_lease *layer_lease_new(struct store *store, const struct digest *di
     lease->store = store;
     lease->diff_ids = xmemdup(diff_ids, count * sizeof(*diff_ids));
     lease->count = count;
-    list_append(&store->leases, &lease->node);
+    for (size_t i = 0; i < count; i++) {
+        size_t *leases = map_get(store->leased, diff_ids[i].text);
+        if (!leases) {
+            leases = xcalloc(1, sizeof(*leases));
+            map_put(store->leased, diff_ids[i].text, leases);
+        }
+        (*leases)++;
+    }
     return lease;
+}
+
+static void give_back(struct store *store, const struct digest *diff_id)
+{
+    struct layer *layer = layer_get(store, diff_id);
+    size_t *leases = map_get(store->leased, diff_id->text);
+
+    if (layer)
+        layer->used_unix_ns = wall_clock_ns();
+    if (--*leases > 0)
+        return;
+    map_remove(store->leased, diff_id->text);
+    free(leases);
 }
 
 struct layer_lease *layer_lease_free(struct layer_lease *lease)
 {
     if (!lease)
         return NULL;
-    for (size_t i = 0; i < lease->count; i++) {
-        struct layer *layer = layer_get(lease->store, &lease->diff_ids[i]);
-        if (layer)
-            layer->used_unix_ns = wall_clock_ns();
-    }
-    list_remove(&lease->node);
+    for (size_t i = 0; i < lease->count; i++)
+        give_back(lease->store, &lease->diff_ids[i]);
     free(lease->diff_ids);
     free(lease);
     return NULL;

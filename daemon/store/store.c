@@ -26,12 +26,12 @@ static struct store *store_new(const struct store_options *options)
     store->sequence = (uint64_t)wall_clock_ns();
     store->lock_fd = store->layers_fd = store->tmp_fd = store->mnt_fd = store->partials.dir_fd = -1;
     store->layers = map_new();
+    store->leased = map_new();
     store->names = map_new();
     store->images_by_id = map_new();
     list_init(&store->holds);
     event_log_init(&store->events, options->events_max);
     wait_queue_init(&store->mount_queue);
-    list_init(&store->leases);
     store->partials.ttl_ns = (int64_t)ttl_ms * 1000000;
     store->partials.max_bytes =
         options->partial_max_bytes ? options->partial_max_bytes : PARTIAL_MAX_DEFAULT_BYTES;
@@ -60,6 +60,7 @@ static void store_free(struct store *store)
     while (map_next(store->layers, &iterator, NULL, &layer))
         layer_free(layer);
     map_free(store->layers);
+    map_free(store->leased);
     map_free(store->names);
     map_free(store->images_by_id);
     map_free(store->partials.open);
@@ -133,7 +134,7 @@ struct store *store_close_await(struct store *store)
 
     if (!store)
         return NULL;
-    CHECK(list_empty(&store->leases) && list_empty(&store->partials.leases));
+    CHECK(map_count(store->leased) == 0 && list_empty(&store->partials.leases));
     atomic_store(&store->trash.stop, true);
     group_done_await(&store->background);
     store_unmount_unused_await(store);

@@ -173,6 +173,7 @@ static bool body_mount(void *arg UNUSED, struct error *err)
     CLEANUP_STRBUF struct strbuf tar = {0};
     struct digest diff_id = make_layer(&tar, "file", "mounted");
     CLEANUP(layers_pruned_done) struct layers_pruned deleted = {0};
+    CLEANUP(layers_pruned_done) struct layers_pruned unused = {0};
     CLEANUP_FREE char *path = NULL;
     struct layer_lease *lease;
     struct sample sample;
@@ -180,6 +181,10 @@ static bool body_mount(void *arg UNUSED, struct error *err)
     CHECK(store);
     lease = layer_lease_new(store, &diff_id, 1);
     CHECK(await_store_layer(store, &diff_id, &tar, NULL, err));
+    /* Of two leases each holds it. */
+    layer_lease_free(layer_lease_new(store, &diff_id, 1));
+    unused = layers_unused(store, INT64_MAX);
+    CHECK(unused.count == 0);
     sample_make(&sample, "sample", 1, &diff_id, 1);
     CHECK(await_image_commit(store, &sample.image, "a:1", NULL, NULL, err));
     layer_lease_free(lease);
