@@ -89,6 +89,22 @@ def test_layers_are_there_once_and_as_they_were(davit, shelf):
     assert sum(name.startswith("blobs/") for name in members) == 3 + 2 + 2
 
 
+def test_many_images_of_many_layers_come_back(make_davitd, scratch):
+    """Of which the list in the archive is larger than other documents may be."""
+    layers = [images.layer([images.file("number", str(number))], "none") for number in range(40)]
+    some = [images.image(layers, config={"User": str(number)}) for number in range(400)]
+    (scratch / "in.tar").write_bytes(archives.pack(archives.docker_members(
+        *((image, [f"app:{number}"]) for number, image in enumerate(some)))))
+    davit, other = Davit(make_davitd()), Davit(make_davitd())
+    davit("load", "-q", "-i", scratch / "in.tar")
+    davit("save", "-o", scratch / "out.tar", "app")
+    with tarfile.open(scratch / "out.tar") as tar:
+        assert tar.getmember("manifest.json").size > 4 << 20
+    loaded = other("load", "-i", scratch / "out.tar").stdout
+    assert sorted(loaded.splitlines()) == sorted(
+        f"Loaded image: app:{number}" for number in range(400))
+
+
 @pytest.mark.parametrize("name, said", [
     ("nothing", "No such image: nothing"), ("nothing:1", "No such image: nothing:1"),
     ("app:2", "No such image: app:2"), ("abcdef12", "No such image: abcdef12"),
