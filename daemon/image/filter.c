@@ -11,12 +11,15 @@
 /* Each image is compared with each of them. */
 #define FILTERS_MAX 100
 #define FILTER_MAX_BYTES 4096
+/* Of all of them together: each name is compared with each, and one name is not to take long. */
+#define REFERENCES_MAX_BYTES 2048
 
 /* --- Parsing ---------------------------------------------------------------------------------- */
 
 struct parse {
     const struct store *store;
     int64_t now_unix_ns;
+    size_t reference_bytes;
     struct image_filter *filter;
 };
 
@@ -96,6 +99,11 @@ static bool take_reference(struct parse *parse, const char *value, struct error 
                           "takes the next character as it is",
                           value);
     }
+    parse->reference_bytes += strlen(value);
+    if (parse->reference_bytes > REFERENCES_MAX_BYTES)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "INVALID_FILTER",
+                         "patterns of references of %zu bytes, the limit is %d",
+                         parse->reference_bytes, REFERENCES_MAX_BYTES);
     strv_add(&parse->filter->references, value);
     return true;
 }

@@ -10,17 +10,20 @@
 /* --- List ------------------------------------------------------------------------------------- */
 
 /* Takes the names over: familiar ones. */
-static Davit__V1__Image *message_of(const struct store *store, const struct image *image,
-                                    char **tags, char **digests)
+static void set_names(Davit__V1__Image *message, char **tags, char **digests)
+{
+    message->repo_tags = tags;
+    message->n_repo_tags = strv_count(tags);
+    message->repo_digests = digests;
+    message->n_repo_digests = strv_count(digests);
+}
+
+static Davit__V1__Image *message_without_names(const struct store *store, const struct image *image)
 {
     Davit__V1__Image *message = xcalloc(1, sizeof(*message));
 
     davit__v1__image__init(message);
     message->id = xstrdup(image->id.text);
-    message->repo_tags = tags;
-    message->n_repo_tags = strv_count(tags);
-    message->repo_digests = digests;
-    message->n_repo_digests = strv_count(digests);
     message->created_unix_ns = image->created_unix_ns;
     message->size_bytes = image->size_bytes;
     message->os = xstrdup(image->os);
@@ -32,43 +35,47 @@ static Davit__V1__Image *message_of(const struct store *store, const struct imag
     return message;
 }
 
-Davit__V1__Image *image_message(const struct store *store, const struct image *image)
+static void image_message_cleanup(Davit__V1__Image **message)
 {
-    return message_of(store, image, image_familiar_names(image->tags),
-                      image_familiar_names(image->repo_digests));
+    davit__v1__image__free_unpacked(*message, NULL);
 }
 
-/* Of a NULL-terminated list of canonical names; the caller frees the result with strv_free. */
-static char **names_asked_for(const struct image_filter *filter, char *const *canonical)
+Davit__V1__Image *image_message(const struct store *store, const struct image *image)
 {
-    char **names = xcalloc(strv_count(canonical) + 1, sizeof(*names));
+    Davit__V1__Image *message = message_without_names(store, image);
+
+    set_names(message, image_familiar_names(image->tags),
+              image_familiar_names(image->repo_digests));
+    return message;
+}
+
+/* Of canonical names the familiar ones of those that were asked for; the caller frees them with
+ * strv_free, also after a failure. */
+static bool await_names_asked_for(const struct image_filter *filter, char *const *canonical,
+                                  char ***ret, struct error *err)
+{
+    char **names = *ret = xcalloc(strv_count(canonical) + 1, sizeof(*names));
 
     for (size_t count = 0; canonical && *canonical; canonical++) {
+        int r = await_slice();
+        if (r < 0)
+            return await_error(err, r, "listing images");
         if (image_filter_match_name(filter, *canonical))
             names[count++] = image_familiar(*canonical);
     }
-    return names;
+    return true;
 }
 
-/* Docker's rules. NULL if it is not to be listed. Of its names only those are told that were asked
- * for. */
-static Davit__V1__Image *listed_message(const struct store *store, const struct image *image,
-                                        const struct image_filter *filter, bool all)
+/* Docker's rules. */
+static bool is_listed(const struct image *image, const struct image_filter *filter, bool all)
 {
-    CLEANUP(strv_cleanup) char **tags = NULL, **digests = NULL;
     bool named = image->tag_count > 0 || image->repo_digest_count > 0;
 
     if (filter->dangling == DANGLING_YES && !image_is_dangling(image))
-        return NULL;
+        return false;
     if ((!all && image_is_intermediate(image)) || (!named && filter->dangling == DANGLING_NO))
-        return NULL;
-    if (!image_filter_match(filter, image))
-        return NULL;
-    tags = names_asked_for(filter, image->tags);
-    digests = names_asked_for(filter, image->repo_digests);
-    if (filter->references && !*tags && !*digests)
-        return NULL;
-    return message_of(store, image, TAKE(tags), TAKE(digests));
+        return false;
+    return image_filter_match(filter, image);
 }
 
 /* A name given to `images` is one more pattern. */
@@ -118,24 +125,42 @@ struct listing {
     size_t room, bytes;
 };
 
-static void add_listed(struct listing *listing, const struct image *image)
+static void add_message(struct listing *listing, Davit__V1__Image *message)
 {
     Davit__V1__ListImagesResponse *response = listing->response;
-    Davit__V1__Image *message =
-        listed_message(listing->store, image, listing->filter, listing->all);
 
-    if (!message)
-        return;
-    if (listing->labels && image->labels) {
-        free(message->labels);
-        message->labels = xstrdup(image->labels);
-    }
     if (response->n_images == listing->room) {
         listing->room = MAX(listing->room * 2, 64);
         response->images = xrealloc(response->images, listing->room * sizeof(*response->images));
     }
     response->images[response->n_images++] = message;
     listing->bytes += davit__v1__image__get_packed_size(message);
+}
+
+/* Of its names only those are told that were asked for. It may go meanwhile. */
+static bool await_add_listed(struct listing *listing, const struct image *image, struct error *err)
+{
+    CLEANUP(image_message_cleanup) Davit__V1__Image *message = NULL;
+    CLEANUP(strv_cleanup) char **canonical_tags = NULL, **canonical_digests = NULL;
+    CLEANUP(strv_cleanup) char **tags = NULL, **digests = NULL;
+
+    if (!is_listed(image, listing->filter, listing->all))
+        return true;
+    message = message_without_names(listing->store, image);
+    if (listing->labels && image->labels) {
+        free(message->labels);
+        message->labels = xstrdup(image->labels);
+    }
+    canonical_tags = strv_dup(image->tags);
+    canonical_digests = strv_dup(image->repo_digests);
+    if (!await_names_asked_for(listing->filter, canonical_tags, &tags, err) ||
+        !await_names_asked_for(listing->filter, canonical_digests, &digests, err))
+        return false;
+    if (listing->filter->references && !*tags && !*digests)
+        return true;
+    set_names(message, TAKE(tags), TAKE(digests));
+    add_message(listing, TAKE(message));
+    return true;
 }
 
 /* Fills one page; images come and go meanwhile. */
@@ -151,7 +176,8 @@ static bool await_list(struct listing *listing, struct error *err)
             return true;
         }
         listing->place = (struct image_place){image->created_unix_ns, image->id};
-        add_listed(listing, image);
+        if (!await_add_listed(listing, image, err))
+            return false;
         r = await_slice();
         if (r < 0)
             return await_error(err, r, "listing images");

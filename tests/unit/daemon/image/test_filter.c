@@ -156,6 +156,21 @@ static void test_too_many(void **state UNUSED)
     strv_add(&filters, "label=a");
     assert_false(image_filter_parse(NULL, IMAGE_FILTER_LIST, filters, 101, &filter, &err));
     assert_error(&err, ERROR_INVALID_ARGUMENT, "101 filters, the limit is 100");
+    image_filter_done(&filter);
+}
+
+static void test_long_patterns(void **state UNUSED)
+{
+    CLEANUP_FREE char *half = xasprintf("reference=%01024d", 0);
+    CLEANUP_IMAGE_FILTER struct image_filter filter;
+    CLEANUP_ERROR struct error err = {0};
+    char *const filters[] = {half, half, "reference=1"};
+
+    assert_true(image_filter_parse(NULL, IMAGE_FILTER_LIST, filters, 2, &filter, &err));
+    image_filter_done(&filter);
+    assert_false(image_filter_parse(NULL, IMAGE_FILTER_LIST, filters, 3, &filter, &err));
+    assert_error(&err, ERROR_INVALID_ARGUMENT,
+                 "patterns of references of 2049 bytes, the limit is 2048");
 }
 
 static void test_dangling(void **state UNUSED)
@@ -305,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_patterns_take_no_time),
         cmocka_unit_test(test_what_is_no_filter),
         cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_long_patterns),
         cmocka_unit_test(test_dangling),
         cmocka_unit_test(test_labels),
         cmocka_unit_test(test_labels_that_must_not_be),
