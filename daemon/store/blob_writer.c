@@ -26,7 +26,7 @@ struct blob_writer *blob_writer_new(int dir_fd, bool compress)
     blob->fd = -1;
     blob->hasher = hasher_new();
     if (compress) {
-        blob->compressor = compressor_new(COMPRESSION_ZSTD, COMPRESS_SIZE_UNKNOWN);
+        blob->compressor = compressor_new_fast();
         blob->piece = xmalloc(COMPRESS_PIECE_BYTES);
     }
     return blob;

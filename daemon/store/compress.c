@@ -14,6 +14,7 @@
 #define ISAL_LEVEL_BUFFER_BYTES ISAL_DEF_LVL3_DEFAULT
 #define ZLIB_LEVEL 6 /* Docker's */
 #define ZSTD_LEVEL 3 /* zstd's own */
+#define ZSTD_FAST_LEVEL 1
 /* Level 3 would take 2 MiB, for 0.7 % less; memory is for as many layers as are sent at once. */
 #define ZSTD_WINDOW_LOG 19
 /* How much room is made at a time for what comes out. */
@@ -61,15 +62,24 @@ static void begin_isal(struct compressor *compressor)
 }
 #endif
 
-static void begin_zstd(struct compressor *compressor, uint64_t size_bytes)
+static void begin_zstd(struct compressor *compressor, int level, uint64_t size_bytes)
 {
+    compressor->compression = COMPRESSION_ZSTD;
     compressor->zstd = ZSTD_createCCtx();
     CHECK(compressor->zstd);
-    ZSTD_CCtx_setParameter(compressor->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+    ZSTD_CCtx_setParameter(compressor->zstd, ZSTD_c_compressionLevel, level);
     ZSTD_CCtx_setParameter(compressor->zstd, ZSTD_c_windowLog, ZSTD_WINDOW_LOG);
     ZSTD_CCtx_setPledgedSrcSize(compressor->zstd, size_bytes == COMPRESS_SIZE_UNKNOWN
                                                       ? ZSTD_CONTENTSIZE_UNKNOWN
                                                       : size_bytes);
+}
+
+struct compressor *compressor_new_fast(void)
+{
+    struct compressor *compressor = xcalloc(1, sizeof(*compressor));
+
+    begin_zstd(compressor, ZSTD_FAST_LEVEL, COMPRESS_SIZE_UNKNOWN);
+    return compressor;
 }
 
 struct compressor *compressor_new_zlib(void)
@@ -90,8 +100,7 @@ struct compressor *compressor_new(enum compression compression, uint64_t size_by
 
     if (compression == COMPRESSION_ZSTD) {
         compressor = xcalloc(1, sizeof(*compressor));
-        compressor->compression = compression;
-        begin_zstd(compressor, size_bytes);
+        begin_zstd(compressor, ZSTD_LEVEL, size_bytes);
         return compressor;
     }
 #ifdef DAVIT_HAVE_ISAL

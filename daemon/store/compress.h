@@ -15,6 +15,8 @@ struct compressor;
 /* size_bytes: of all that is to be compressed. */
 #define COMPRESS_SIZE_UNKNOWN UINT64_MAX
 struct compressor *compressor_new(enum compression compression, uint64_t size_bytes);
+/* zstd, of which speed is wanted more than size: for what is not sent anywhere. */
+struct compressor *compressor_new_fast(void);
 struct compressor *compressor_new_zlib(void); /* never ISA-L: as where it is missing */
 struct compressor *compressor_free(struct compressor *compressor);
 static inline void compressor_cleanup(struct compressor **compressor)

@@ -73,7 +73,14 @@ static void check_plain(const struct strbuf *compressed, size_t size)
 
 static struct compressor *make(size_t kind, size_t size)
 {
-    return kind == 2 ? compressor_new_zlib() : compressor_new((enum compression)kind, size);
+    switch (kind) {
+    case 2:
+        return compressor_new_zlib();
+    case 3:
+        return compressor_new_fast();
+    default:
+        return compressor_new((enum compression)kind, size);
+    }
 }
 
 static void test_what_goes_in_comes_out_again(void **state)
@@ -82,7 +89,7 @@ static void test_what_goes_in_comes_out_again(void **state)
                                    PLAIN_BYTES};
 
     (void)state;
-    for (size_t kind = 0; kind < 3; kind++) {
+    for (size_t kind = 0; kind < 4; kind++) {
         for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
             CLEANUP_STRBUF struct strbuf compressed = {0};
             compress_all(make(kind, sizes[i]), sizes[i], &compressed);
@@ -95,7 +102,7 @@ static void test_what_goes_in_comes_out_again(void **state)
 static void test_the_same_goes_in_the_same_comes_out(void **state)
 {
     (void)state;
-    for (size_t kind = 0; kind < 3; kind++) {
+    for (size_t kind = 0; kind < 4; kind++) {
         struct digest digests[2];
         for (size_t i = 0; i < 2; i++) {
             CLEANUP_STRBUF struct strbuf compressed = {0};
