@@ -297,11 +297,11 @@ static struct node *parse_operand(struct parser *parser)
         chain = node_new(NODE_CHAIN, token.position);
         chain->children = TAKE(node);
     }
-    while (peek(parser).kind == TOKEN_FIELD) {
-        CLEANUP_FREE char *name = NULL;
+    for (size_t count = strv_count(chain->names); peek(parser).kind == TOKEN_FIELD; count++) {
         token = next(parser);
-        name = xstrndup(token.text + 1, token.length - 1);
-        strv_add(&chain->names, name);
+        chain->names = xrealloc(chain->names, (count + 2) * sizeof(*chain->names));
+        chain->names[count] = xstrndup(token.text + 1, token.length - 1);
+        chain->names[count + 1] = NULL;
     }
     return chain;
 }
