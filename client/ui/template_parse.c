@@ -279,6 +279,7 @@ static struct node *parse_operand(struct parser *parser)
     CLEANUP_NODE struct node *node = parse_term(parser);
     struct node *chain;
     struct token token;
+    size_t room = 0; /* for names */
 
     if (!node || failed(parser))
         return NULL;
@@ -299,7 +300,8 @@ static struct node *parse_operand(struct parser *parser)
     }
     for (size_t count = strv_count(chain->names); peek(parser).kind == TOKEN_FIELD; count++) {
         token = next(parser);
-        chain->names = xrealloc(chain->names, (count + 2) * sizeof(*chain->names));
+        if (count + 2 > room)
+            chain->names = xrealloc(chain->names, (room = 2 * count + 2) * sizeof(*chain->names));
         chain->names[count] = xstrndup(token.text + 1, token.length - 1);
         chain->names[count + 1] = NULL;
     }
