@@ -215,7 +215,7 @@ def test_long_lists_come_in_pages(davit, registry, api):
         pages.append([one.repo_tags[0] for one in page.images])
         assert all(json.loads(one.labels)["x"] == "y" * 60_000 for one in page.images)
         token = page.next_page_token
-    assert 1 < len(pages) < 20 and sorted(sum(pages, [])) == names
+    assert len(pages) == 5 and sorted(sum(pages, [])) == names
     # Without labels they fit on one; the place of a page may be that of an image that has gone.
     assert len(stub(api.images.ListImagesRequest()).images) == 20
     page = stub(api.images.ListImagesRequest(labels=True))
