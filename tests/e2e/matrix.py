@@ -77,8 +77,8 @@ def waited(seconds):
     def check(run):
         met = run.met()
         refused = next(one for one in met if one.status == 429)
-        # The daemon counts whole milliseconds, by a clock of its own.
-        assert met[-1].at - refused.at >= seconds - 0.01, met[-1].at - refused.at
+        # The daemon's timers count whole milliseconds: one is lost where it begins within one.
+        assert met[-1].at - refused.at >= seconds - 0.001, met[-1].at - refused.at
     return check
 
 
